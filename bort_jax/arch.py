@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Architectures and search spaces: the one place that knows the order <D, A, H, I>."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+PATTERN = re.compile(r"D(\d+)-A(\d+)-H(\d+)-I(\d+)")
+
+
+class Arch(NamedTuple):
+    """Architectural parameters ξ of a BERT (arXiv 2010.10499, section 3).
+
+    To a model an `Arch` is static: it fixes shapes. To a cost function it is data: a
+    row of four integers in the order of the fields.
+
+    Attributes:
+      depth: number of encoder layers, D.
+      heads: attention heads in a layer, A; must divide `hidden`.
+      hidden: width of the residual stream, H.
+      intermediate: width of the feed-forward layer, I.
+    """
+
+    depth: int
+    heads: int
+    hidden: int
+    intermediate: int
+
+    def __str__(self) -> str:
+        return "D{}-A{}-H{}-I{}".format(*self)
+
+    @classmethod
+    def parse(cls, text: str) -> "Arch":
+        """Reads `D4-A8-H1024-I768`, or a name from `NAMED` such as `bert-base`.
+
+        Raises:
+          ValueError: the text is neither, or the tuple is not valid.
+        """
+        if text in NAMED:
+            return NAMED[text]
+        match = PATTERN.fullmatch(text)
+        if not match:
+            raise ValueError(
+                f"expected an architecture such as D4-A8-H1024-I768 or one of "
+                f"{', '.join(NAMED)}; got {text!r}"
+            )
+        return cls(*map(int, match.groups())).checked()
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden // self.heads
+
+    @property
+    def is_valid(self) -> bool:
+        return min(self) >= 1 and self.hidden % self.heads == 0
+
+    def checked(self) -> "Arch":
+        """Returns the same tuple, or raises ValueError if it is not valid."""
+        if min(self) < 1:
+            raise ValueError(f"{self}: every field must be at least 1")
+        if self.hidden % self.heads:
+            raise ValueError(
+                f"{self}: heads must divide hidden; {self.hidden} is not a multiple "
+                f"of {self.heads}, the nearest that divide it are "
+                f"{_nearest_divisors(self.hidden, self.heads)}"
+            )
+        return self
+
+
+def _nearest_divisors(number: int, wanted: int) -> str:
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    return " and ".join(map(str, sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:2])))
+
+
+BORT = Arch(depth=4, heads=8, hidden=1024, intermediate=768)
+BORT_SMALL = Arch(depth=2, heads=16, hidden=1024, intermediate=512)
+BERT_BASE = Arch(depth=12, heads=12, hidden=768, intermediate=3072)
+BERT_LARGE = Arch(depth=24, heads=16, hidden=1024, intermediate=4096)
+NAMED = {
+    "bort": BORT,
+    "bort-small": BORT_SMALL,
+    "bert-base": BERT_BASE,
+    "bert-large": BERT_LARGE,
+}
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A finite grid Ξ of architectures, and the two sizes that all of them share.
+
+    Attributes:
+      depth, heads, hidden, intermediate: the choices along each axis.
+      vocab_size: tokens in the vocabulary, a constant of the cost polynomials.
+      positions: learned positions, the longest sequence a member can read.
+    """
+
+    depth: tuple[int, ...]
+    heads: tuple[int, ...]
+    hidden: tuple[int, ...]
+    intermediate: tuple[int, ...]
+    vocab_size: int = 50265
+    positions: int = 512
+
+    @classmethod
+    def published(cls) -> "SearchSpace":
+        """The 300 valid tuples of arXiv 2010.10499, with RoBERTa's vocabulary."""
+        return cls(
+            depth=(2, 4, 6, 8, 10, 12),
+            heads=(4, 8, 12, 16),
+            hidden=(512, 768, 1024),
+            intermediate=(256, 512, 768, 1024, 3072),
+        )
+
+    @classmethod
+    def of(cls, arch: Arch, *, vocab_size: int = 50265, positions: int = 512) -> "SearchSpace":
+        """The space whose only member is `arch`."""
+        return cls(*((size,) for size in arch.checked()), vocab_size, positions)
+
+    def archs(self) -> list[Arch]:
+        """Every valid tuple, in lexical order.
+
+        Raises:
+          ValueError: no tuple of the grid is valid.
+        """
+        grid = product(self.depth, self.heads, self.hidden, self.intermediate)
+        valid = [arch for arch in map(Arch._make, grid) if arch.is_valid]
+        if not valid:
+            raise ValueError(
+                f"the search space is empty: heads {self.heads} divide none of hidden "
+                f"{self.hidden}, or an axis has no positive choice"
+            )
+        return valid
+
+
+def as_rows(archs: Iterable[Arch]) -> Int[np.ndarray, "n 4"]:
+    """The array a cost function takes: one row <D, A, H, I> for each architecture."""
+    return np.array(list(archs), dtype=np.int64).reshape(-1, len(Arch._fields))

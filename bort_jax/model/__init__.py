@@ -3,7 +3,7 @@
 
 from bort_jax.model.bert import BertConfig, Classifier, Encoder, MaskedLM
 from bort_jax.model.losses import classification, distillation, masked_lm
-from bort_jax.model.params import count_params, init_params
+from bort_jax.model.params import count_params, init_params, param_shapes
 
 __all__ = [
     "BertConfig",
@@ -15,4 +15,5 @@ __all__ = [
     "distillation",
     "init_params",
     "masked_lm",
+    "param_shapes",
 ]

@@ -6,6 +6,7 @@ import math
 import flax.linen as nn
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from bort_jax.model.bert import MaskedLM
 
@@ -21,8 +22,13 @@ def init_params(model: nn.Module, *, seed: int):
 
 def count_params(model: nn.Module) -> int:
     """The number of trainable parameters of a Linen module, without allocating them."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), *_inputs(model))["params"]
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    return sum(math.prod(shape) for shape in flatten_dict(param_shapes(model)).values())
+
+
+def param_shapes(model: nn.Module) -> dict:
+    """The tree of parameter shapes, without allocating the parameters."""
+    structs = jax.eval_shape(model.init, jax.random.key(0), *_inputs(model))["params"]
+    return jax.tree.map(lambda leaf: leaf.shape, structs)
 
 
 def _inputs(model: nn.Module):

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Byte-level BPE tokenizers with RoBERTa's special tokens, trained or given."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
+
+
+class Special(NamedTuple):
+    """The ids of the special tokens."""
+
+    bos: int
+    pad: int
+    eos: int
+    unk: int
+    mask: int
+
+
+class Encoded(NamedTuple):
+    """Token rows, padded on the right to a common length."""
+
+    ids: Int[np.ndarray, "n s"]
+    mask: Bool[np.ndarray, "n s"]
+
+
+class Tokenizer:
+    """A `tokenizers.Tokenizer` with its special ids, its size and its hash."""
+
+    def __init__(self, backend):
+        self.backend = backend
+        backend.no_padding()
+        backend.no_truncation()
+        ids = [backend.token_to_id(token) for token in SPECIAL_TOKENS]
+        missing = [token for token, id in zip(SPECIAL_TOKENS, ids, strict=True) if id is None]
+        if missing:
+            raise ValueError(f"the tokenizer lacks the special tokens {', '.join(missing)}")
+        self.special = Special(*ids)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], *, vocab_size: int) -> "Tokenizer":
+        """Trains a byte-level BPE; the same texts always give the same vocabulary.
+
+        Raises:
+          ValueError: `vocab_size` has no room for the 256 bytes and the special tokens.
+        """
+        from tokenizers import ByteLevelBPETokenizer
+        from tokenizers.processors import RobertaProcessing
+
+        if vocab_size < SMALLEST_VOCABULARY:
+            raise ValueError(f"vocab_size must be at least {SMALLEST_VOCABULARY}; got {vocab_size}")
+        trainer = ByteLevelBPETokenizer()
+        trainer.train_from_iterator(
+            texts, vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False
+        )
+        backend = trainer._tokenizer
+        # Stock tokenizers then frame a text, or a pair, exactly as `encode` does.
+        backend.post_processor = RobertaProcessing(
+            sep=("</s>", backend.token_to_id("</s>")), cls=("<s>", backend.token_to_id("<s>"))
+        )
+        return cls(backend)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Tokenizer":
+        """Reads `tokenizer.json`.
+
+        Raises:
+          FileNotFoundError: the folder has none. (A stock loader would silently make a
+            tokenizer of five tokens.)
+        """
+        from tokenizers import Tokenizer as Backend
+
+        file = Path(folder) / "tokenizer.json"
+        if not file.is_file():
+            raise FileNotFoundError(f"no tokenizer.json in {folder}")
+        return cls(Backend.from_file(str(file)))
+
+    def save(self, folder: str | Path) -> None:
+        """Writes `tokenizer.json` and what stock `AutoTokenizer` needs beside it."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.backend.save(str(folder / "tokenizer.json"))
+        names = ("bos_token", "pad_token", "eos_token", "unk_token", "mask_token")
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "cls_token": "<s>",
+            "sep_token": "</s>",
+            "model_input_names": ["input_ids", "attention_mask"],
+            **dict(zip(names, SPECIAL_TOKENS, strict=True)),
+        }
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
+
+    @property
+    def vocab_size(self) -> int:
+        return self.backend.get_vocab_size()
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.backend.to_str().encode()).hexdigest()
+
+    def encode_documents(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without special tokens."""
+        encoded = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encoded]
+
+    def encode(self, columns: Sequence[Sequence[str]], *, seq_len: int) -> Encoded:
+        """Rows `<s> a </s>` or `<s> a </s></s> b </s>`, cut and padded to `seq_len`.
+
+        Args:
+          columns: one or two columns of n texts.
+          seq_len: length of the rows; the longer of a pair's texts is cut first.
+        """
+        encoded = [self.encode_documents(column) for column in columns]
+        ids = np.full((len(encoded[0]), seq_len), self.special.pad, dtype=np.int32)
+        for row, parts in zip(ids, zip(*encoded, strict=True), strict=True):
+            tokens = self._joined(parts, seq_len=seq_len)
+            row[: len(tokens)] = tokens
+        return Encoded(ids, ids != self.special.pad)
+
+    def _joined(self, parts: Sequence[list[int]], *, seq_len: int) -> list[int]:
+        bos, eos = [self.special.bos], [self.special.eos]
+        room = seq_len - 2 * len(parts)
+        if len(parts) == 1:
+            return bos + parts[0][:room] + eos
+        first, second = parts
+        keep = max(room - len(second), min(len(first), room - room // 2))
+        first = first[:keep]
+        return bos + first + eos + eos + second[: room - len(first)] + eos

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from bort_jax.data.shards import Shard
+from bort_jax.data.tokenizer import Special
 
 MASK_SHARE, RANDOM_SHARE, KEEP_SHARE = 0.15, 0.10, 0.10
 ORDER, MASK = 0, 1  # separate the random streams of the row order and of the masks
@@ -58,8 +59,13 @@ def apply_mask(ids: Int[np.ndarray, "b s"], shard: Shard, *, generator) -> Batch
 
 def random_tokens(shard: Shard, shape, generator) -> Int[np.ndarray, "b m"]:
     """Uniform over the vocabulary without the special tokens."""
-    ordinary = np.setdiff1d(np.arange(shard.vocab_size), np.array(shard.special))
+    ordinary = _ordinary_tokens(shard.vocab_size, shard.special)
     return ordinary[generator.integers(len(ordinary), size=shape)]
+
+
+@lru_cache(maxsize=4)
+def _ordinary_tokens(vocab_size: int, special: Special) -> Int[np.ndarray, " v"]:
+    return np.setdiff1d(np.arange(vocab_size), np.array(special))
 
 
 @lru_cache(maxsize=4)

@@ -63,7 +63,7 @@ class Tokenizer:
         backend = trainer._tokenizer
         # Stock tokenizers then frame a text, or a pair, exactly as `encode` does.
         backend.post_processor = RobertaProcessing(
-            sep=("</s>", backend.token_to_id("</s>")), cls=("<s>", backend.token_to_id("<s>"))
+            ("</s>", backend.token_to_id("</s>")), ("<s>", backend.token_to_id("<s>"))
         )
         return cls(backend)
 

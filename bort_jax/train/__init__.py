@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One loop, two programs: pretraining and fine-tuning."""

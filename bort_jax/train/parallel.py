@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data parallelism: the only file that says pmap.
+
+No array carries a leading device axis but the batch: parameters go in with `in_axes=None`
+and come out with `out_axes=None`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from bort_jax.train.optimizer import Hyper, learning_rate, make_optimizer
+
+AXIS = "data"
+
+
+class State(NamedTuple):
+    """All that training changes, and the hyperparameters as arrays.
+
+    Attributes:
+      step: int32, steps done.
+      params: float32 tree.
+      opt_state: optax's.
+      hyper: traced, so that one compiled step serves every hyperparameter set.
+    """
+
+    step: Any
+    params: Any
+    opt_state: Any
+    hyper: Hyper
+
+
+def new_state(params, hyper: Hyper, *, optimizer: str, clip: float) -> State:
+    """A state at step 0, in numpy."""
+    transform = make_optimizer(optimizer, hyper, rate=0.0, clip=clip)
+    opt_state = jax.tree.map(np.asarray, transform.init(params))
+    return State(np.int32(0), params, opt_state, hyper)
+
+
+def parallel_step(loss_fn: Callable, *, optimizer: str, clip: float) -> Callable:
+    """Builds `step(state, frozen, batch, key) -> (state, metrics)` over all devices.
+
+    Sums and counts are added over devices before the one division, in the loss and in its
+    gradient: a mean of per-device means is wrong where devices hold different counts.
+
+    Args:
+      loss_fn: `(params, frozen, batch, key) -> sums`, a dict of scalars with at least `loss`
+        and `count`; the mean loss `loss / count` is what is minimised.
+      optimizer: `adamw` or `lamb`.
+      clip: largest global norm of the gradient.
+
+    Returns:
+      a function whose `batch` is the host's, [b, ...] with b a multiple of the local devices,
+      and whose metrics are the sums divided by the count, and `grad_norm`, `learning_rate`.
+    """
+
+    def step(state: State, frozen, batch, key):
+        # Each device drops other units; each step too, with no key in the checkpoint.
+        key = jax.random.fold_in(jax.random.fold_in(key, state.step), jax.lax.axis_index(AXIS))
+
+        def summed(params):
+            sums = loss_fn(params, frozen, batch, key)
+            return sums["loss"], sums
+
+        grads, sums = jax.grad(summed, has_aux=True)(state.params)
+        grads, sums = jax.lax.psum((grads, sums), AXIS)
+        grads = jax.tree.map(lambda g: g / sums["count"], grads)
+        metrics = {name: total / sums["count"] for name, total in sums.items() if name != "count"}
+        rate = learning_rate(state.hyper, state.step)
+        transform = make_optimizer(optimizer, state.hyper, rate=rate, clip=clip)
+        updates, opt_state = transform.update(grads, state.opt_state, state.params)
+        metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": rate}
+        params = optax.apply_updates(state.params, updates)
+        return State(state.step + 1, params, opt_state, state.hyper), metrics
+
+    run = jax.pmap(
+        step, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=None, donate_argnums=0
+    )
+    return lambda state, frozen, batch, key: run(state, frozen, shard(batch), key)
+
+
+def parallel_map(fn: Callable) -> Callable:
+    """Maps `fn(params, batch) -> tree of [b, ...]` over the devices' shares of a batch."""
+    run = jax.pmap(fn, in_axes=(None, 0))
+
+    def mapped(params, batch):
+        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), run(params, shard(batch)))
+
+    return mapped
+
+
+def replicate(tree):
+    """Puts a host tree on every local device once, in the form that `parallel_step` takes."""
+    return jax.pmap(lambda tree, _: tree, in_axes=(None, 0), out_axes=None)(
+        tree, np.zeros(jax.local_device_count())
+    )
+
+
+def shard(batch):
+    """[b, ...] to [devices, b / devices, ...].
+
+    Raises:
+      ValueError: b is not a multiple of the local devices.
+    """
+    devices = jax.local_device_count()
+
+    def split(x):
+        if len(x) % devices:
+            raise ValueError(f"a batch of {len(x)} cannot be shared by {devices} devices equally")
+        return x.reshape(devices, -1, *x.shape[1:])
+
+    return jax.tree.map(split, batch)

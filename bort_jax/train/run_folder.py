@@ -23,6 +23,7 @@ def claim(folder: str | Path, config: Any) -> Path:
       RunMismatch: it holds another; the message names every difference.
     """
     folder, wanted = Path(folder), _plain(asdict(config))
+    wanted.pop("out", None)  # the folder may be moved
     file = folder / CONFIG
     if file.exists():
         found = json.loads(file.read_text())["config"]

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forward passes over any number of rows: class logits, masked-token scores, resampling."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from bort_jax.data.masking import masked_batch
+from bort_jax.data.shards import Shard
+from bort_jax.data.tokenizer import Special
+from bort_jax.model import Classifier, MaskedLM, masked_lm
+from bort_jax.train.parallel import parallel_map, replicate
+
+
+class MlmScores(NamedTuple):
+    """Averages over masked positions of held-out text."""
+
+    loss: float  # nats
+    error: float  # share of positions whose largest logit is another token
+    perplexity: float
+
+
+def class_logits(model: Classifier, *, pad: int, batch_size: int = 64) -> Callable:
+    """Builds `(params, x: int[n, s]) -> logits: float[n, c]`, compiled once per length."""
+
+    def forward(params, batch):
+        return model.apply({"params": params}, batch["ids"], batch["ids"] != pad)
+
+    run = _in_batches(parallel_map(forward), batch_size)
+    return lambda params, x: run(params, {"ids": x})
+
+
+def mlm_scores(model: MaskedLM, shard: Shard, *, rows: int, seq_len: int, seed: int = 0) -> Callable:
+    """Builds `params -> MlmScores` on the same masked rows at every call.
+
+    Args:
+      rows: how many rows to score at the most; a shard with fewer is scored whole.
+    """
+    rows = min(rows, shard.rows(seq_len))
+    batch = masked_batch(shard, 0, seed=seed, batch_size=rows, seq_len=seq_len)
+
+    def forward(params, part):
+        logits = model.apply({"params": params}, part["ids"], part["mask"], part["positions"])
+        row = lambda logits, labels, weights: masked_lm(logits[None], labels[None], weights[None])
+        return jax.vmap(row)(logits, part["labels"], part["weights"])
+
+    run = _in_batches(parallel_map(forward), min(32, rows))
+
+    def score(params) -> MlmScores:
+        sums = {name: values.sum() for name, values in run(params, batch).items()}
+        loss = float(sums["mlm"] / sums["count"])
+        return MlmScores(loss, 1 - float(sums["correct"] / sums["count"]), float(np.exp(loss)))
+
+    return score
+
+
+def resampler(model: MaskedLM, params, special: Special, *, batch_size: int = 64) -> Callable:
+    """Builds `(x, positions, seed) -> tokens`: what a masked LM would put there instead.
+
+    The token that stands there and the special tokens cannot be drawn, so every
+    position changes. Resampling is at temperature 1.
+
+    Returns:
+      a function of `x: int[n, s]`, `positions: int[n, m]` and an int, to `int[n, m]`.
+    """
+
+    def forward(params, batch):
+        ids, positions = batch["ids"], batch["positions"]
+        rows = jnp.arange(len(ids))[:, None]
+        hidden = ids.at[rows, positions].set(special.mask)
+        logits = model.apply({"params": params}, hidden, ids != special.pad, positions)
+        logits = logits.at[..., jnp.array(special)].set(-jnp.inf)
+        now = jnp.take_along_axis(ids, positions, axis=1)
+        logits = jnp.where(jax.nn.one_hot(now, logits.shape[-1], dtype=bool), -jnp.inf, logits)
+        draw = lambda key, row: jax.random.categorical(jax.random.wrap_key_data(key), row)
+        return jax.vmap(draw)(batch["keys"], logits)
+
+    run = _in_batches(parallel_map(forward), batch_size)
+    params = replicate(params)
+
+    def resample(
+        x: Int[np.ndarray, "n s"], positions: Int[np.ndarray, "n m"], seed: int
+    ) -> Int[np.ndarray, "n m"]:
+        keys = jax.random.key_data(jax.random.split(jax.random.key(seed), len(x)))
+        return run(params, {"ids": x, "positions": positions, "keys": np.asarray(keys)})
+
+    return resample
+
+
+def probabilities(logits: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def _in_batches(run: Callable, batch_size: int) -> Callable:
+    """Runs over equal batches, the last filled up with copies of its first row."""
+    devices = jax.local_device_count()
+    size = -(-batch_size // devices) * devices
+
+    def over_all(params, batch):
+        n = len(next(iter(batch.values())))
+        outputs = []
+        for start in range(0, n, size):
+            picked = np.arange(start, start + size)
+            picked[picked >= n] = start
+            outputs.append(run(params, {name: values[picked] for name, values in batch.items()}))
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *outputs)
+
+    return over_all

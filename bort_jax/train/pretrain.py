@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pretraining: masked LM, alone or with distillation from a teacher on the same batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from bort_jax.arch import Arch
+from bort_jax.data.masking import masked_batch
+from bort_jax.data.prepared import Corpus, prepare_corpus
+from bort_jax.data.shards import Shard
+from bort_jax.interop import Checkpoint, load, save
+from bort_jax.model import BertConfig, MaskedLM, distillation, init_params, masked_lm
+from bort_jax.train.checkpoint import Checkpoints
+from bort_jax.train.loop import Interrupted, Reporter, fit, stop_signals
+from bort_jax.train.optimizer import Hyper
+from bort_jax.train.parallel import State, new_state, parallel_step, replicate
+from bort_jax.train.predict import MlmScores, mlm_scores
+from bort_jax.train.run_folder import claim, write_json
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Pretraining of one architecture. Defaults are the published setting (bort companion
+    script) where it is known, except for the size of the run.
+
+    Attributes:
+      data: file or folder of text, or a corpus that another stage prepared.
+      out: run folder; the model is written to `OUT/model`.
+      arch: such as D4-A8-H1024-I768, or bort, bert-base, bert-large.
+      teacher: checkpoint folder of a masked LM with the same tokenizer; none: plain masked LM.
+      tokenizer: folder with a tokenizer.json; none: train one on the text (or take the teacher's).
+      vocab_size: of a tokenizer that is trained.
+      column: text column of parquet, JSON lines and CSV.
+      steps: gradient steps.
+      batch_size: rows over all devices of all hosts.
+      seq_len: tokens in a row.
+      positions: learned positions.
+      learning_rate: peak.
+      warmup_ratio: share of the steps with a rising rate.
+      weight_decay: decoupled; not on biases and LayerNorm.
+      optimizer: adamw or lamb.
+      clip: largest norm of the gradient.
+      dropout: everywhere BERT has it.
+      dtype: of activations: float32 or bfloat16.
+      mlm_weight: of the masked-LM loss beside distillation.
+      distill_weight: of T²·KL(teacher ‖ student).
+      temperature: T.
+      seed: of initial weights, order, masks and dropout.
+      save_every: steps between checkpoints.
+      log_every: steps between log lines.
+      eval_rows: held-out rows that the final scores are measured on.
+    """
+
+    data: str
+    out: str
+    arch: str = "bort"
+    teacher: str | None = None
+    tokenizer: str | None = None
+    vocab_size: int = 8192
+    column: str = "text"
+    steps: int = 1000
+    batch_size: int = 32
+    seq_len: int = 128
+    positions: int = 512
+    learning_rate: float = 1e-4
+    warmup_ratio: float = 0.01
+    weight_decay: float = 0.01
+    optimizer: str = "adamw"
+    clip: float = 1.0
+    dropout: float = 0.1
+    dtype: str = "float32"
+    mlm_weight: float = 0.1
+    distill_weight: float = 0.5
+    temperature: float = 2.0
+    seed: int = 0
+    save_every: int = 500
+    log_every: int = 10
+    eval_rows: int = 512
+
+
+def pretrain(config: PretrainConfig) -> MlmScores:
+    """Runs, or resumes, a pretraining; writes `OUT/model` and `OUT/scores.json`.
+
+    Raises:
+      RunMismatch: OUT holds a run of another configuration.
+      ValueError: rows longer than the positions, a teacher of another vocabulary, an unknown
+        optimizer or dtype, a batch that the devices cannot share.
+      Interrupted: a signal came; the state was saved, and the same call resumes.
+    """
+    check(config)
+    out = claim(config.out, config)
+    teacher = load(config.teacher) if config.teacher else None
+    tokenizer = config.tokenizer or config.teacher
+    corpus = prepare_corpus(
+        config.data,
+        out / "data",
+        column=config.column,
+        tokenizer=tokenizer,
+        vocab_size=config.vocab_size,
+    )
+    model = MaskedLM(model_config(config, corpus))
+    state = train_masked_lm(model, corpus.train, config, teacher=teacher)
+    params = jax.device_get(state.params)
+    scores = mlm_scores(model, corpus.heldout, rows=config.eval_rows, seq_len=config.seq_len)(params)
+    save(Checkpoint(model.config, params, tokenizer=corpus.tokenizer), out / "model")
+    write_json(out / "scores.json", scores._asdict())
+    return scores
+
+
+def check(config: PretrainConfig) -> None:
+    """Raises ValueError on what would only fail later, inside a trace."""
+    Arch.parse(config.arch)
+    if config.seq_len > config.positions:
+        raise ValueError(f"seq_len {config.seq_len} is longer than the {config.positions} positions")
+    if config.dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype must be float32 or bfloat16; got {config.dtype!r}")
+    if config.batch_size % jax.device_count():
+        raise ValueError(
+            f"batch_size {config.batch_size} is not a multiple of {jax.device_count()} devices"
+        )
+
+
+def model_config(config: PretrainConfig, corpus: Corpus) -> BertConfig:
+    return BertConfig(
+        arch=Arch.parse(config.arch),
+        vocab_size=corpus.tokenizer.vocab_size,
+        positions=config.positions,
+        dropout=config.dropout,
+        dtype=config.dtype,
+    )
+
+
+def train_masked_lm(
+    model: MaskedLM, shard: Shard, config: PretrainConfig, *, teacher: Checkpoint | None
+) -> State:
+    """The loop of `pretrain`, from the newest checkpoint in `OUT/checkpoints` or from scratch."""
+    out = Path(config.out)
+    state = new_state(
+        init_params(model, seed=config.seed),
+        hyper(config),
+        optimizer=config.optimizer,
+        clip=config.clip,
+    )
+    checkpoints = Checkpoints(out / "checkpoints")
+    state = checkpoints.restore(state) or state
+    start = int(state.step)
+    reporter = Reporter(
+        out,
+        start=start,
+        total=config.steps,
+        every=config.log_every,
+        tokens=config.batch_size * config.seq_len,
+        title=f"pretrain {model.config.arch}",
+    )
+    try:
+        with stop_signals() as caught:
+            saver = Saver(checkpoints, config, caught)
+            return fit(
+                state,
+                batches(shard, config, start=start),
+                step_fn=step_function(model, config, teacher),
+                hooks=(reporter, saver),
+            )
+    finally:
+        reporter.close()
+        checkpoints.close()
+
+
+def hyper(config: PretrainConfig) -> Hyper:
+    return Hyper.of(
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warmup_ratio=config.warmup_ratio,
+        total_steps=config.steps,
+    )
+
+
+def step_function(model: MaskedLM, config: PretrainConfig, teacher: Checkpoint | None) -> Callable:
+    """`(state, batch) -> (state, metrics)`, with the teacher and the key already inside."""
+    key = jax.random.key(config.seed)
+    if teacher is None:
+        step = parallel_step(plain_loss(model), optimizer=config.optimizer, clip=config.clip)
+        return lambda state, batch: step(state, (), batch, key)
+    _check_teacher(teacher, model, config)
+    loss = distilled_loss(
+        model,
+        teacher.model,
+        mlm_weight=config.mlm_weight,
+        distill_weight=config.distill_weight,
+        temperature=config.temperature,
+    )
+    step = parallel_step(loss, optimizer=config.optimizer, clip=config.clip)
+    frozen = replicate(teacher.params)
+    return lambda state, batch: step(state, frozen, batch, key)
+
+
+def plain_loss(model: MaskedLM) -> Callable:
+    """Masked LM alone: `(params, frozen, batch, key) -> sums`."""
+
+    def loss_fn(params, frozen, batch, key):
+        del frozen
+        sums = masked_lm(_logits(model, params, batch, key), batch["labels"], batch["weights"])
+        return _renamed(sums, loss=sums["mlm"])
+
+    return loss_fn
+
+
+def distilled_loss(
+    student: MaskedLM,
+    teacher: MaskedLM,
+    *,
+    mlm_weight: float,
+    distill_weight: float,
+    temperature: float,
+) -> Callable:
+    """Published loss: 0.1 · MLM + 0.5 · T² · KL(teacher ‖ student), `frozen` the teacher's params.
+
+    Source: bort companion code, pretraining script.
+    """
+
+    def loss_fn(params, frozen, batch, key):
+        logits = _logits(student, params, batch, key)
+        targets = teacher.apply({"params": frozen}, batch["ids"], batch["mask"], batch["positions"])
+        sums = masked_lm(logits, batch["labels"], batch["weights"])
+        divergence = distillation(logits, targets, batch["weights"], temperature=temperature)
+        loss = mlm_weight * sums["mlm"] + distill_weight * divergence
+        return _renamed(sums, loss=loss) | {"distillation": divergence}
+
+    return loss_fn
+
+
+def batches(shard: Shard, config: PretrainConfig, *, start: int):
+    """This host's part of the batches from `start` to the end of the run."""
+    hosts, host = jax.process_count(), jax.process_index()
+    for index in range(start, config.steps):
+        batch = masked_batch(
+            shard, index, seed=config.seed, batch_size=config.batch_size, seq_len=config.seq_len
+        )
+        yield {name: values[host::hosts] for name, values in batch.items()}
+
+
+class Saver:
+    """Saves every `save_every` steps, at the last, and before giving way to a signal."""
+
+    def __init__(self, checkpoints: Checkpoints, config: PretrainConfig, caught: list[int]):
+        self.checkpoints, self.caught = checkpoints, caught
+        self.every, self.total = config.save_every, config.steps
+
+    def __call__(self, step: int, state: State, metrics: dict) -> None:
+        if step % self.every == 0 or step == self.total or self.caught:
+            self.checkpoints.save(step, state)
+        if self.caught:
+            raise Interrupted(step, self.caught[0])
+
+
+def _logits(model: MaskedLM, params, batch, key):
+    return model.apply(
+        {"params": params},
+        batch["ids"],
+        batch["mask"],
+        batch["positions"],
+        deterministic=False,
+        rngs={"dropout": key},
+    )
+
+
+def _renamed(sums: dict, *, loss) -> dict:
+    return {"loss": loss, "mlm": sums["mlm"], "accuracy": sums["correct"], "count": sums["count"]}
+
+
+def _check_teacher(teacher: Checkpoint, model: MaskedLM, config: PretrainConfig) -> None:
+    if teacher.labels:
+        raise ValueError(f"{config.teacher} is a classifier; a teacher must be a masked LM")
+    if teacher.config.vocab_size != model.config.vocab_size:
+        raise ValueError(
+            f"the teacher has {teacher.config.vocab_size} tokens, the student "
+            f"{model.config.vocab_size}: their distributions cannot be compared"
+        )
+    if teacher.config.positions < config.seq_len:
+        raise ValueError(
+            f"the teacher reads {teacher.config.positions} tokens, the rows have {config.seq_len}"
+        )

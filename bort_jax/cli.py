@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bort-jax VERB --config configs/x.yaml --dotted.override value`."""
+
+import os
+import re
+import sys
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+
+VERBS = {
+    "quickstart": "the whole pipeline on real movie reviews, in minutes, on a laptop",
+    "extract": "find the architecture with the best trade of size, cost and error",
+    "cost": "count parameters and multiply-adds of an architecture, exactly",
+    "pretrain": "train a masked LM, alone or by distillation from a teacher",
+    "finetune": "train a classifier from a checkpoint, over rates and seeds",
+    "agora": "fine-tune where data is scarce, with a second model's labels",
+    "evaluate": "score a checkpoint and write its predictions",
+    "convert": "write a checkpoint as a folder that stock transformers loads",
+    "doctor": "say what this machine has and whether training would work on it",
+}
+CONFIGS = [Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs"]
+
+
+def main(argv: list[str] | None = None) -> None:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+    elif argv[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print("bort-jax", version("bort-jax"))
+    elif argv[0] not in VERBS:
+        fail(f"no verb {argv[0]!r}{suggestion(argv[0], VERBS)}; verbs: {', '.join(VERBS)}", code=2)
+    else:
+        run_verb(argv[0], with_presets(argv[0], argv[1:]))
+
+
+def run_verb(verb: str, argv: list[str]) -> None:
+    """Parses the verb's configuration and runs it; errors of the user are one line."""
+    from bort_jax.train.loop import Interrupted  # light: no device is touched
+
+    module = import_module(f"bort_jax.commands.{verb}")
+    config = parse(verb, module, argv)
+    keep_compilations()
+    try:
+        module.run(config)
+    except Interrupted as stop:
+        fail(str(stop), code=stop.exit_code)
+    except KeyboardInterrupt:
+        fail("interrupted; what was finished is kept, and the same command resumes", code=130)
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("BORT_JAX_TRACEBACK"):
+            raise
+        fail(f"{error} (BORT_JAX_TRACEBACK=1 shows where)", code=1)
+
+
+def parse(verb: str, module, argv: list[str]):
+    """The verb's configuration dataclass from YAML presets and options."""
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        def error(self, message, ex=None):
+            fail(explain(str(message), known), code=2)
+
+    parser = Parser(
+        prog=f"bort-jax {verb}",
+        description=f"{VERBS[verb]}.\n{module.__doc__ or ''}",
+    )
+    parser.add_argument("--config", action="config", help="YAML preset; later options override it")
+    for name, text in getattr(module, "POSITIONAL", {}).items():
+        parser.add_argument(name, type=str, help=text)
+    skip = set(getattr(module, "POSITIONAL", {}))
+    parser.add_class_arguments(module.Config, skip=skip)
+    known = [action.dest for action in parser._actions]
+    settings = parser.parse_args([underscored(word) for word in argv])
+    values = parser.instantiate_classes(settings).as_dict()
+    values.pop("config", None)
+    return module.Config(**values)
+
+
+def with_presets(verb: str, argv: list[str]) -> list[str]:
+    """`--preset smoke` of `quickstart` stands for `--config configs/quickstart_smoke.yaml`."""
+    if "--preset" not in argv:
+        return argv
+    at = argv.index("--preset")
+    name = argv[at + 1] if at + 1 < len(argv) else ""
+    found = {
+        file.stem.removeprefix(f"{verb}_"): file
+        for folder in CONFIGS
+        for file in folder.glob(f"{verb}_*.yaml")
+    }
+    if name not in found:
+        fail(f"no preset {name!r} of {verb}; there are: {', '.join(found) or 'none'}", code=2)
+    return ["--config", str(found[name]), *argv[:at], *argv[at + 2 :]]
+
+
+def underscored(word: str) -> str:
+    """`--vocab-size` is `--vocab_size`; values are left alone."""
+    name, equals, value = word.partition("=")
+    is_option = name.startswith("--") and len(name) > 2
+    return "--" + name[2:].replace("-", "_") + equals + value if is_option else word
+
+
+def explain(message: str, known: list[str]) -> str:
+    """A parser's complaint in one line, with the nearest valid names of unknown options."""
+    line = " ".join(message.split())
+    unknown = re.search(r"(?:Unrecognized arguments: --|Key [\"'])([\w.]+)|does not accept (\w+)", line)
+    word = next((group for group in unknown.groups() if group), "") if unknown else ""
+    return line + (suggestion(word, known) if word else "")
+
+
+def suggestion(word: str, choices) -> str:
+    close = get_close_matches(word, list(choices), n=1, cutoff=0.4)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def keep_compilations() -> None:
+    """Turns jax's persistent compilation cache on, where the user has not chosen one."""
+    import jax
+
+    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "bort_jax" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def fail(message: str, *, code: int) -> None:
+    print(f"bort-jax: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def usage() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
+    return (
+        "usage: bort-jax VERB [--config FILE.yaml] [--option value …]\n\n"
+        f"{verbs}\n\n"
+        "Every option of a verb can stand in a YAML file and be overridden on the command line;\n"
+        "`bort-jax VERB --help` lists them. Begin with: bort-jax quickstart"
+    )
+
+
+if __name__ == "__main__":
+    main()

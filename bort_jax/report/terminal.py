@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables and boxes in the terminal, plain text where it is none."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Prints a table; numbers are aligned to the right."""
+    table = Table(title=title, box=SIMPLE, title_justify="left")
+    rows = [tuple(row) for row in rows]
+    for column, name in enumerate(header):
+        numeric = all(isinstance(row[column], (int, float)) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(formatted, row))
+    console.print(table)
+
+
+def show_box(title: str, lines: Iterable[str]) -> None:
+    console.print(Panel.fit("\n".join(lines), title=title, title_align="left"))
+
+
+def say(text: str) -> None:
+    console.print(text, markup=False)
+
+
+def formatted(value: Any) -> str:
+    """Thousands separators for counts, four figures for measurements."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "–" if value != value else f"{value:.4g}"
+
+
+def millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M"

@@ -4,6 +4,7 @@
 import os
 import re
 import sys
+from dataclasses import fields
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -52,7 +53,7 @@ def run_verb(verb: str, argv: list[str]) -> None:
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("BORT_JAX_TRACEBACK"):
             raise
-        fail(f"{error} (BORT_JAX_TRACEBACK=1 shows where)", code=1)
+        fail(" ".join(str(error).split()), code=1)
 
 
 def parse(verb: str, module, argv: list[str]):
@@ -73,7 +74,7 @@ def parse(verb: str, module, argv: list[str]):
     skip = set(getattr(module, "POSITIONAL", {}))
     parser.add_class_arguments(module.Config, skip=skip)
     known = [action.dest for action in parser._actions]
-    settings = parser.parse_args([underscored(word) for word in argv])
+    settings = parser.parse_args(spelled_out(argv, module.Config))
     values = parser.instantiate_classes(settings).as_dict()
     values.pop("config", None)
     return module.Config(**values)
@@ -95,8 +96,18 @@ def with_presets(verb: str, argv: list[str]) -> list[str]:
     return ["--config", str(found[name]), *argv[:at], *argv[at + 2 :]]
 
 
+def spelled_out(argv: list[str], config: type) -> list[str]:
+    """`--vocab-size` is `--vocab_size`, and a bare `--json` is `--json true`."""
+    switches = {f"--{field.name}" for field in fields(config) if field.type is bool}
+    words = [underscored(word) for word in argv]
+    spelled = []
+    for word, following in zip(words, [*words[1:], "--"], strict=True):
+        bare = word in switches and following not in ("true", "false")
+        spelled += [word, "true"] if bare else [word]
+    return spelled
+
+
 def underscored(word: str) -> str:
-    """`--vocab-size` is `--vocab_size`; values are left alone."""
     name, equals, value = word.partition("=")
     is_option = name.startswith("--") and len(name) > 2
     return "--" + name[2:].replace("-", "_") + equals + value if is_option else word
@@ -105,9 +116,8 @@ def underscored(word: str) -> str:
 def explain(message: str, known: list[str]) -> str:
     """A parser's complaint in one line, with the nearest valid names of unknown options."""
     line = " ".join(message.split())
-    unknown = re.search(r"(?:Unrecognized arguments: --|Key [\"'])([\w.]+)|does not accept (\w+)", line)
-    word = next((group for group in unknown.groups() if group), "") if unknown else ""
-    return line + (suggestion(word, known) if word else "")
+    unknown = re.search(r"(?:unrecognized arguments: --|key [\"'])([\w.]+)", line, re.IGNORECASE)
+    return line + (suggestion(unknown[1], known) if unknown else "")
 
 
 def suggestion(word: str, choices) -> str:
@@ -137,7 +147,8 @@ def usage() -> str:
         "usage: bort-jax VERB [--config FILE.yaml] [--option value …]\n\n"
         f"{verbs}\n\n"
         "Every option of a verb can stand in a YAML file and be overridden on the command line;\n"
-        "`bort-jax VERB --help` lists them. Begin with: bort-jax quickstart"
+        "`bort-jax VERB --help` lists them. With BORT_JAX_TRACEBACK=1 an error shows where it\n"
+        "came from. Begin with: bort-jax quickstart"
     )
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables and boxes in the terminal, plain text where it is none."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-console = Console(highlight=False, soft_wrap=True)
+# Into a file or a pipe tables are as wide as they need to be.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
 def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -18,7 +20,7 @@ def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]])
     rows = [tuple(row) for row in rows]
     for column, name in enumerate(header):
         numeric = all(isinstance(row[column], (int, float)) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(formatted, row))
     console.print(table)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Four CPU devices and an offline hub, before anything imports jax."""
+
+import os
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "allow")
+settings.register_profile("suite", deadline=None, max_examples=60)
+settings.load_profile("suite")
+
+SENTENCES = [
+    "the cat sat on the mat and looked at the moon",
+    "a good film with a bad ending that nobody saw",
+    "seven ships sailed south before the storm came in",
+    "she wrote one long letter every week and kept them all",
+    "nothing in the old house was quite where he had left it",
+]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory):
+    """200 lines of text made of a few words: learnable in a few steps."""
+    generator = np.random.default_rng(0)
+    words = " ".join(SENTENCES).split()
+    lines = [" ".join(generator.choice(words, 20)) for _ in range(200)]
+    file = tmp_path_factory.mktemp("text") / "text.txt"
+    file.write_text("\n".join(lines))
+    return file
+
+
+@pytest.fixture(scope="session")
+def corpus(text_file, tmp_path_factory):
+    from bort_jax.data.prepared import prepare_corpus
+
+    return prepare_corpus(text_file, tmp_path_factory.mktemp("corpus"), vocab_size=300)
+
+
+@pytest.fixture(scope="session")
+def tiny(corpus):
+    """A masked-LM checkpoint with random weights and the corpus's tokenizer."""
+    from bort_jax.arch import Arch
+    from bort_jax.interop import Checkpoint
+    from bort_jax.model import BertConfig, init_params
+
+    config = BertConfig(Arch(2, 2, 16, 24), corpus.tokenizer.vocab_size, positions=32)
+    empty = Checkpoint(config, None, tokenizer=corpus.tokenizer)
+    return Checkpoint(config, init_params(empty.model, seed=0), tokenizer=corpus.tokenizer)

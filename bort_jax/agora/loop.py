@@ -116,7 +116,7 @@ def agora(state: AgoraState, dev: Dataset, *, calls: Agora) -> Iterator[AgoraSta
         improved = state.best is None or best.accuracy > state.best.accuracy
         state = AgoraState(
             train=train,
-            thetas=tuple(survivors),
+            thetas=tuple(theta for theta in state.thetas if theta in survivors),
             best=best if improved else state.best,
             best_train=state.train if improved else state.best_train,
             rounds=(*state.rounds, record),

@@ -32,10 +32,10 @@ def rng():
 
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory):
-    """200 lines of text made of a few words: learnable in a few steps."""
+    """1,000 lines of text made of a few words: learnable in a few steps."""
     generator = np.random.default_rng(0)
     words = " ".join(SENTENCES).split()
-    lines = [" ".join(generator.choice(words, 20)) for _ in range(200)]
+    lines = [" ".join(generator.choice(words, 20)) for _ in range(1000)]
     file = tmp_path_factory.mktemp("text") / "text.txt"
     file.write_text("\n".join(lines))
     return file

@@ -74,6 +74,10 @@ def run(config: Config) -> dict:
         check_length(config.seq_len, checkpoint)
     check_family(timaeus, socrates, masked_lm, tuple(map(str, config.labels)))
     out = claim(config.out, config)
+    if (out / "results.json").is_file():
+        say(f"{out} is finished; its results:")
+        show(summary := json.loads((out / "results.json").read_text()), out)
+        return summary
     tuner = FineTuner.of(
         timaeus, tuple(map(str, config.labels)), steps=config.steps, dropout=config.dropout
     )
@@ -98,7 +102,12 @@ def run(config: Config) -> dict:
         history.append(one_line(state, tuner.accuracy(state.best.model, report)))
         save_state(out, state, history)
     summary = compare(config, tuner, state, train=train, test=test, report=report)
-    summary |= {"socrates_report_dev": trust, "rounds": history}
+    summary |= {
+        "socrates_report_dev": trust,
+        "test_rows": len(test.y),
+        "rounds": history,
+        "examples": generated_examples(state, tuner),
+    }
     save(tuner.checkpoint(state.best.model), out / "model")
     write_json(out / "results.json", summary)
     page.write_page(out / "report.html", "Agora", blocks(summary))
@@ -269,10 +278,34 @@ def spread(scores: Sequence[float]) -> str:
 def verdict(summary: dict) -> str:
     """Who did better on test, by how much, whatever the answer."""
     plain, ours = (np.array(summary[name]["test"]) for name in ("plain", "agora"))
-    gain = 100 * (ours.mean() - plain.mean())
-    if gain > 0:
-        return f"Agora gains {gain:.1f} points over plain fine-tuning on test"
-    return f"Agora LOSES {-gain:.1f} points against plain fine-tuning on test"
+    gain, noise = ours.mean() - plain.mean(), margin(summary)
+    word = "gains" if gain > 0 else "LOSES"
+    judged = "more than chance" if abs(gain) > noise else "WITHIN chance"
+    return (
+        f"Agora {word} {100 * abs(gain):.1f} points against plain fine-tuning on test, "
+        f"{judged} (± {100 * noise:.1f})"
+    )
+
+
+def margin(summary: dict) -> float:
+    """Half the 95 % interval of the difference: from the size of the test, and from the seeds."""
+    squares = 0.0
+    for name in ("plain", "agora"):
+        scores = np.array(summary[name]["test"])
+        squares += scores.mean() * (1 - scores.mean()) / summary["test_rows"]
+        squares += scores.var(ddof=1) / len(scores) if len(scores) > 1 else 0.0
+    return float(1.96 * np.sqrt(squares))
+
+
+def generated_examples(state: AgoraState, tuner: FineTuner, *, number: int = 5) -> list[dict]:
+    """The last generated points as text, with Socrates' labels."""
+    backend = tuner.start.tokenizer.backend
+    added = state.rounds[-1].train_size - sum(r.added for r in state.rounds)
+    x, y = state.train.x[added:][-number:], state.train.y[added:][-number:]
+    return [
+        {"text": backend.decode(list(row)), "label": tuner.labels[label]}
+        for row, label in zip(x, y, strict=True)
+    ]
 
 
 ROUND_HEADER = ("round", "sets", "steer", "best steer", "report", "mistakes", "added", "train rows")
@@ -304,6 +337,8 @@ def blocks(summary: dict) -> list[str]:
         page.table(header, rows),
         page.figure(drawn, f"Socrates on report-dev: {summary['socrates_report_dev']:.4f}."),
         page.table(ROUND_HEADER, round_rows(summary)),
+        page.paragraph("Some generated points, with the label that Socrates gave them:"),
+        page.table(("label", "text"), [(e["label"], e["text"]) for e in summary["examples"]]),
     ]
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bort_jax.data.prepared import prepare_corpus
 from bort_jax.interop import Checkpoint, load, save
 from bort_jax.model import MaskedLM, init_params
 from bort_jax.report.terminal import show_box
 from bort_jax.train.checkpoint import Checkpoints
 from bort_jax.train.parallel import new_state
-from bort_jax.train.pretrain import PretrainConfig, hyper, model_config
+from bort_jax.train.pretrain import PretrainConfig, corpus_of, hyper, model_config
 from bort_jax.train.run_folder import CONFIG as RUN
 
 POSITIONAL = {"source": "checkpoint folder, or run folder of a pretraining", "out": "new folder"}
@@ -59,7 +58,7 @@ def from_run(folder: Path) -> Checkpoint:
     known = PretrainConfig.__dataclass_fields__
     settings = {name: value for name, value in settings.items() if name in known}
     config = PretrainConfig(**settings, out=str(folder))
-    corpus = prepare_corpus(config.data, folder / "data", column=config.column)
+    corpus = corpus_of(config)
     model = MaskedLM(model_config(config, corpus))
     like = new_state(
         init_params(model, seed=0), hyper(config), optimizer=config.optimizer, clip=config.clip

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every rate with every seed; the best on validation is kept, the test split is scored once."""
 
+import json
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -48,6 +49,8 @@ def run(config: Config) -> dict:
     start = load(config.model)
     check_length(config.seq_len, start)
     out = claim(config.out, config)
+    if (out / "results.json").is_file():
+        return finished(out)
     tuner = FineTuner.of(
         start, tuple(map(str, config.labels)), steps=config.steps, dropout=config.dropout
     )
@@ -67,6 +70,14 @@ def run(config: Config) -> dict:
     if config.has("test"):
         summary["test"] = tuner.accuracy(best[0], encoded(config, "test", tuner))
     write_json(out / "results.json", summary)
+    show(summary, out)
+    return summary
+
+
+def finished(out: Path) -> dict:
+    """The results of a run that was completed before."""
+    say(f"{out} is finished; its results:")
+    summary = json.loads((out / "results.json").read_text())
     show(summary, out)
     return summary
 

@@ -5,19 +5,33 @@ command on each with --distributed true."""
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
+
 from bort_jax.report import page, plots
 from bort_jax.report.terminal import show_box
 from bort_jax.train.loop import read_metrics
+from bort_jax.train.parallel import is_leader
 from bort_jax.train.pretrain import PretrainConfig, pretrain
 
 
 @dataclass(frozen=True)
 class Config(PretrainConfig):
-    __doc__ = PretrainConfig.__doc__
+    """Pretraining of one architecture; see `PretrainConfig`.
+
+    Attributes:
+      distributed: join the other hosts' processes first (jax.distributed finds them on TPU
+        pods, SLURM, Open MPI and GKE).
+    """
+
+    distributed: bool = False
 
 
-def run(config: PretrainConfig) -> None:
+def run(config: Config) -> None:
+    if config.distributed:
+        jax.distributed.initialize()
     scores = pretrain(config)
+    if not is_leader():
+        return
     out = Path(config.out)
     write_report(out, {config.arch: out})
     show_box(

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from bort_jax.train.parallel import barrier, is_leader
 from bort_jax.train.run_folder import write_json
 
 CHECKSUMS = "sha256.json"
@@ -25,7 +26,12 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, enable_async_checkpointing=False, create=True
         )
-        self.manager = ocp.CheckpointManager(self.folder, options=options)
+        self.manager = ocp.CheckpointManager(
+            self.folder,
+            options=options,
+            # A fresh manager could not read the metadata of what another one wrote without it.
+            item_handlers={"state": ocp.StandardCheckpointHandler()},
+        )
 
     def save(self, step: int, state: Any) -> None:
         """Saves a tree of arrays; one that is already there and verifies is left alone.
@@ -42,7 +48,9 @@ class Checkpoints:
             self.manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(host)))
         except Exception as error:  # tensorstore reports a full disk as ValueError
             raise OSError(f"could not save step {step} to {self.folder}: {error}") from error
-        write_json(self._step(step) / CHECKSUMS, _checksums(self._step(step)))
+        if is_leader():
+            write_json(self._step(step) / CHECKSUMS, _checksums(self._step(step)))
+        barrier(f"checksums of {step}")
 
     def restore(self, like: Any) -> Any | None:
         """The newest state that verifies and has the shapes and types of `like`, or None.
@@ -69,8 +77,11 @@ class Checkpoints:
         return self.folder / str(step)
 
     def _verifies(self, step: int) -> bool:
-        file = self._step(step) / CHECKSUMS
-        return file.is_file() and json.loads(file.read_text()) == _checksums(self._step(step))
+        try:
+            expected = json.loads((self._step(step) / CHECKSUMS).read_text())
+        except (OSError, ValueError):  # not there, or itself damaged
+            return False
+        return expected == _checksums(self._step(step))
 
     def _check_types(self, step: int, like: Any) -> None:
         # orbax would cast to the wanted type without a word.

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
 
 from bort_jax.train.optimizer import Hyper, learning_rate, make_optimizer
 
@@ -79,7 +80,13 @@ def parallel_step(loss_fn: Callable, *, optimizer: str, clip: float) -> Callable
     run = jax.pmap(
         step, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=None, donate_argnums=0
     )
-    return lambda state, frozen, batch, key: run(state, frozen, shard(batch), key)
+
+    def stepped(state: State, frozen, batch, key):
+        # A host's arrays would compile a second program, beside the one for its own results.
+        state = replicate(state) if isinstance(state.step, np.generic | np.ndarray) else state
+        return run(state, frozen, shard(batch), key)
+
+    return stepped
 
 
 def parallel_map(fn: Callable) -> Callable:
@@ -97,6 +104,27 @@ def replicate(tree):
     return jax.pmap(lambda tree, _: tree, in_axes=(None, 0), out_axes=None)(
         tree, np.zeros(jax.local_device_count())
     )
+
+
+def is_leader() -> bool:
+    """Whether this is the one process that writes files other than orbax's."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until every process is here; nothing with one process."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def leader_first(make: Callable):
+    """Calls `make` in the leader, then in the others, which find what it wrote."""
+    if is_leader():
+        made = make()
+        barrier("leader first")
+        return made
+    barrier("leader first")
+    return make()
 
 
 def shard(batch):

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pretraining: masked LM, alone or with distillation from a teacher on the same batch."""
 
+import json
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +16,16 @@ from bort_jax.data.shards import Shard
 from bort_jax.interop import Checkpoint, load, save
 from bort_jax.model import BertConfig, MaskedLM, distillation, init_params, masked_lm
 from bort_jax.train.checkpoint import Checkpoints
-from bort_jax.train.loop import Interrupted, Reporter, fit, stop_signals
+from bort_jax.train.loop import Hook, Interrupted, Reporter, fit, stop_signals
 from bort_jax.train.optimizer import Hyper
-from bort_jax.train.parallel import State, new_state, parallel_step, replicate
+from bort_jax.train.parallel import (
+    State,
+    is_leader,
+    leader_first,
+    new_state,
+    parallel_step,
+    replicate,
+)
 from bort_jax.train.predict import MlmScores, mlm_scores
 from bort_jax.train.run_folder import claim, write_json
 
@@ -91,23 +100,31 @@ def pretrain(config: PretrainConfig) -> MlmScores:
       Interrupted: a signal came; the state was saved, and the same call resumes.
     """
     check(config)
-    out = claim(config.out, config)
+    out = Path(config.out)
+    leader_first(lambda: claim(out, config))
+    if (out / "scores.json").is_file():  # written last: there is nothing left to do
+        return MlmScores(**json.loads((out / "scores.json").read_text()))
     teacher = load(config.teacher) if config.teacher else None
-    tokenizer = config.tokenizer or config.teacher
-    corpus = prepare_corpus(
-        config.data,
-        out / "data",
-        column=config.column,
-        tokenizer=tokenizer,
-        vocab_size=config.vocab_size,
-    )
+    corpus = leader_first(lambda: corpus_of(config))
     model = MaskedLM(model_config(config, corpus))
     state = train_masked_lm(model, corpus.train, config, teacher=teacher)
     params = jax.device_get(state.params)
     scores = mlm_scores(model, corpus.heldout, rows=config.eval_rows, seq_len=config.seq_len)(params)
-    save(Checkpoint(model.config, params, tokenizer=corpus.tokenizer), out / "model")
-    write_json(out / "scores.json", scores._asdict())
+    if is_leader():
+        save(Checkpoint(model.config, params, tokenizer=corpus.tokenizer), out / "model")
+        write_json(out / "scores.json", scores._asdict())
     return scores
+
+
+def corpus_of(config: PretrainConfig) -> Corpus:
+    """The prepared corpus; a student reads its text with its teacher's tokenizer."""
+    return prepare_corpus(
+        config.data,
+        Path(config.out) / "data",
+        column=config.column,
+        tokenizer=config.tokenizer or config.teacher,
+        vocab_size=config.vocab_size,
+    )
 
 
 def check(config: PretrainConfig) -> None:
@@ -147,26 +164,27 @@ def train_masked_lm(
     checkpoints = Checkpoints(out / "checkpoints")
     state = checkpoints.restore(state) or state
     start = int(state.step)
-    reporter = Reporter(
-        out,
+    with stop_signals() as caught, closing(checkpoints), ExitStack() as stack:
+        hooks: list[Hook] = [Saver(checkpoints, config, caught)]
+        if is_leader():
+            hooks.insert(0, stack.enter_context(closing(reporter(config, start=start))))
+        return fit(
+            state,
+            batches(shard, config, start=start),
+            step_fn=step_function(model, config, teacher),
+            hooks=hooks,
+        )
+
+
+def reporter(config: PretrainConfig, *, start: int) -> Reporter:
+    return Reporter(
+        Path(config.out),
         start=start,
         total=config.steps,
         every=config.log_every,
         tokens=config.batch_size * config.seq_len,
-        title=f"pretrain {model.config.arch}",
+        title=f"pretrain {config.arch}",
     )
-    try:
-        with stop_signals() as caught:
-            saver = Saver(checkpoints, config, caught)
-            return fit(
-                state,
-                batches(shard, config, start=start),
-                step_fn=step_function(model, config, teacher),
-                hooks=(reporter, saver),
-            )
-    finally:
-        reporter.close()
-        checkpoints.close()
 
 
 def hyper(config: PretrainConfig) -> Hyper:

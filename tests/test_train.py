@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop's laws: devices, resuming, overfitting, damaged checkpoints, full disks."""
+
+import json
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from bort_jax.arch import Arch
+from bort_jax.data.masking import masked_batch
+from bort_jax.data.tasks import Points
+from bort_jax.interop import Checkpoint, load, save
+from bort_jax.model import BertConfig, MaskedLM, count_params, init_params, masked_lm
+from bort_jax.train.checkpoint import Checkpoints
+from bort_jax.train.finetune import FineTuner, Theta
+from bort_jax.train.loop import Interrupted, fit, read_metrics, stop_signals
+from bort_jax.train.optimizer import Hyper, decay_mask, learning_rate, make_optimizer
+from bort_jax.train.parallel import new_state, parallel_map, parallel_step, shard
+from bort_jax.train.predict import mlm_scores, resampler
+from bort_jax.train.pretrain import PretrainConfig, plain_loss, pretrain
+from bort_jax.train.run_folder import RunMismatch, claim
+from bort_jax.train.trained_error import remembered, trained_error
+
+HYPER = Hyper.of(learning_rate=1e-2, weight_decay=0.01, warmup_ratio=0.1, total_steps=20)
+
+
+def mlm_model(corpus, **changes):
+    config = BertConfig(
+        Arch(1, 2, 16, 24), corpus.tokenizer.vocab_size, positions=24, dropout=0.0
+    )
+    return MaskedLM(replace(config, **changes))
+
+
+def uneven_batch(corpus):
+    """Eight rows of which the devices hold 3.75, 1.5, 0 and 0.25 of the weight."""
+    batch = masked_batch(corpus.train, 0, seed=0, batch_size=8, seq_len=24)
+    counts = np.array([3, 3, 2, 1, 0, 0, 1, 0])
+    batch["weights"] = (np.arange(batch["weights"].shape[1]) < counts[:, None]).astype(np.float32)
+    return batch
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+def test_four_devices_equal_one_with_unequal_token_counts(corpus, optimizer):
+    assert jax.local_device_count() == 4
+    model, batch = mlm_model(corpus), uneven_batch(corpus)
+    params = init_params(model, seed=0)
+    state = new_state(params, HYPER, optimizer=optimizer, clip=1.0)
+    step = parallel_step(plain_loss(model), optimizer=optimizer, clip=1.0)
+    four, metrics = step(state, (), batch, jax.random.key(0))
+
+    def mean_loss(params):
+        sums = plain_loss(model)(params, (), batch, jax.random.key(0))
+        return sums["loss"] / sums["count"]
+
+    loss, gradient = jax.value_and_grad(mean_loss)(params)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    transform = make_optimizer(optimizer, HYPER, rate=learning_rate(HYPER, 0), clip=1.0)
+    updates, _ = transform.update(gradient, transform.init(params), params)
+    jax.tree.map(
+        lambda a, b, c: np.testing.assert_allclose(a, b + c, atol=2e-6), four.params, params, updates
+    )
+
+
+def test_devices_drop_different_units():
+    """A loss that is its own dropout mask: the devices must not agree."""
+
+    def loss_fn(params, frozen, batch, key):
+        draw = jax.random.uniform(key)
+        return {"loss": params["w"] * 0, "count": 1.0, "draw": draw, "square": draw**2}
+
+    step = parallel_step(loss_fn, optimizer="adamw", clip=1.0)
+    state = new_state({"w": np.float32(0)}, HYPER, optimizer="adamw", clip=1.0)
+    state, metrics = step(state, (), {"x": np.zeros(4)}, jax.random.key(0))
+    assert float(metrics["square"]) - float(metrics["draw"]) ** 2 > 1e-3
+    _, later = step(state, (), {"x": np.zeros(4)}, jax.random.key(0))
+    assert float(later["draw"]) != float(metrics["draw"])
+
+
+def test_a_batch_the_devices_cannot_share_is_refused():
+    with pytest.raises(ValueError, match="6 cannot be shared by 4 devices"):
+        shard({"x": np.zeros(6)})
+
+
+def test_parallel_map_keeps_the_order():
+    x = np.arange(8.0, dtype=np.float32)
+    mapped = parallel_map(lambda factor, x: factor * x)(np.float32(3), x)
+    assert np.array_equal(mapped, 3 * x)
+
+
+def test_schedule_rises_then_falls_to_zero():
+    hyper = Hyper.of(learning_rate=1.0, weight_decay=0, warmup_ratio=0.2, total_steps=10)
+    rates = [float(learning_rate(hyper, step)) for step in range(11)]
+    assert rates == pytest.approx([0.5, 1.0, 1.0, *[k / 8 for k in range(7, -1, -1)]])
+
+
+def test_decay_spares_biases_and_layer_norm(tiny):
+    mask = decay_mask(tiny.params)
+    spared = {path[-1].key for path, d in jax.tree_util.tree_leaves_with_path(mask) if not d}
+    decayed = {path[-1].key for path, d in jax.tree_util.tree_leaves_with_path(mask) if d}
+    assert spared == {"bias", "scale"} and decayed == {"kernel", "embedding"}
+
+
+def test_an_unknown_optimizer_lists_the_known():
+    with pytest.raises(ValueError, match="one of adamw, lamb; got 'sgd'"):
+        make_optimizer("sgd", HYPER, rate=0.0, clip=1.0)
+
+
+def test_eight_examples_can_be_overfitted(tiny, rng):
+    points = Points(rng.integers(5, 250, (8, 12)).astype(np.int32), np.arange(8, dtype=np.int32) % 2)
+    points.x[:, 0] = 0
+    tuner = FineTuner.of(tiny, ("a", "b"), steps=80, dropout=0.0)
+    params = tuner.fit(Theta(0, 1e-2, 0.0, 0.1, 8), points)
+    assert tuner.accuracy(params, points) == 1.0
+
+
+def test_a_short_last_batch_counts_only_real_rows(tiny, rng):
+    """With batches of 4, five points give the gradient of the fifth alone in the second step."""
+    x = rng.integers(5, 250, (5, 6)).astype(np.int32)
+    points = Points(x, np.array([0, 1, 0, 1, 1], np.int32))
+    from bort_jax.train.finetune import labelled_batches
+
+    batches = labelled_batches(points, Theta(0, 1e-3, 0.0, 0.1, 4))
+    first, second = next(batches), next(batches)
+    assert first["weights"].sum() == 4 and second["weights"].tolist() == [1, 0, 0, 0]
+    seen = {row.tobytes() for row in [*first["ids"], second["ids"][0]]}
+    assert seen == {row.tobytes() for row in x}
+
+
+def config(corpus, out, **changes):
+    defaults = {
+        "data": str(corpus.train.folder.parent),
+        "out": str(out),
+        "arch": "D1-A2-H16-I24",
+        "steps": 6,
+        "batch_size": 4,
+        "seq_len": 24,
+        "positions": 24,
+        "save_every": 2,
+        "log_every": 1,
+        "eval_rows": 4,
+        "learning_rate": 1e-2,
+    }
+    return PretrainConfig(**(defaults | changes))
+
+
+def trees_equal(one, two):
+    return jax.tree.all(jax.tree.map(np.array_equal, one, two))
+
+
+class StopAt:
+    """A hook that behaves as a kill after a step: nothing is saved."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def __call__(self, step, state, metrics):
+        if step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_resuming_is_the_straight_run_bit_for_bit(corpus, tmp_path, monkeypatch, k):
+    """With dropout, and stopped both right after a checkpoint and between two."""
+    pretrain(config(corpus, tmp_path / "straight"))
+    from bort_jax.train import pretrain as module
+
+    stopping = lambda state, batches, *, step_fn, hooks: fit(
+        state, batches, step_fn=step_fn, hooks=(*hooks, StopAt(k))
+    )
+    monkeypatch.setattr(module, "fit", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(config(corpus, tmp_path / "resumed"))
+    monkeypatch.setattr(module, "fit", fit)
+    pretrain(config(corpus, tmp_path / "resumed"))
+    straight, resumed = (load(tmp_path / name / "model") for name in ("straight", "resumed"))
+    assert trees_equal(straight.params, resumed.params)
+    losses = [[r["loss"] for r in read_metrics(tmp_path / n)] for n in ("straight", "resumed")]
+    assert losses[0] == losses[1] and len(losses[0]) == 6
+
+
+def test_distillation_from_a_checkpoint_lowers_the_divergence(corpus, tmp_path):
+    pretrain(config(corpus, tmp_path / "teacher", arch="D1-A2-H32-I32", steps=20))
+    teacher = str(tmp_path / "teacher" / "model")
+    pretrain(config(corpus, tmp_path / "student", teacher=teacher, steps=40))
+    divergences = [record["distillation"] for record in read_metrics(tmp_path / "student")]
+    assert np.mean(divergences[-5:]) < 0.7 * np.mean(divergences[:5])
+
+
+def test_a_teacher_of_another_vocabulary_is_refused(corpus, tmp_path):
+    other = BertConfig(Arch(1, 1, 8, 8), 77, positions=24)
+    save(Checkpoint(other, init_params(MaskedLM(other), seed=0)), tmp_path / "teacher")
+    corpus.tokenizer.save(tmp_path / "tokenizer")
+    wrong = config(
+        corpus,
+        tmp_path / "out",
+        teacher=str(tmp_path / "teacher"),
+        tokenizer=str(tmp_path / "tokenizer"),
+    )
+    with pytest.raises(ValueError, match="the teacher has 77 tokens, the student"):
+        pretrain(wrong)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"seq_len": 25}, "25 is longer than the 24 positions"),
+        ({"dtype": "float16"}, "float32 or bfloat16; got 'float16'"),
+        ({"batch_size": 6}, "6 is not a multiple of 4 devices"),
+        ({"arch": "D1-A3-H16-I24"}, "heads must divide hidden"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(corpus, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        pretrain(config(corpus, tmp_path / "out", **changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_another_configuration_is_refused_naming_it(corpus, tmp_path):
+    claim(tmp_path, config(corpus, tmp_path))
+    claim(tmp_path, config(corpus, tmp_path))  # the same: fine
+    with pytest.raises(RunMismatch, match="clip: 1.0 there, 2.0 asked for; steps: 6 there, 7"):
+        claim(tmp_path, config(corpus, tmp_path, steps=7, clip=2.0))
+
+
+TREE = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.int32(4)}
+
+
+def files_of(folder):
+    return [file for file in folder.rglob("*") if file.is_file()]
+
+
+def saved(folder, *steps):
+    checkpoints = Checkpoints(folder)
+    for step in steps:
+        checkpoints.save(step, TREE | {"n": np.int32(step)})
+    return checkpoints
+
+
+def test_one_flipped_byte_in_any_file_falls_back_a_step(tmp_path, caplog):
+    checkpoints = saved(tmp_path, 1, 2)
+    for file in files_of(tmp_path / "2"):
+        whole = file.read_bytes()
+        if not whole:
+            continue
+        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with caplog.at_level(logging.WARNING):
+            assert checkpoints.restore(TREE)["n"] == 1, file
+        file.write_bytes(whole)
+    assert checkpoints.restore(TREE)["n"] == 2
+    assert "checkpoint 2 is damaged" in caplog.text
+
+
+def test_an_empty_step_folder_is_passed_over(tmp_path):
+    saved(tmp_path, 1).close()
+    (tmp_path / "3").mkdir()
+    assert Checkpoints(tmp_path).restore(TREE)["n"] == 1
+
+
+def test_nothing_to_restore_is_none(tmp_path):
+    assert Checkpoints(tmp_path).restore(TREE) is None
+
+
+@pytest.mark.parametrize("wrong", [TREE["a"][:1], TREE["a"].astype(np.float16)])
+def test_another_shape_or_type_is_refused(tmp_path, wrong):
+    checkpoints = saved(tmp_path, 1)
+    with pytest.raises(ValueError, match="another model"):
+        checkpoints.restore(TREE | {"a": wrong})
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
+    """A file-size limit of the process stands for the disk."""
+    checkpoints = saved(tmp_path, 1)
+    big = {"a": np.random.default_rng(0).normal(size=(400, 400)), "n": np.int32(2)}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="could not save step 2"):
+            checkpoints.save(2, big)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert Checkpoints(tmp_path).restore(TREE)["n"] == 1
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_step_and_the_same_call_resumes(corpus, tmp_path, signum):
+    wanted = config(corpus, tmp_path / "out", steps=400, save_every=1000, dropout=0.0)
+
+    def interrupt_soon():
+        while len(read_metrics(tmp_path / "out")) < 3:
+            pass
+        os.kill(os.getpid(), signum)
+
+    killer = threading.Thread(target=interrupt_soon)
+    killer.start()
+    with pytest.raises(Interrupted) as stop:
+        pretrain(wanted)
+    killer.join()
+    assert stop.value.exit_code == 128 + signum
+    steps = [int(step.name) for step in (tmp_path / "out/checkpoints").iterdir()]
+    assert len(steps) == 1 and 3 <= steps[0] < 400
+    assert f"after step {steps[0]};" in str(stop.value)
+
+
+def test_signals_are_as_before_afterwards():
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_signals() as caught:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert caught == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_scores_do_not_depend_on_how_rows_are_batched(corpus, tiny):
+    whole = mlm_scores(tiny.model, corpus.heldout, rows=7, seq_len=16)(tiny.params)
+    batch = masked_batch(corpus.heldout, 0, seed=0, batch_size=7, seq_len=16)
+    logits = tiny.model.apply(
+        {"params": tiny.params}, batch["ids"], batch["mask"], batch["positions"]
+    )
+    sums = masked_lm(logits, batch["labels"], batch["weights"])
+    assert whole.loss == pytest.approx(float(sums["mlm"] / sums["count"]), rel=1e-5)
+    assert whole.perplexity == pytest.approx(np.exp(whole.loss))
+
+
+def test_resampling_never_keeps_a_token_nor_draws_a_special_one(tiny, rng):
+    special = tiny.tokenizer.special
+    x = rng.integers(5, 280, (9, 16)).astype(np.int32)
+    positions = rng.integers(0, 16, (9, 5))
+    resample = resampler(tiny.model, tiny.params, special)
+    tokens = resample(x, positions, 0)
+    assert (tokens != np.take_along_axis(x, positions, 1)).all()
+    assert not np.isin(tokens, special).any()
+    assert np.array_equal(tokens, resample(x, positions, 0))
+    assert not np.array_equal(tokens, resample(x, positions, 1))
+
+
+def test_a_trained_error_falls_with_training_and_is_remembered(corpus, tmp_path):
+    settings = {"batch_size": 8, "seq_len": 24, "eval_rows": 64}
+    arch = Arch(1, 2, 16, 24)
+    errors = [
+        trained_error(corpus, steps=steps, learning_rates=(1e-2,), **settings)(arch)
+        for steps in (1, 60)
+    ]
+    assert 0 < errors[1] < errors[0] <= 1
+    calls = []
+    lookup = remembered(lambda arch: calls.append(arch) or 0.25, tmp_path / "errors.jsonl")
+    assert lookup(arch) == lookup(arch) == 0.25
+    with (tmp_path / "errors.jsonl").open("a") as file:
+        file.write('{"arch": "D1')  # a kill in the middle of a line
+    fresh = remembered(lambda arch: calls.append(arch) or 0.5, tmp_path / "errors.jsonl")
+    assert fresh(arch) == 0.25 and len(calls) == 1
+
+
+def test_the_best_rate_of_theta_is_kept(corpus):
+    settings = {"steps": 40, "batch_size": 8, "seq_len": 24, "eval_rows": 8}
+    arch = Arch(1, 2, 16, 24)
+    error = lambda *rates: trained_error(corpus, learning_rates=rates, **settings)(arch)
+    assert error(1e-6, 1e-2) == min(error(1e-6), error(1e-2))
+
+
+TWO_PROCESSES = """
+import sys, jax
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(f"127.0.0.1:{sys.argv[2]}", 2, int(sys.argv[1]))
+import json
+from bort_jax.train.pretrain import PretrainConfig, pretrain
+pretrain(PretrainConfig(**json.loads(sys.argv[3])))
+"""
+
+
+def test_two_processes_equal_one(corpus, tmp_path):
+    """One device each, over loopback, with dropout off: the same parameters to tolerance."""
+    import socket
+    from dataclasses import asdict
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    wanted = config(corpus, tmp_path / "two", dropout=0.0)
+    environment = os.environ | {"XLA_FLAGS": ""}
+    command = lambda rank: [
+        sys.executable, "-c", TWO_PROCESSES, str(rank), port, json.dumps(asdict(wanted))
+    ]
+    running = [
+        subprocess.Popen(command(k), env=environment, stderr=subprocess.PIPE) for k in range(2)
+    ]
+    for process in running:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors.decode()[-2000:]
+    pretrain(config(corpus, tmp_path / "one", dropout=0.0))
+    two, one = (load(tmp_path / name / "model").params for name in ("two", "one"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), two, one)
+    assert len(read_metrics(tmp_path / "two")) == 6
+
+
+def test_counting_does_not_allocate():
+    big = MaskedLM(BertConfig(Arch(400, 64, 8192, 32768), 50265))
+    assert count_params(big) > 3e11

@@ -87,12 +87,12 @@ class AgoraStage:
       share: share of the tokens that τ resamples.
     """
 
-    steps: int = 200
+    steps: int = 300
     learning_rate: tuple[float, ...] = (5e-4, 2e-3)
     seed: tuple[int, ...] = (0, 1)
     final_seeds: tuple[int, ...] = (10, 11, 12)
-    copies: int = 3
-    share: float = 0.15
+    copies: int = 4
+    share: float = 0.4
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes tests/golden/stock_bert.npz: what stock transformers says of the test checkpoints."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from bort_jax.interop import save
+
+TESTS = Path(__file__).parent.parent / "tests"
+
+
+def main() -> None:
+    sys.path.insert(0, str(TESTS))
+    from test_interop import GOLDEN, IDS, checkpoint
+
+    outputs = {}
+    for labels in ((), ("no", "yes", "perhaps")):
+        ours = checkpoint(labels=labels)
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            save(ours, folder)
+            stock = getattr(transformers, ours.hf_class).from_pretrained(folder).eval()
+            outputs[f"{len(labels)}_labels"] = stock(torch.tensor(IDS)).logits.numpy()
+    GOLDEN.parent.mkdir(exist_ok=True)
+    np.savez(GOLDEN, **outputs)
+
+
+if __name__ == "__main__":
+    main()

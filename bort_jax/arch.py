@@ -119,7 +119,14 @@ class SearchSpace:
     @classmethod
     def of(cls, arch: Arch, *, vocab_size: int = 50265, positions: int = 512) -> "SearchSpace":
         """The space whose only member is `arch`."""
-        return cls(*((size,) for size in arch.checked()), vocab_size, positions)
+        return cls(
+            depth=(arch.checked().depth,),
+            heads=(arch.heads,),
+            hidden=(arch.hidden,),
+            intermediate=(arch.intermediate,),
+            vocab_size=vocab_size,
+            positions=positions,
+        )
 
     def archs(self) -> list[Arch]:
         """Every valid tuple, in lexical order.

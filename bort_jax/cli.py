@@ -61,7 +61,7 @@ def parse(verb: str, module, argv: list[str]):
     from jsonargparse import ArgumentParser
 
     class Parser(ArgumentParser):
-        def error(self, message, ex=None):
+        def error(self, message, ex=None):  # pyright: ignore[reportIncompatibleMethodOverride]
             fail(explain(str(message), known), code=2)
 
     parser = Parser(
@@ -75,7 +75,7 @@ def parse(verb: str, module, argv: list[str]):
     parser.add_class_arguments(module.Config, skip=skip)
     known = [action.dest for action in parser._actions]
     settings = parser.parse_args(spelled_out(argv, module.Config))
-    values = parser.instantiate_classes(settings).as_dict()
+    values = vars(parser.instantiate_classes(settings))
     values.pop("config", None)
     return module.Config(**values)
 
@@ -130,7 +130,7 @@ def keep_compilations() -> None:
     import jax
 
     cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "bort_jax" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

@@ -134,9 +134,7 @@ def test_at_most_as_many_rounds_as_sets_whatever_the_accuracies(values, names):
     rng = np.random.default_rng(len(values))
     sets = {tuple((f"n{k}", int(rng.integers(3))) for k in range(names)) for _ in values}
     draws = iter(np.random.default_rng(0).integers(0, 2, (10_000, 6)).astype(bool))
-    calls = CALLS._replace(
-        fit_fn=lambda theta, data: None, score_fn=lambda model, dev: next(draws)
-    )
+    calls = CALLS._replace(fit_fn=lambda theta, data: None, score_fn=lambda model, dev: next(draws))
     states = list(agora(start(POINTS, sets), POINTS, calls=calls))
     assert len(states) <= len(sets)
     sizes = [len(sets), *(len(state.thetas) for state in states)]

@@ -21,7 +21,10 @@ GOLDEN = Path(__file__).parent / "golden" / "stock_bert.npz"
 IDS = np.array([[5, 17, 3, 0, 29, 8], [1, 2, 30, 4, 9, 11]])
 
 
-def checkpoint(arch=Arch(2, 2, 16, 24), labels=(), seed=0):
+SMALL = Arch(2, 2, 16, 24)
+
+
+def checkpoint(arch=SMALL, labels=(), seed=0):
     """Random everywhere, biases and LayerNorms too, so that no tensor can hide a mix-up."""
     config = BertConfig(arch, 31, positions=12)
     empty = Checkpoint(config, None, labels)

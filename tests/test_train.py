@@ -34,9 +34,7 @@ HYPER = Hyper.of(learning_rate=1e-2, weight_decay=0.01, warmup_ratio=0.1, total_
 
 
 def mlm_model(corpus, **changes):
-    config = BertConfig(
-        Arch(1, 2, 16, 24), corpus.tokenizer.vocab_size, positions=24, dropout=0.0
-    )
+    config = BertConfig(Arch(1, 2, 16, 24), corpus.tokenizer.vocab_size, positions=24, dropout=0.0)
     return MaskedLM(replace(config, **changes))
 
 
@@ -66,7 +64,10 @@ def test_four_devices_equal_one_with_unequal_token_counts(corpus, optimizer):
     transform = make_optimizer(optimizer, HYPER, rate=learning_rate(HYPER, 0), clip=1.0)
     updates, _ = transform.update(gradient, transform.init(params), params)
     jax.tree.map(
-        lambda a, b, c: np.testing.assert_allclose(a, b + c, atol=2e-6), four.params, params, updates
+        lambda a, b, c: np.testing.assert_allclose(a, b + c, atol=2e-6),
+        four.params,
+        params,
+        updates,
     )
 
 
@@ -115,7 +116,9 @@ def test_an_unknown_optimizer_lists_the_known():
 
 
 def test_eight_examples_can_be_overfitted(tiny, rng):
-    points = Points(rng.integers(5, 250, (8, 12)).astype(np.int32), np.arange(8, dtype=np.int32) % 2)
+    points = Points(
+        rng.integers(5, 250, (8, 12)).astype(np.int32), np.arange(8, dtype=np.int32) % 2
+    )
     points.x[:, 0] = 0
     tuner = FineTuner.of(tiny, ("a", "b"), steps=80, dropout=0.0)
     params = tuner.fit(Theta(0, 1e-2, 0.0, 0.1, 8), points)
@@ -388,7 +391,12 @@ def test_two_processes_equal_one(corpus, tmp_path):
     wanted = config(corpus, tmp_path / "two", dropout=0.0)
     environment = os.environ | {"XLA_FLAGS": ""}
     command = lambda rank: [
-        sys.executable, "-c", TWO_PROCESSES, str(rank), port, json.dumps(asdict(wanted))
+        sys.executable,
+        "-c",
+        TWO_PROCESSES,
+        str(rank),
+        port,
+        json.dumps(asdict(wanted)),
     ]
     running = [
         subprocess.Popen(command(k), env=environment, stderr=subprocess.PIPE) for k in range(2)

@@ -69,7 +69,7 @@ def mlm_tau(
 
 
 def _positions(x, special, *, share: float, rng) -> Int[np.ndarray, "n m"]:
-    """For each row a share of its ordinary positions, at least one; the first is repeated to fill."""
+    """For each row a share of its ordinary positions, one at least; the first fills up."""
     ordinary = ~np.isin(x, special)
     wanted = np.maximum(1, np.round(share * ordinary.sum(axis=1)).astype(int))
     order = np.argsort(np.where(ordinary, rng.random(x.shape), 2.0), axis=1)

@@ -56,6 +56,13 @@ class AgoraState(NamedTuple):
     best_train: Dataset
     rounds: tuple[Round, ...]
 
+    @property
+    def champion(self) -> Copy:
+        """The best copy seen; raises ValueError before the first round."""
+        if self.best is None:
+            raise ValueError("no round has run: there is no best copy yet")
+        return self.best
+
 
 class Agora(NamedTuple):
     """The callables.

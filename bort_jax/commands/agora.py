@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -99,7 +100,7 @@ def run(config: Config) -> dict:
     state = load_state(out, first, theta_grid(config)) or start(first, theta_grid(config))
     history = read_history(out, state)
     for state in agora(state, Dataset(*steer), calls=calls):
-        history.append(one_line(state, tuner.accuracy(state.best.model, report)))
+        history.append(one_line(state, tuner.accuracy(state.champion.model, report)))
         save_state(out, state, history)
     summary = compare(config, tuner, state, train=train, test=test, report=report)
     summary |= {
@@ -108,7 +109,7 @@ def run(config: Config) -> dict:
         "rounds": history,
         "examples": generated_examples(state, tuner),
     }
-    save(tuner.checkpoint(state.best.model), out / "model")
+    save(tuner.checkpoint(state.champion.model), out / "model")
     write_json(out / "results.json", summary)
     page.write_page(out / "report.html", "Agora", blocks(summary))
     show(summary, out)
@@ -129,7 +130,7 @@ def check_family(timaeus: Checkpoint, socrates: Checkpoint, masked_lm: Checkpoin
 
 
 def points(config: Config, split: str, tuner: FineTuner) -> Points:
-    return config.read(split).encode(tuner.start.tokenizer, seq_len=config.seq_len)
+    return config.read(split).encode(tuner.start.required_tokenizer, seq_len=config.seq_len)
 
 
 def dev_halves(config: Config, tuner: FineTuner) -> tuple[Points, Points]:
@@ -138,18 +139,18 @@ def dev_halves(config: Config, tuner: FineTuner) -> tuple[Points, Points]:
     split = split_dev(examples, steer=config.steer)
     if not len(split.steer) or not len(split.report):
         raise ValueError(f"steer {config.steer} leaves one half of validation empty")
-    both = examples.encode(tuner.start.tokenizer, seq_len=config.seq_len)
+    both = examples.encode(tuner.start.required_tokenizer, seq_len=config.seq_len)
     return both.take(split.steer), both.take(split.report)
 
 
 def labeller(socrates: Checkpoint):
     """Socrates as a function of points."""
-    logits = class_logits(socrates.model, pad=socrates.tokenizer.special.pad)
+    logits = class_logits(socrates.model, pad=socrates.required_tokenizer.special.pad)
     return lambda x: logits(socrates.params, x).argmax(axis=-1)
 
 
 def tau(config: Config, masked_lm: Checkpoint, *, forbidden: Sequence[np.ndarray]):
-    special = masked_lm.tokenizer.special
+    special = masked_lm.required_tokenizer.special
     return mlm_tau(
         Tau(copies=config.copies, share=config.share, passes=config.passes),
         resample_fn=resampler(masked_lm.model, masked_lm.params, special),
@@ -179,7 +180,7 @@ def one_line(state: AgoraState, report_accuracy: float) -> dict:
         "round": record.number,
         "sets": len(record.accuracies),
         "steer": max(record.accuracies.values()),
-        "best_steer": state.best.accuracy,
+        "best_steer": state.champion.accuracy,
         "report": report_accuracy,
         "mistakes": record.mistakes,
         "added": record.added,
@@ -203,7 +204,7 @@ def compare(config: Config, tuner: FineTuner, state: AgoraState, *, train, test,
     """
     sides = {
         "plain": (dict(state.rounds[0].best), train),
-        "agora": (dict(state.best.theta), Points(*state.best_train)),
+        "agora": (dict(state.champion.theta), Points(*state.best_train)),
     }
     summary = {}
     for name, (theta, data) in sides.items():
@@ -219,10 +220,10 @@ def compare(config: Config, tuner: FineTuner, state: AgoraState, *, train, test,
 
 def save_state(out: Path, state: AgoraState, history: list[dict]) -> None:
     """Everything a next round needs; the JSON file is written last and makes it count."""
-    number, best = len(state.rounds), state.best
+    number, best = len(state.rounds), state.champion
     save_file(
         {
-            **flatten_dict(best.model, sep="."),
+            **cast(dict[str, np.ndarray], flatten_dict(best.model, sep=".")),
             "agora.x": np.ascontiguousarray(state.train.x),
             "agora.y": np.ascontiguousarray(state.train.y),
             "agora.correct": best.correct,
@@ -299,7 +300,7 @@ def margin(summary: dict) -> float:
 
 def generated_examples(state: AgoraState, tuner: FineTuner, *, number: int = 5) -> list[dict]:
     """The last generated points as text, with Socrates' labels."""
-    backend = tuner.start.tokenizer.backend
+    backend = tuner.start.required_tokenizer.backend
     added = state.rounds[-1].train_size - sum(r.added for r in state.rounds)
     x, y = state.train.x[added:][-number:], state.train.y[added:][-number:]
     return [
@@ -354,4 +355,3 @@ def show(summary: dict, out: Path) -> None:
             f"next: bort-jax evaluate --model {out}/model --data FILE",
         ],
     )
-

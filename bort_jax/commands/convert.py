@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bort_jax.interop import Checkpoint, load, save
-from bort_jax.model import MaskedLM, init_params
+from bort_jax.model import MaskedLM, forward, init_params
 from bort_jax.report.terminal import show_box
 from bort_jax.train.checkpoint import Checkpoints
 from bort_jax.train.parallel import new_state
@@ -94,7 +94,7 @@ def logits(checkpoint: Checkpoint, ids: np.ndarray) -> np.ndarray:
     everywhere = np.tile(np.arange(ids.shape[1]), (len(ids), 1))
     positions = () if checkpoint.labels else (everywhere,)
     mask = np.ones(ids.shape, bool)
-    return np.asarray(checkpoint.model.apply({"params": checkpoint.params}, ids, mask, *positions))
+    return np.asarray(forward(checkpoint.model, checkpoint.params, ids, mask, *positions))
 
 
 def stock_logits(checkpoint: Checkpoint, folder: str | Path, ids: np.ndarray) -> np.ndarray | None:

@@ -53,8 +53,8 @@ def score_classifier(checkpoint: Checkpoint, config: Config, out: Path) -> dict[
     """Accuracy; one line a row in `predictions.jsonl`: index, label name, its probability."""
     task = Task(tuple(config.columns), config.label, checkpoint.labels)
     examples = read_examples(config.data, task)
-    points = examples.encode(checkpoint.tokenizer, seq_len=config.seq_len)
-    logits_fn = class_logits(checkpoint.model, pad=checkpoint.tokenizer.special.pad)
+    points = examples.encode(checkpoint.required_tokenizer, seq_len=config.seq_len)
+    logits_fn = class_logits(checkpoint.model, pad=checkpoint.required_tokenizer.special.pad)
     chances = probabilities(logits_fn(checkpoint.params, points.x))
     best = chances.argmax(axis=-1)
     with (out / "predictions.jsonl").open("w") as lines:

@@ -55,7 +55,9 @@ def run(config: Config) -> dict:
         start, tuple(map(str, config.labels)), steps=config.steps, dropout=config.dropout
     )
     train, dev = encoded(config, "train", tuner), encoded(config, "validation", tuner)
-    say(f"{len(train.y):,} train rows: {config.steps * config.batch_size / len(train.y):.1f} epochs")
+    say(
+        f"{len(train.y):,} train rows: {config.steps * config.batch_size / len(train.y):.1f} epochs"
+    )
     best, results = None, []
     for theta in thetas(config):
         params = tuner.fit(theta, train, title=f"rate {theta.learning_rate} seed {theta.seed}")
@@ -90,7 +92,7 @@ def check_length(seq_len: int, start) -> None:
 
 
 def encoded(config, split: str, tuner: FineTuner) -> Points:
-    return config.read(split).encode(tuner.start.tokenizer, seq_len=config.seq_len)
+    return config.read(split).encode(tuner.start.required_tokenizer, seq_len=config.seq_len)
 
 
 def thetas(config: Config) -> list[Theta]:

@@ -171,9 +171,7 @@ def prepare(config: Config, out: Path) -> None:
     reviews = out / "reviews"
     if not (reviews / "text.parquet").is_file():  # written last
         write_reviews(reviews, config.reviews, seed=config.seed)
-    corpus = prepare_corpus(
-        reviews / "text.parquet", out / "data", vocab_size=config.vocab_size
-    )
+    corpus = prepare_corpus(reviews / "text.parquet", out / "data", vocab_size=config.vocab_size)
     say(f"{len(corpus.train.tokens):,} tokens to train on, {corpus.tokenizer.vocab_size:,} in all")
 
 
@@ -190,7 +188,9 @@ def extract_config(config: Config, out: Path) -> extract.Config:
 
 def pretrain_both(config: Config, out: Path, extraction: Extraction) -> dict:
     """The teacher, then the student; returns their held-out scores."""
-    teacher = pretrain_config(config, out / "teacher", str(extraction.maximum_point), config.teacher)
+    teacher = pretrain_config(
+        config, out / "teacher", str(extraction.maximum_point), config.teacher
+    )
     student = pretrain_config(
         config,
         out / "student",
@@ -339,8 +339,11 @@ def box_rows(results: dict, compared: dict, out: Path) -> list[tuple[str, str]]:
         ("export", "; ".join(f"{name}: {line}" for name, line in results["export"].items())),
         ("time", f"{sum(results['seconds'].values()):.0f} s"),
         ("everything", f"{out}/report.html, {out}/results.json, {out}/export"),
-        ("next", f"bort-jax evaluate --model {out}/export/classifier "
-                 f"--data {out}/reviews/scarce/test.parquet"),
+        (
+            "next",
+            f"bort-jax evaluate --model {out}/export/classifier "
+            f"--data {out}/reviews/scarce/test.parquet",
+        ),
     ]
 
 

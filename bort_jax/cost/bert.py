@@ -7,11 +7,11 @@ positions, no token types, a tied decoder, biases everywhere but in the embeddin
 LayerNorm, GELU) and look-ups are not counted.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from bort_jax.cost.polynomial import Polynomial
 
-Head = Literal["none", "mlm", "classifier"]
+Head = str  # "none", "mlm" or "classifier"
 
 
 class Part(NamedTuple):
@@ -80,5 +80,7 @@ def bert_network(
 
 def _times_depth(polynomial: Polynomial) -> Polynomial:
     return Polynomial(
-        tuple(t._replace(exponents=(t.exponents[0] + 1, *t.exponents[1:])) for t in polynomial.terms)
+        tuple(
+            t._replace(exponents=(t.exponents[0] + 1, *t.exponents[1:])) for t in polynomial.terms
+        )
     )

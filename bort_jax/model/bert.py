@@ -40,9 +40,13 @@ class BertConfig:
 
     def layer_norm(self, name: str | None = None) -> nn.LayerNorm:
         # The one-pass variance loses digits to cancellation; the two-pass form agrees with torch.
-        return nn.LayerNorm(self.layer_norm_eps, dtype=self.dtype, use_fast_variance=False, name=name)
+        return nn.LayerNorm(
+            self.layer_norm_eps, dtype=self.dtype, use_fast_variance=False, name=name
+        )
 
-    def dense(self, features, name: str | None = None, axis=-1) -> nn.DenseGeneral:
+    def dense(
+        self, features, name: str | None = None, axis: int | tuple[int, ...] = -1
+    ) -> nn.DenseGeneral:
         return nn.DenseGeneral(features, axis=axis, dtype=self.dtype, kernel_init=INIT, name=name)
 
 
@@ -86,7 +90,9 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = self.config.dense(self.config.arch.intermediate, name="up")(x)
-        return self.config.dense(self.config.arch.hidden, name="down")(nn.gelu(x, approximate=False))
+        return self.config.dense(self.config.arch.hidden, name="down")(
+            nn.gelu(x, approximate=False)
+        )
 
 
 class Layer(nn.Module):
@@ -114,9 +120,7 @@ class Encoder(nn.Module):
 
     def setup(self):
         self.embeddings = Embeddings(self.config)
-        self.layers = [
-            Layer(self.config, name=f"layer_{n}") for n in range(self.config.arch.depth)
-        ]
+        self.layers = [Layer(self.config, name=f"layer_{n}") for n in range(self.config.arch.depth)]
 
     def __call__(
         self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"], *, deterministic: bool = True
@@ -133,7 +137,9 @@ class MlmHead(nn.Module):
     @nn.compact
     def __call__(self, x, table):
         """Dense, GELU, LayerNorm, then the embedding `table: [v, h]` as decoder, and a bias."""
-        x = nn.gelu(self.config.dense(self.config.arch.hidden, name="transform")(x), approximate=False)
+        x = nn.gelu(
+            self.config.dense(self.config.arch.hidden, name="transform")(x), approximate=False
+        )
         x = self.config.layer_norm("norm")(x)
         bias = self.param("bias", nn.initializers.zeros, (self.config.vocab_size,))
         return jnp.einsum("bmh,vh->bmv", x, table.astype(x.dtype)).astype(jnp.float32) + bias

@@ -2,11 +2,11 @@
 """Parameter trees: fresh ones, and their size."""
 
 import math
+from typing import cast
 
 import flax.linen as nn
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from bort_jax.model.bert import MaskedLM
 
@@ -17,18 +17,30 @@ def init_params(model: nn.Module, *, seed: int):
     numpy, because donating a device array that came from a replicated tree would delete the
     tree with it.
     """
-    return jax.tree.map(np.asarray, jax.jit(model.init)(jax.random.key(seed), *_inputs(model))["params"])
+    return jax.tree.map(
+        np.asarray, jax.jit(model.init)(jax.random.key(seed), *_inputs(model))["params"]
+    )
+
+
+def forward(model: nn.Module, params, *inputs, key=None) -> jax.Array:
+    """Runs a module; with a key dropout is on, and drawn from it."""
+    rngs = None if key is None else {"dropout": key}
+    return cast(
+        jax.Array,
+        model.apply({"params": params}, *inputs, deterministic=key is None, rngs=rngs),
+    )
 
 
 def count_params(model: nn.Module) -> int:
     """The number of trainable parameters of a Linen module, without allocating them."""
-    return sum(math.prod(shape) for shape in flatten_dict(param_shapes(model)).values())
+    return sum(math.prod(shape) for shape in flat_shapes(model).values())
 
 
-def param_shapes(model: nn.Module) -> dict:
-    """The tree of parameter shapes, without allocating the parameters."""
+def flat_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes by dotted name, without allocating the parameters."""
     structs = jax.eval_shape(model.init, jax.random.key(0), *_inputs(model))["params"]
-    return jax.tree.map(lambda leaf: leaf.shape, structs)
+    leaves = jax.tree_util.tree_leaves_with_path(structs)
+    return {".".join(entry.key for entry in path): leaf.shape for path, leaf in leaves}
 
 
 def _inputs(model: nn.Module):

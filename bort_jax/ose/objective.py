@@ -5,9 +5,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 
-def saving(
-    params: Int[np.ndarray, " n"], steps: Int[np.ndarray, " n"]
-) -> Float[np.ndarray, " n"]:
+def saving(params: Int[np.ndarray, " n"], steps: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """g(ξ) = (p(T) − p(ξ))/p(T) · (i(T) − i(ξ))/i(T), in [0, 1).
 
     T, the maximum point, has the largest p and the largest i of the n architectures; g is 0
@@ -43,7 +41,8 @@ def on_pareto_front(objectives: Float[np.ndarray, "n m"]) -> Bool[np.ndarray, " 
     """
     no_worse = (objectives[:, None] <= objectives[None]).all(axis=-1)
     better = (objectives[:, None] < objectives[None]).any(axis=-1)
-    return ~(no_worse & better).any(axis=0) & ~np.isnan(objectives).any(axis=1)
+    dominated = np.any(no_worse & better, axis=0)
+    return np.logical_not(dominated | np.any(np.isnan(objectives), axis=1))
 
 
 def break_even(savings: Float[np.ndarray, " n"], winner: int) -> Float[np.ndarray, " n"]:

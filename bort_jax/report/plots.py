@@ -37,8 +37,15 @@ def front(extraction: Extraction):
             linewidths=2,
             label=f"largest W: {extraction.best_arch}",
         )
-        axis.plot(costs, np.zeros(len(costs)), "|", color=GREY, alpha=0.6, clip_on=False,
-                  transform=axis.get_xaxis_transform())
+        axis.plot(
+            costs,
+            np.zeros(len(costs)),
+            "|",
+            color=GREY,
+            alpha=0.6,
+            clip_on=False,
+            transform=axis.get_xaxis_transform(),
+        )
         axis.set(xlabel=label, xscale="log")
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("error e")

@@ -88,7 +88,9 @@ class Checkpoints:
         found = self.manager.item_metadata(step)["state"]
         found = jax.tree.leaves(found, is_leaf=lambda leaf: hasattr(leaf, "dtype"))
         wanted = jax.tree.leaves(like)
-        describe = lambda leaves: [(tuple(leaf.shape), np.dtype(leaf.dtype).name) for leaf in leaves]
+        describe = lambda leaves: [
+            (tuple(leaf.shape), np.dtype(leaf.dtype).name) for leaf in leaves
+        ]
         if sorted(describe(found)) != sorted(describe(wanted)):
             raise ValueError(f"checkpoint {self._step(step)} holds the state of another model")
 
@@ -101,5 +103,3 @@ def _checksums(folder: Path) -> dict[str, str]:
 def _sha256(file: Path) -> str:
     with file.open("rb") as data:
         return hashlib.file_digest(data, "sha256").hexdigest()
-
-

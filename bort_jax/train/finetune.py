@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning of a classifier: one hyperparameter set, one data set, one result."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from bort_jax.data.tasks import Points
 from bort_jax.interop import Checkpoint
-from bort_jax.model import Classifier, classification, init_params
+from bort_jax.model import Classifier, classification, forward, init_params
 from bort_jax.train.loop import fit
 from bort_jax.train.optimizer import Hyper
 from bort_jax.train.parallel import new_state, parallel_step
@@ -57,7 +57,7 @@ class FineTuner:
     ) -> "FineTuner":
         config = replace(start.config, dropout=dropout)
         model = Classifier(config, len(labels))
-        pad = _tokenizer(start).special.pad
+        pad = start.required_tokenizer.special.pad
         step = parallel_step(classifier_loss(model, pad=pad), optimizer="adamw", clip=1.0)
         return cls(
             start=replace(start, config=config),
@@ -103,13 +103,7 @@ def classifier_loss(model: Classifier, *, pad: int) -> Callable:
 
     def loss_fn(params, frozen, batch, key):
         del frozen
-        logits = model.apply(
-            {"params": params},
-            batch["ids"],
-            batch["ids"] != pad,
-            deterministic=False,
-            rngs={"dropout": key},
-        )
+        logits = forward(model, params, batch["ids"], batch["ids"] != pad, key=key)
         return classification(logits, batch["labels"], batch["weights"])
 
     return loss_fn
@@ -128,24 +122,3 @@ def labelled_batches(points: Points, theta: Theta) -> Iterator[dict[str, np.ndar
                 "labels": points.y[picked],
                 "weights": real.astype(np.float32),
             }
-
-
-def best_of(
-    tuner: FineTuner, thetas: Iterable[Theta], train: Points, dev: Points
-) -> tuple[Theta, Any, float]:
-    """Fine-tunes once per θ; returns the θ, the parameters and the accuracy best on dev."""
-    best = None
-    for theta in thetas:
-        params = tuner.fit(theta, train)
-        accuracy = tuner.accuracy(params, dev)
-        if best is None or accuracy > best[2]:
-            best = (theta, params, accuracy)
-    if best is None:
-        raise ValueError("no hyperparameter set to fine-tune with")
-    return best
-
-
-def _tokenizer(checkpoint: Checkpoint):
-    if checkpoint.tokenizer is None:
-        raise ValueError("the checkpoint has no tokenizer.json: its ids cannot be read")
-    return checkpoint.tokenizer

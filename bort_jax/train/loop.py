@@ -47,7 +47,9 @@ def fit(state: State, batches: Iterable, *, step_fn: Callable, hooks: Iterable[H
 class Reporter:
     """Progress bar, JSON lines and TensorBoard, every `every` steps and at the last."""
 
-    def __init__(self, folder: Path, *, start: int, total: int, every: int, tokens: int, title: str):
+    def __init__(
+        self, folder: Path, *, start: int, total: int, every: int, tokens: int, title: str
+    ):
         from tensorboardX import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)

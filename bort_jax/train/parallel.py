@@ -94,7 +94,9 @@ def parallel_map(fn: Callable) -> Callable:
     run = jax.pmap(fn, in_axes=(None, 0))
 
     def mapped(params, batch):
-        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), run(params, shard(batch)))
+        return jax.tree.map(
+            lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), run(params, shard(batch))
+        )
 
     return mapped
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from bort_jax.data.masking import masked_batch
 from bort_jax.data.shards import Shard
 from bort_jax.data.tokenizer import Special
-from bort_jax.model import Classifier, MaskedLM, masked_lm
+from bort_jax.model import Classifier, MaskedLM, forward, masked_lm
 from bort_jax.train.parallel import parallel_map, replicate
 
 
@@ -27,14 +27,16 @@ class MlmScores(NamedTuple):
 def class_logits(model: Classifier, *, pad: int, batch_size: int = 64) -> Callable:
     """Builds `(params, x: int[n, s]) -> logits: float[n, c]`, compiled once per length."""
 
-    def forward(params, batch):
-        return model.apply({"params": params}, batch["ids"], batch["ids"] != pad)
+    def run_share(params, batch):
+        return forward(model, params, batch["ids"], batch["ids"] != pad)
 
-    run = _in_batches(parallel_map(forward), batch_size)
+    run = _in_batches(parallel_map(run_share), batch_size)
     return lambda params, x: run(params, {"ids": x})
 
 
-def mlm_scores(model: MaskedLM, shard: Shard, *, rows: int, seq_len: int, seed: int = 0) -> Callable:
+def mlm_scores(
+    model: MaskedLM, shard: Shard, *, rows: int, seq_len: int, seed: int = 0
+) -> Callable:
     """Builds `params -> MlmScores` on the same masked rows at every call.
 
     Args:
@@ -43,12 +45,12 @@ def mlm_scores(model: MaskedLM, shard: Shard, *, rows: int, seq_len: int, seed: 
     rows = min(rows, shard.rows(seq_len))
     batch = masked_batch(shard, 0, seed=seed, batch_size=rows, seq_len=seq_len)
 
-    def forward(params, part):
-        logits = model.apply({"params": params}, part["ids"], part["mask"], part["positions"])
+    def run_share(params, part):
+        logits = forward(model, params, part["ids"], part["mask"], part["positions"])
         row = lambda logits, labels, weights: masked_lm(logits[None], labels[None], weights[None])
         return jax.vmap(row)(logits, part["labels"], part["weights"])
 
-    run = _in_batches(parallel_map(forward), min(32, rows))
+    run = _in_batches(parallel_map(run_share), min(32, rows))
 
     def score(params) -> MlmScores:
         sums = {name: values.sum() for name, values in run(params, batch).items()}
@@ -68,18 +70,18 @@ def resampler(model: MaskedLM, params, special: Special, *, batch_size: int = 64
       a function of `x: int[n, s]`, `positions: int[n, m]` and an int, to `int[n, m]`.
     """
 
-    def forward(params, batch):
+    def run_share(params, batch):
         ids, positions = batch["ids"], batch["positions"]
         rows = jnp.arange(len(ids))[:, None]
         hidden = ids.at[rows, positions].set(special.mask)
-        logits = model.apply({"params": params}, hidden, ids != special.pad, positions)
+        logits = forward(model, params, hidden, ids != special.pad, positions)
         logits = logits.at[..., jnp.array(special)].set(-jnp.inf)
         now = jnp.take_along_axis(ids, positions, axis=1)
         logits = jnp.where(jax.nn.one_hot(now, logits.shape[-1], dtype=bool), -jnp.inf, logits)
         draw = lambda key, row: jax.random.categorical(jax.random.wrap_key_data(key), row)
         return jax.vmap(draw)(batch["keys"], logits)
 
-    run = _in_batches(parallel_map(forward), batch_size)
+    run = _in_batches(parallel_map(run_share), batch_size)
     params = replicate(params)
 
     def resample(

@@ -14,7 +14,7 @@ from bort_jax.data.masking import masked_batch
 from bort_jax.data.prepared import Corpus, prepare_corpus
 from bort_jax.data.shards import Shard
 from bort_jax.interop import Checkpoint, load, save
-from bort_jax.model import BertConfig, MaskedLM, distillation, init_params, masked_lm
+from bort_jax.model import BertConfig, MaskedLM, distillation, forward, init_params, masked_lm
 from bort_jax.train.checkpoint import Checkpoints
 from bort_jax.train.loop import Hook, Interrupted, Reporter, fit, stop_signals
 from bort_jax.train.optimizer import Hyper
@@ -109,7 +109,9 @@ def pretrain(config: PretrainConfig) -> MlmScores:
     model = MaskedLM(model_config(config, corpus))
     state = train_masked_lm(model, corpus.train, config, teacher=teacher)
     params = jax.device_get(state.params)
-    scores = mlm_scores(model, corpus.heldout, rows=config.eval_rows, seq_len=config.seq_len)(params)
+    scores = mlm_scores(model, corpus.heldout, rows=config.eval_rows, seq_len=config.seq_len)(
+        params
+    )
     if is_leader():
         save(Checkpoint(model.config, params, tokenizer=corpus.tokenizer), out / "model")
         write_json(out / "scores.json", scores._asdict())
@@ -131,7 +133,9 @@ def check(config: PretrainConfig) -> None:
     """Raises ValueError on what would only fail later, inside a trace."""
     Arch.parse(config.arch)
     if config.seq_len > config.positions:
-        raise ValueError(f"seq_len {config.seq_len} is longer than the {config.positions} positions")
+        raise ValueError(
+            f"seq_len {config.seq_len} is longer than the {config.positions} positions"
+        )
     if config.dtype not in ("float32", "bfloat16"):
         raise ValueError(f"dtype must be float32 or bfloat16; got {config.dtype!r}")
     if config.batch_size % jax.device_count():
@@ -205,7 +209,7 @@ def step_function(model: MaskedLM, config: PretrainConfig, teacher: Checkpoint |
     _check_teacher(teacher, model, config)
     loss = distilled_loss(
         model,
-        teacher.model,
+        MaskedLM(teacher.config),
         mlm_weight=config.mlm_weight,
         distill_weight=config.distill_weight,
         temperature=config.temperature,
@@ -241,7 +245,7 @@ def distilled_loss(
 
     def loss_fn(params, frozen, batch, key):
         logits = _logits(student, params, batch, key)
-        targets = teacher.apply({"params": frozen}, batch["ids"], batch["mask"], batch["positions"])
+        targets = _logits(teacher, frozen, batch, None)
         sums = masked_lm(logits, batch["labels"], batch["weights"])
         divergence = distillation(logits, targets, batch["weights"], temperature=temperature)
         loss = mlm_weight * sums["mlm"] + distill_weight * divergence
@@ -275,14 +279,8 @@ class Saver:
 
 
 def _logits(model: MaskedLM, params, batch, key):
-    return model.apply(
-        {"params": params},
-        batch["ids"],
-        batch["mask"],
-        batch["positions"],
-        deterministic=False,
-        rngs={"dropout": key},
-    )
+    inputs = (batch["ids"], batch["mask"], batch["positions"])
+    return forward(model, params, *inputs, key=key)
 
 
 def _renamed(sums: dict, *, loss) -> dict:

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as a user meets it."""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from bort_jax import cli
+from bort_jax.commands.agora import margin, verdict
+from bort_jax.interop import load
+from bort_jax.report import page
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def run(capsys, *argv):
+    """Exit code, standard output, standard error."""
+    code = 0
+    try:
+        cli.main(list(argv))
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def refused(capsys, *argv):
+    """The one line of a refusal."""
+    code, _, err = run(capsys, *argv)
+    lines = [line for line in err.splitlines() if line.startswith("bort-jax:")]
+    assert code not in (0, None) and len(lines) == 1, err
+    return lines[0]
+
+
+def test_usage_names_every_verb_and_every_verb_explains_itself(capsys):
+    _, out, _ = run(capsys)
+    for verb in cli.VERBS:
+        assert f"  {verb}" in out
+        module = import_module(f"bort_jax.commands.{verb}")
+        code, text, _ = run(capsys, verb, "--help")
+        assert code == 0
+        for field in dataclasses.fields(module.Config):
+            assert field.name in text, f"{verb} --{field.name} is not explained"
+
+
+def test_costs_as_json(capsys):
+    line = "cost D4-A8-H1024-I768 --vocab-size 50265 --json"
+    counts = json.loads(run(capsys, *line.split())[1])
+    bort = counts["D4-A8-H1024-I768"]
+    assert [bort[part]["params"] for part in ("embeddings", "encoder", "head", "total")] == [
+        51_997_696,
+        23_108_608,
+        1_101_913,
+        76_208_217,
+    ]
+    assert bort["encoder"]["steps"] == 3_087_007_744
+    assert {"bert-base", "bert-large"} < counts.keys()
+
+
+def test_costs_as_a_table(capsys):
+    _, out, _ = run(capsys, "cost", "bort")
+    assert "76,208,217" in out and "12.78 times" in out
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        ("pretain", "did you mean 'pretrain'"),
+        ("cost bort --vocb-size 3", "did you mean 'vocab_size'"),
+        ("cost D4-A7-H1024-I768", "heads must divide hidden"),
+        ("cost bort --seq-len 513", "longer than the 512 positions"),
+        ("cost bort --head tail", "must be one of none, mlm, classifier"),
+        ("quickstart --preset tiny", "no preset 'tiny' of quickstart; there are: smoke"),
+        ("quickstart --agora.sede 1", "did you mean 'agora.seed'"),
+        ("extract --data x --out y --epsilon 1.0", "epsilon must lie in (0, 1)"),
+        ("extract --data x --out y --heads [5] --hidden [8]", "search space is empty"),
+        ("finetune --data x --model nowhere", "no config.json in nowhere"),
+        ("convert nowhere out", "no config.json in nowhere"),
+    ],
+)
+def test_bad_input_is_one_clear_line(capsys, argv, message):
+    assert message in refused(capsys, *argv.split())
+
+
+def test_missing_text_is_one_clear_line(capsys, tmp_path):
+    line = refused(
+        capsys, "pretrain", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")
+    )
+    assert f"no text at {tmp_path}/none" in line
+
+
+def test_unknown_keys_of_a_preset_are_refused(capsys, tmp_path):
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("vocab_sise: 3\n")
+    line = refused(capsys, "cost", "bort", "--config", str(preset))
+    assert "vocab_sise" in line and "did you mean 'vocab_size'" in line
+
+
+@pytest.mark.parametrize("preset", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_preset_is_valid_and_says_what_to_expect(preset):
+    verb = preset.stem.split("_")[0]
+    module = import_module(f"bort_jax.commands.{verb}")
+    given = ["--data", "x"] if verb != "quickstart" else []
+    config = cli.parse(verb, module, ["--config", str(preset), *given])
+    assert dataclasses.is_dataclass(config)
+    first = preset.read_text().splitlines()[0]
+    assert re.match(r"# .*(GPU|CPU|TPU)", first), "hardware, time and expectation in one comment"
+
+
+def test_every_option_is_read_somewhere():
+    """No dead settings: each field's name stands in the code that gets the config."""
+    sources = [f.read_text() for f in Path(cli.__file__).parent.rglob("*.py")]
+    code = "\n".join(sources)
+    for verb in cli.VERBS:
+        for field in dataclasses.fields(import_module(f"bort_jax.commands.{verb}").Config):
+            pattern = rf"(config|self|stage)\.{field.name}\b|getattr\(config, name\)"
+            assert re.search(pattern, code), f"{verb}: {field.name}"
+
+
+def test_later_options_override_a_preset():
+    module = import_module("bort_jax.commands.quickstart")
+    preset = str(CONFIGS / "quickstart_smoke.yaml")
+    config = cli.parse("quickstart", module, ["--config", preset, "--teacher.steps", "7"])
+    assert config.teacher.steps == 7 and config.student.steps == 30 and config.seq_len == 64
+
+
+@pytest.fixture(scope="module")
+def pretrained(corpus, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "pretrain"
+    argv = f"""pretrain --data {corpus.train.folder.parent} --out {out} --arch D1-A2-H16-I24
+        --steps 4 --save-every 2 --batch-size 4 --seq-len 24 --positions 24 --eval-rows 8"""
+    cli.main(argv.split())
+    return out
+
+
+def test_pretraining_leaves_a_model_metrics_and_a_page(pretrained):
+    assert load(pretrained / "model").config.arch.hidden == 16
+    assert (pretrained / "metrics.jsonl").read_text().count("\n") == 1
+    assert "<svg" in (pretrained / "report.html").read_text()
+    assert list((pretrained / "tensorboard").iterdir())
+
+
+def test_another_configuration_is_refused_and_the_same_is_done_already(pretrained, corpus, capsys):
+    before = (pretrained / "model" / "model.safetensors").stat().st_mtime_ns
+    argv = f"""pretrain --data {corpus.train.folder.parent} --out {pretrained}
+        --arch D1-A2-H16-I24 --steps 4 --save-every 2 --batch-size 4 --seq-len 24
+        --positions 24 --eval-rows 8""".split()
+    code, out, _ = run(capsys, *argv)
+    assert code == 0 and "held-out loss" in out
+    assert (pretrained / "model" / "model.safetensors").stat().st_mtime_ns == before
+    assert "clip: 1.0 there, 5.0 asked for" in refused(capsys, *argv, "--clip", "5")
+
+
+def test_a_run_folder_and_a_checkpoint_folder_convert_alike(pretrained, tmp_path, capsys):
+    for source in (pretrained, pretrained / "model"):
+        code, out, _ = run(capsys, "convert", str(source), str(tmp_path / source.name))
+        assert code == 0 and "equal ours to" in out
+    one, two = (load(tmp_path / name) for name in (pretrained.name, "model"))
+    assert (
+        one.params["head"]["transform"]["kernel"] == two.params["head"]["transform"]["kernel"]
+    ).all()
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A task that a look at the first word decides."""
+    folder = tmp_path_factory.mktemp("task")
+    for split, count in (("train", 24), ("validation", 24), ("test", 8)):
+        rows = [
+            {"text": f"{('good', 'storm')[n % 2]} {split} film {n}", "label": n % 2}
+            for n in range(count)
+        ]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def test_finetune_then_agora_then_evaluate(pretrained, labelled, tmp_path, capsys):
+    code, out, err = run(
+        capsys,
+        *f"""finetune --model {pretrained}/model --data {labelled} --out {tmp_path}/socrates
+        --steps 60 --batch-size 8 --seq-len 24 --learning-rates [1e-2] --seeds [0,1]
+        --dropout 0.0""".split(),
+    )
+    assert code == 0 and "on test" in out, err
+    results = json.loads((tmp_path / "socrates" / "results.json").read_text())
+    assert len(results["runs"]) == 2 and results["by_rate"][0]["seeds"] == 2
+    agora = f"""agora --model {pretrained}/model --socrates {tmp_path}/socrates/model
+        --masked-lm {pretrained}/model --data {labelled} --out {tmp_path}/agora --steps 20
+        --seq-len 24 --learning-rate [1e-2,1e-3] --weight-decay [0.01] --warmup-ratio [0.1]
+        --batch-size [8] --seed [0,1] --final-seeds [5,6] --dropout 0.0""".split()
+    code, out, err = run(capsys, *agora)
+    assert code == 0 and "round 1: 4 sets" in out, err
+    results = json.loads((tmp_path / "agora" / "results.json").read_text())
+    assert len(results["plain"]["test"]) == len(results["agora"]["test"]) == 2
+    assert results["plain"]["train_rows"] == 24
+    again = run(capsys, *(word.replace("/agora", "/agora2") for word in agora))
+    assert again[0] == 0
+    repeated = json.loads((tmp_path / "agora2" / "results.json").read_text())
+    assert repeated == results  # the same seed, the same Agora
+    code, out, _ = run(
+        capsys,
+        *f"""evaluate --model {tmp_path}/agora/model --data {labelled}/test.jsonl --seq-len 24
+        --out {tmp_path}/scores""".split(),
+    )
+    lines = (tmp_path / "scores" / "predictions.jsonl").read_text().splitlines()
+    assert code == 0 and "accuracy" in out and len(lines) == 8
+    assert {"idx", "label", "probability"} == json.loads(lines[0]).keys()
+
+
+def test_agora_resumes_after_a_round(pretrained, labelled, tmp_path, capsys, monkeypatch):
+    from bort_jax.commands import agora as module
+
+    cli.main(
+        f"""finetune --model {pretrained}/model --data {labelled} --out {tmp_path}/socrates
+        --steps 5 --batch-size 8 --seq-len 24 --dropout 0.0""".split()
+    )
+    argv = f"""agora --model {pretrained}/model --socrates {tmp_path}/socrates/model
+        --masked-lm {pretrained}/model --data {labelled} --steps 5 --seq-len 24
+        --learning-rate [1e-2,1e-3] --weight-decay [0.01] --warmup-ratio [0.1] --batch-size [8]
+        --seed [0,1] --final-seeds [5] --dropout 0.0 --out""".split()
+    assert run(capsys, *argv, str(tmp_path / "straight"))[0] == 0
+    keep = module.save_state
+
+    def stop_after_the_first(out, state, history):
+        keep(out, state, history)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "save_state", stop_after_the_first)
+    assert run(capsys, *argv, str(tmp_path / "resumed"))[0] == 130
+    monkeypatch.setattr(module, "save_state", keep)
+    assert run(capsys, *argv, str(tmp_path / "resumed"))[0] == 0
+    straight, resumed = (
+        json.loads((tmp_path / name / "results.json").read_text())
+        for name in ("straight", "resumed")
+    )
+    assert straight == resumed
+
+
+def test_a_label_outside_the_declared_set_is_one_clear_line(pretrained, labelled, tmp_path, capsys):
+    line = refused(
+        capsys,
+        *f"""finetune --model {pretrained}/model --data {labelled} --out {tmp_path} --seq-len 24
+        --labels [good]""".split(),
+    )
+    assert "train.jsonl, row 2: label 1 is not one of good" in line
+
+
+def test_rows_longer_than_the_model_reads_are_refused(pretrained, labelled, tmp_path, capsys):
+    argv = f"finetune --model {pretrained}/model --data {labelled} --out {tmp_path} --seq-len 25"
+    assert "25 is longer than the model's 24 positions" in refused(capsys, *argv.split())
+
+
+def test_extract_writes_its_table_front_and_page(corpus, tmp_path, capsys):
+    code, out, err = run(
+        capsys,
+        *f"""extract --data {corpus.train.folder.parent} --out {tmp_path} --depth [1,2]
+        --heads [1] --hidden [8,16] --intermediate [8] --steps 3 --batch-size 4 --seq-len 24
+        --eval-rows 8 --epsilon 0.5""".split(),
+    )
+    assert code == 0, err
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(tmp_path / "extraction.parquet").to_pylist()
+    answer = json.loads((tmp_path / "extraction.json").read_text())
+    best = next(row for row in table if row["arch"] == answer["best"])
+    assert len(table) == 4 == answer["architectures"]
+    assert best["w"] == max(row["w"] for row in table if row["w"] == row["w"])
+    assert answer["maximum_point"] == "D2-A1-H16-I8"
+    assert (tmp_path / "front.png").stat().st_size > 5000
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    assert "break-even" in out and "W is at least" in out
+
+
+def compared(plain, ours, rows=2000):
+    return {"plain": {"test": plain}, "agora": {"test": ours}, "test_rows": rows}
+
+
+def test_the_verdict_says_who_lost_and_whether_by_chance():
+    assert "gains 10.0 points" in verdict(compared([0.6, 0.6], [0.7, 0.7]))
+    assert "more than chance" in verdict(compared([0.6, 0.6], [0.7, 0.7]))
+    assert "LOSES 1.0 points" in verdict(compared([0.7, 0.7], [0.69, 0.69]))
+    assert "WITHIN chance" in verdict(compared([0.7, 0.7], [0.69, 0.69]))
+    one = margin(compared([0.5], [0.5], rows=100))
+    assert one == pytest.approx(1.96 * (2 * 0.25 / 100) ** 0.5)
+
+
+def test_pages_escape_what_they_show(tmp_path):
+    text = "<script>alert(1)</script>"
+    blocks = [page.paragraph(text), page.table((text,), [(text,)]), page.heading(text)]
+    written = page.write_page(tmp_path / "page.html", text, blocks).read_text()
+    assert "<script" not in written and written.count("&lt;script") == 6
+
+
+def test_import_needs_no_network_and_no_heavy_package():
+    code = (
+        "import sys, bort_jax, bort_jax.cli; "
+        "print([m for m in ('torch', 'transformers', 'datasets', 'pandas', 'orbax', 'matplotlib')"
+        " if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there():
+    import bort_jax
+
+    assert len(bort_jax.__all__) == len(set(bort_jax.__all__))
+    assert all(getattr(bort_jax, name) is not None for name in bort_jax.__all__)
+    assert callable(bort_jax.cost)
+    with pytest.raises(AttributeError, match="no attribute 'bert'"):
+        _ = bort_jax.bert

@@ -116,7 +116,9 @@ def underscored(word: str) -> str:
 def explain(message: str, known: list[str]) -> str:
     """A parser's complaint in one line, with the nearest valid names of unknown options."""
     line = " ".join(message.split())
-    unknown = re.search(r"(?:unrecognized arguments: --|key [\"'])([\w.]+)", line, re.IGNORECASE)
+    unknown = re.search(
+        r"(?:unrecognized arguments: --|(?:key|option) [\"'])([\w.]+)", line, re.IGNORECASE
+    )
     return line + (suggestion(unknown[1], known) if unknown else "")
 
 

@@ -106,7 +106,7 @@ def test_unknown_keys_of_a_preset_are_refused(capsys, tmp_path):
 def test_every_preset_is_valid_and_says_what_to_expect(preset):
     verb = preset.stem.split("_")[0]
     module = import_module(f"bort_jax.commands.{verb}")
-    given = ["--data", "x"] if verb != "quickstart" else []
+    given = ["--data", "x", "--out", "y"] if verb != "quickstart" else []
     config = cli.parse(verb, module, ["--config", str(preset), *given])
     assert dataclasses.is_dataclass(config)
     first = preset.read_text().splitlines()[0]

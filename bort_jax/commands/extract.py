@@ -162,6 +162,11 @@ def certificate_lines(extraction: Extraction) -> list[str]:
             f"spread (largest/smallest) among the trained: e {spread.max() / spread.min():.3f}, "
             f"savings of p and i {savings.max() / savings.min():.3f}"
         )
+    if len(spread) > 1 and extraction.trained[savings.argmax()] == extraction.best:
+        lines.append(
+            "NOTE: with equal errors the winner would be the same: p and i decided; more --steps, "
+            "or a space whose members differ more in error, would let e speak"
+        )
     return lines
 
 

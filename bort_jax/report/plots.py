@@ -8,6 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
+from matplotlib.ticker import EngFormatter  # noqa: E402
 
 from bort_jax.ose import Extraction  # noqa: E402
 
@@ -46,7 +47,8 @@ def front(extraction: Extraction):
             clip_on=False,
             transform=axis.get_xaxis_transform(),
         )
-        axis.set(xlabel=label, xscale="log")
+        axis.set(xlabel=label)
+        axis.xaxis.set_major_formatter(EngFormatter())
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("error e")
     axes[0].legend(frameon=False, fontsize=9)

@@ -101,7 +101,7 @@ def spelled_out(argv: list[str], config: type) -> list[str]:
     switches = {f"--{field.name}" for field in fields(config) if field.type is bool}
     words = [underscored(word) for word in argv]
     spelled = []
-    for word, following in zip(words, [*words[1:], "--"], strict=True):
+    for word, following in zip(words, [*words[1:], "--"], strict=False):
         bare = word in switches and following not in ("true", "false")
         spelled += [word, "true"] if bare else [word]
     return spelled

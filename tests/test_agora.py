@@ -241,3 +241,10 @@ def test_a_row_of_special_tokens_alone_gives_nothing():
 def test_a_share_outside_its_interval_is_refused(share):
     with pytest.raises(ValueError, match="share"):
         mlm_tau(Tau(share=share), resample_fn=cycling, special=SPECIAL, forbidden=np.zeros((0, 4)))
+
+
+def test_copies_of_held_out_rows_are_counted():
+    from bort_jax.commands.agora import copies
+
+    train = np.array([[1, 2], [3, 4], [1, 2], [5, 6]])
+    assert copies(train, np.array([[1, 2], [6, 5]])) == 2

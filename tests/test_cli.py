@@ -315,3 +315,21 @@ def test_every_public_name_is_there():
     assert callable(bort_jax.cost)
     with pytest.raises(AttributeError, match="no attribute 'bert'"):
         _ = bort_jax.bert
+
+
+def test_options_are_spelled_out():
+    config = import_module("bort_jax.commands.cost").Config
+    assert cli.spelled_out([], config) == []
+    assert cli.spelled_out(["--json"], config) == ["--json", "true"]
+    assert cli.spelled_out(["--json", "--seq-len", "9"], config) == [
+        "--json",
+        "true",
+        "--seq_len",
+        "9",
+    ]
+    assert cli.spelled_out(["--json", "false"], config) == ["--json", "false"]
+
+
+def test_a_verb_without_options_uses_its_defaults():
+    module = import_module("bort_jax.commands.quickstart")
+    assert cli.parse("quickstart", module, []) == module.Config()

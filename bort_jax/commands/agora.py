@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from bort_jax.agora import Agora, AgoraState, Copy, Dataset, Round, Tau, agora, grid, mlm_tau, start
 from bort_jax.commands.finetune import check_length
-from bort_jax.data.tasks import Points, TaskOptions, split_dev
+from bort_jax.data.tasks import Points, TaskOptions, find_split, split_dev
 from bort_jax.interop import Checkpoint, load, save
 from bort_jax.report import page, plots
 from bort_jax.report.terminal import say, show_box, show_table
@@ -74,6 +74,7 @@ def run(config: Config) -> dict:
     for checkpoint in (timaeus, socrates, masked_lm):
         check_length(config.seq_len, checkpoint)
     check_family(timaeus, socrates, masked_lm, tuple(map(str, config.labels)))
+    find_split(config.data, "test")  # missing, it should not be missed after the last round
     out = claim(config.out, config)
     if (out / "results.json").is_file():
         say(f"{out} is finished; its results:")
@@ -84,7 +85,6 @@ def run(config: Config) -> dict:
     )
     train = points(config, "train", tuner)
     steer, report = dev_halves(config, tuner)
-    test = points(config, "test", tuner)
     label_fn = labeller(socrates)
     trust = accuracy(label_fn(report.x), report.y)
     say(f"Socrates is right on {trust:.4f} of report-dev")
@@ -93,7 +93,7 @@ def run(config: Config) -> dict:
     calls = Agora(
         fit_fn=lambda theta, data: tuner.fit(full_theta(theta, config), Points(*data)),
         score_fn=lambda params, dev: tuner.predict(params, dev.x) == dev.y,
-        generate_fn=tau(config, masked_lm, forbidden=[steer.x, report.x, test.x]),
+        generate_fn=tau(config, masked_lm, forbidden=steer.x),
         label_fn=label_fn,
     )
     first = Dataset(*train)
@@ -102,10 +102,12 @@ def run(config: Config) -> dict:
     for state in agora(state, Dataset(*steer), calls=calls):
         history.append(one_line(state, tuner.accuracy(state.champion.model, report)))
         save_state(out, state, history)
+    test = points(config, "test", tuner)  # read here for the first time
     summary = compare(config, tuner, state, train=train, test=test, report=report)
     summary |= {
         "socrates_report_dev": trust,
         "test_rows": len(test.y),
+        "leaked": copies(state.train.x, test.x) + copies(state.train.x, report.x),
         "rounds": history,
         "examples": generated_examples(state, tuner),
     }
@@ -149,13 +151,13 @@ def labeller(socrates: Checkpoint):
     return lambda x: logits(socrates.params, x).argmax(axis=-1)
 
 
-def tau(config: Config, masked_lm: Checkpoint, *, forbidden: Sequence[np.ndarray]):
+def tau(config: Config, masked_lm: Checkpoint, *, forbidden: np.ndarray):
     special = masked_lm.required_tokenizer.special
     return mlm_tau(
         Tau(copies=config.copies, share=config.share, passes=config.passes),
         resample_fn=resampler(masked_lm.model, masked_lm.params, special),
         special=tuple(special),
-        forbidden=np.concatenate(forbidden),
+        forbidden=forbidden,
     )
 
 
@@ -167,6 +169,12 @@ def full_theta(theta, config: Config) -> Theta:
     """A member of Θ with the single choices filled in."""
     fixed = {name: getattr(config, name)[0] for name in Theta._fields}
     return Theta(**(fixed | dict(theta)))
+
+
+def copies(train: np.ndarray, held_out: np.ndarray) -> int:
+    """How many train rows are also held-out rows."""
+    known = {row.tobytes() for row in held_out.astype(np.int32)}
+    return sum(row.tobytes() in known for row in train.astype(np.int32))
 
 
 def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
@@ -351,6 +359,7 @@ def show(summary: dict, out: Path) -> None:
             f"plain fine-tuning on test {spread(summary['plain']['test'])}",
             f"Agora on test             {spread(summary['agora']['test'])}",
             verdict(summary),
+            f"train rows that stand in report-dev or test: {summary['leaked']}",
             f"model: {out}/model   rounds: {out}/report.html",
             f"next: bort-jax evaluate --model {out}/model --data FILE",
         ],

@@ -78,7 +78,7 @@ class FineTuner:
         state = new_state(self.initial(theta.seed), hyper, optimizer="adamw", clip=1.0)
         key = jax.random.key(theta.seed)
         batches = islice(labelled_batches(points, theta), self.steps)
-        bar = tqdm(batches, total=self.steps, desc=title, unit="step", leave=False)
+        bar = tqdm(batches, total=self.steps, desc=title, unit="step", leave=False, disable=None)
         state = fit(state, bar, step_fn=lambda state, batch: self.step_fn(state, batch, key))
         return jax.device_get(state.params)
 

@@ -3,6 +3,7 @@
 
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
@@ -56,7 +57,9 @@ class Reporter:
         _forget_after(folder / "metrics.jsonl", start)
         self.lines = (folder / "metrics.jsonl").open("a", buffering=1)
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
-        self.bar = tqdm(total=total, initial=start, desc=title, unit="step", dynamic_ncols=True)
+        # Into a file a line every ten seconds is enough.
+        seconds = 0.1 if sys.stderr.isatty() else 10
+        self.bar = tqdm(total=total, initial=start, desc=title, unit="step", mininterval=seconds)
         self.total, self.every, self.tokens = total, every, tokens
         self.time, self.done = time.monotonic(), start
 
@@ -70,7 +73,7 @@ class Reporter:
         self.time, self.done = now, step
         self.record(step, values)
         self.bar.set_postfix_str(
-            f"loss {values['loss']:.3f}, {values['tokens_per_second']:,.0f} tokens/s"
+            f"loss {values['loss']:.3f}, {values['tokens_per_second']:,.0f} tokens/s", refresh=False
         )
 
     def record(self, step: int, values: dict[str, float]) -> None:

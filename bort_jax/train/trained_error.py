@@ -51,7 +51,9 @@ def trained_error(
             state = new_state(params, hyper, optimizer="adamw", clip=1.0)
             batches = (
                 masked_batch(corpus.train, i, seed=seed, batch_size=batch_size, seq_len=seq_len)
-                for i in tqdm(range(steps), desc=f"error of {arch}", unit="step", leave=False)
+                for i in tqdm(
+                    range(steps), desc=f"error of {arch}", unit="step", leave=False, disable=None
+                )
             )
             state = fit(state, batches, step_fn=lambda s, b: step(s, (), b, key))
             return score(state.params).error

@@ -1,17 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Optimal subarchitecture extraction: objective, order, interval scheme, certificate."""
+"""Optimal subarchitecture extraction: objective, searches, budgets, certificate."""
 
-from bort_jax.ose.abnc import AbncReport, check_abnc
-from bort_jax.ose.interval import Certificate, Extraction, extract
+from bort_jax.ose.budget import Budget, Infeasible
+from bort_jax.ose.candidates import Candidates
+from bort_jax.ose.extraction import Certificate, ErrorFn, Extraction, extract, planned, resolve
+from bort_jax.ose.layerwise import LayerChoices, LayerwiseSolution, solve_layerwise
 from bort_jax.ose.objective import break_even, on_pareto_front, w_coefficient
 
 __all__ = [
-    "AbncReport",
+    "Budget",
+    "Candidates",
     "Certificate",
+    "ErrorFn",
     "Extraction",
+    "Infeasible",
+    "LayerChoices",
+    "LayerwiseSolution",
     "break_even",
-    "check_abnc",
     "extract",
     "on_pareto_front",
+    "planned",
+    "resolve",
+    "solve_layerwise",
     "w_coefficient",
 ]

@@ -19,7 +19,9 @@ def instances(draw):
     layers, options = draw(st.sampled_from(SHAPES))
     generator = np.random.default_rng(draw(st.integers(0, 10**6)))
     largest = draw(st.sampled_from([3, 50, 10**6]))
-    return [one_problem(generator, layers, options, largest) for _ in range(draw(st.integers(1, 2)))]
+    return [
+        one_problem(generator, layers, options, largest) for _ in range(draw(st.integers(1, 2)))
+    ]
 
 
 def one_problem(generator, layers, options, largest):
@@ -52,7 +54,7 @@ def every_choice(problems, combine):
             maximum = [max(maximum[0], p), max(maximum[1], i)]
     p, i, e = np.array(rows, float).T
     with np.errstate(invalid="ignore"):
-        w = np.nan_to_num((1 - p / maximum[0])) * np.nan_to_num(1 - i / maximum[1]) / e
+        w = np.nan_to_num(1 - p / maximum[0]) * np.nan_to_num(1 - i / maximum[1]) / e
     return w, p, i, e
 
 
@@ -106,7 +108,9 @@ def test_the_order_of_options_changes_nothing(problems, seed):
     for problem in problems:
         order = generator.permutation(problem.params.shape[1])
         shuffled.append(
-            problem._replace(**{n: getattr(problem, n)[:, order] for n in ("params", "steps", "errors")})
+            problem._replace(
+                **{n: getattr(problem, n)[:, order] for n in ("params", "steps", "errors")}
+            )
         )
     assume(every_choice(problems, "sum")[0].max() > 0)
     one, other = solve_layerwise(problems), solve_layerwise(shuffled)

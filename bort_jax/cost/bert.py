@@ -1,54 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cost polynomials of BERT, part by part: A embeddings, B one layer, C head.
+"""The costs of BERT, part by part: A embeddings, B one layer, C head.
 
 Counted from the released Bort (arXiv 2010.10499, and the companion code): learned
 positions, no token types, a tied decoder, biases everywhere but in the embeddings.
-`steps` are multiply-adds of matrix products for one sequence; element-wise work (softmax,
-LayerNorm, GELU) and look-ups are not counted.
+
+`steps` are multiply-adds of matrix products for one sequence. `others` are element-wise
+operations, *our reading* of what one element takes:
+
+| function | operations |
+|---|---|
+| softmax, per score | 6: mask, maximum, subtract, exp, sum, divide |
+| LayerNorm | 7: mean, subtract, square, variance, normalise, scale, shift |
+| GELU (erf) | 5: scale, erf, add 1, halve, multiply |
+| tanh, bias, residual, scaling of queries | 1 |
+
+`alive` counts the numbers held at once if no operation is fused with another: in attention x,
+q, k, v and the scores before and after the softmax; in the feed-forward x and its
+intermediate before and after GELU; in the embeddings words and their sum with positions; in
+the masked-LM head x and the logits before and after the bias.
 """
 
-from typing import NamedTuple
-
+from bort_jax.cost.network import Network, Part, nothing
 from bort_jax.cost.polynomial import Polynomial
 
 Head = str  # "none", "mlm" or "classifier"
-
-
-class Part(NamedTuple):
-    """One part of an A·Bⁿ·C network."""
-
-    params: Polynomial
-    steps: Polynomial
-
-
-class Network(NamedTuple):
-    """An A·Bⁿ·C network; n is the depth D, and `layer` is the cost of one B."""
-
-    embeddings: Part
-    layer: Part
-    head: Part
-
-    @property
-    def encoder(self) -> Part:
-        """Bⁿ: the layer's polynomials times D."""
-        return Part(*(_times_depth(polynomial) for polynomial in self.layer))
-
-    @property
-    def parts(self) -> dict[str, Part]:
-        return {"embeddings": self.embeddings, "encoder": self.encoder, "head": self.head}
+SOFTMAX, LAYER_NORM, GELU = 6, 7, 5
 
 
 def bert_network(
     *, vocab_size: int, positions: int, seq_len: int, head: Head = "none", labels: int = 2
 ) -> Network:
-    """The polynomials of a BERT.
+    """The counts of a BERT at rows <D, A, H, I>; n is the depth D.
 
     Args:
       vocab_size: V, tokens in the vocabulary.
       positions: learned positions.
-      seq_len: S, the length at which steps are counted.
-      head: `none`, `mlm` (dense, GELU, LayerNorm, tied decoder with a bias; steps for
-        all S positions) or `classifier` (dense, tanh, dense on the first token).
+      seq_len: S, the length at which everything but the parameters is counted.
+      head: `none`, `mlm` (dense, GELU, LayerNorm, tied decoder with a bias; for all S
+        positions) or `classifier` (dense, tanh, dense on the first token).
       labels: outputs of the classifier.
 
     Raises:
@@ -56,31 +45,47 @@ def bert_network(
     """
     if seq_len > positions:
         raise ValueError(f"seq_len {seq_len} is longer than the {positions} positions")
-    v, s = vocab_size, seq_len
-    heads = {
-        "none": Part(Polynomial(), Polynomial()),
-        "mlm": Part(Polynomial.of(HH=1, H=3, one=v), Polynomial.of(HH=s, H=s * v)),
-        "classifier": Part(
-            Polynomial.of(HH=1, H=1 + labels, one=labels), Polynomial.of(HH=1, H=labels)
-        ),
-    }
+    of, s = Polynomial.of, seq_len
+    heads = _heads(vocab_size, s, labels)
     if head not in heads:
         raise ValueError(f"head must be one of {', '.join(heads)}; got {head!r}")
+    embeddings = Part(
+        params=of(H=vocab_size + positions + 2),
+        steps=nothing,
+        others=of(H=s * (1 + LAYER_NORM)),
+        alive=(of(H=2 * s),),
+    )
+    # q, k, v and output projections, feed-forward, two LayerNorms; then their products with S
+    # tokens, and the S·S attention scores and averages.
+    layer = Part(
+        params=of(HH=4, HI=2, H=9, I=1),
+        steps=of(HH=4 * s, HI=2 * s, H=2 * s * s),
+        others=of(A=SOFTMAX * s * s, H=s * (1 + 5 + 2 + 2 * LAYER_NORM), I=s * (1 + GELU)),
+        alive=(of(H=4 * s, A=2 * s * s), of(H=s, I=2 * s)),
+    )
     return Network(
-        embeddings=Part(Polynomial.of(H=v + positions + 2), Polynomial()),
-        # q, k, v and output projections, feed-forward, two LayerNorms; then their products
-        # with S tokens, and the S·S attention scores and averages.
-        layer=Part(
-            Polynomial.of(HH=4, HI=2, H=9, I=1),
-            Polynomial.of(HH=4 * s, HI=2 * s, H=2 * s * s),
+        a=embeddings,
+        b=layer,
+        c=heads[head],
+        names=("depth", "heads", "hidden", "intermediate"),
+        repeats=of(D=1),
+        titles=("embeddings", "encoder", "head"),
+    )
+
+
+def _heads(v: int, s: int, labels: int) -> dict[Head, Part]:
+    of = Polynomial.of
+    return {
+        "none": Part(nothing, nothing),
+        "mlm": Part(
+            params=of(HH=1, H=3, one=v),
+            steps=of(HH=s, H=s * v),
+            others=of(H=s * (1 + GELU + LAYER_NORM), one=s * v),
+            alive=(of(H=s, one=2 * s * v),),
         ),
-        head=heads[head],
-    )
-
-
-def _times_depth(polynomial: Polynomial) -> Polynomial:
-    return Polynomial(
-        tuple(
-            t._replace(exponents=(t.exponents[0] + 1, *t.exponents[1:])) for t in polynomial.terms
-        )
-    )
+        "classifier": Part(
+            params=of(HH=1, H=1 + labels, one=labels),
+            steps=of(HH=1, H=labels),
+            others=of(H=2, one=labels),
+        ),
+    }

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chains: layers whose costs depend on their own width and the one before, solved exactly.
+
+A dynamic program over (layer, width). A label is the (p, i, e) of a choice of widths up to a
+layer; of the labels at one width, one that is no better than another in any of the three can
+be dropped, since whatever follows costs both the same. W falls in p, in i and in e, so the best
+choice survives. The number of labels is not bounded by a polynomial; for the small networks
+this is meant for it stays in the hundreds.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+PairCost = Callable[[int, int, int], int]  # (layer, width before, width) to a cost
+WidthError = Callable[[int, int], float]  # (layer, width) to its share of e
+
+
+class ChainSolution(NamedTuple):
+    """The widths with the largest W, what they cost, and the labels that were looked at."""
+
+    widths: tuple[int, ...]
+    w: float
+    params: int
+    steps: int
+    error: float
+    labels: int
+
+
+class _Labels(NamedTuple):
+    totals: Float[np.ndarray, "n 3"]
+    widths: list[tuple[int, ...]]
+
+
+def solve_chain(
+    choices: Sequence[Sequence[int]],
+    *,
+    params: PairCost,
+    steps: PairCost,
+    error: WidthError,
+    base_error: float = 0.0,
+) -> ChainSolution:
+    """The widths, one of each layer's choices, with the largest W; p, i and e add up.
+
+    Args:
+      choices: widths of layers 0 … n; layer 0 is the input.
+      params, steps: cost that layer l ≥ 1 adds, from the width before it and its own.
+      error: what the width of layer l ≥ 1 adds to e.
+      base_error: e of the rest.
+
+    T is the choice with the largest width everywhere; ties go to the widths first in order.
+
+    Raises:
+      ValueError: a layer without choices, or a total error that is not positive.
+    """
+    if len(choices) < 2 or not all(len(layer) for layer in choices):
+        raise ValueError("a chain needs two layers or more, each with a choice of width")
+    labels = {
+        w: _Labels(np.array([[0.0, 0.0, base_error]]), [(w,)]) for w in sorted(set(choices[0]))
+    }
+    seen = len(labels)
+    for layer in range(1, len(choices)):
+        added = lambda before, w, layer=layer: np.array(
+            [params(layer, before, w), steps(layer, before, w), error(layer, w)], float
+        )
+        labels = {w: _extended(labels, w, added) for w in sorted(set(choices[layer]))}
+        seen += sum(len(kept.widths) for kept in labels.values())
+    return _best(labels, _largest(choices, params, steps), seen)
+
+
+def _extended(labels: dict[int, _Labels], width: int, added: Callable) -> _Labels:
+    totals = np.concatenate([kept.totals + added(w, width) for w, kept in labels.items()])
+    widths = [(*past, width) for kept in labels.values() for past in kept.widths]
+    keep = _undominated(totals)
+    return _Labels(totals[keep], [w for w, k in zip(widths, keep, strict=True) if k])
+
+
+def _undominated(totals: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"]:
+    """Rows that no other row is at least as small as; of equal rows the first."""
+    keep = np.ones(len(totals), dtype=bool)
+    for k in np.lexsort((np.arange(len(totals)), *totals.T[::-1])):
+        if keep[k]:
+            worse = (totals >= totals[k]).all(axis=1)
+            worse[k] = False
+            keep &= ~worse
+    return keep
+
+
+def _largest(choices, params: PairCost, steps: PairCost) -> tuple[int, int]:
+    top = [max(layer) for layer in choices]
+    pairs = list(enumerate(zip(top[:-1], top[1:], strict=True), start=1))
+    return sum(params(n, *pair) for n, pair in pairs), sum(steps(n, *pair) for n, pair in pairs)
+
+
+def _best(labels: dict[int, _Labels], largest: tuple[int, int], seen: int) -> ChainSolution:
+    totals = np.concatenate([kept.totals for kept in labels.values()])
+    widths = [w for kept in labels.values() for w in kept.widths]
+    if (totals[:, 2] <= 0).any():
+        raise ValueError("a total error of 0 is possible, and W divides by it")
+    w = (1 - totals[:, 0] / largest[0]) * (1 - totals[:, 1] / largest[1]) / totals[:, 2]
+    k = min(range(len(w)), key=lambda k: (-w[k], widths[k]))
+    return ChainSolution(
+        widths[k], float(w[k]), int(totals[k, 0]), int(totals[k, 1]), float(totals[k, 2]), seen
+    )

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cost polynomial = Python integers = the Linen module's own count."""
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bort_jax.arch import BERT_BASE, BERT_LARGE, BORT, Arch, SearchSpace, as_rows
-from bort_jax.cost import Polynomial, bert_network, cost
-from bort_jax.cost.evaluate import by_part, total
+from bort_jax.cost import Polynomial, bert_network, by_part, cost, total
+from bort_jax.cost.evaluate import CHUNK
 from bort_jax.model import BertConfig, Classifier, Encoder, MaskedLM, count_params
 
 MODULES = {
@@ -56,8 +57,12 @@ def test_jitted_costs_equal_python_integers(rows, head):
     space = SearchSpace.published()
     costs = cost(space, seq_len=512, head=head)(np.array(rows))
     network = bert_network(vocab_size=50265, positions=512, seq_len=512, head=head)
-    exact = [total(network, row) for row in rows]
-    assert [(int(p), int(i)) for p, i in zip(*costs, strict=True)] == exact
+    for k, row in enumerate(rows):
+        exact = total(network, row)
+        assert {kind: int(getattr(costs, kind)[k]) for kind in exact} == exact
+        assert costs.operations[k] == exact["steps"] + exact["others"]
+        assert costs.weight_bytes[k] == 4 * exact["params"]
+        assert costs.memory[k] == costs.weight_bytes[k] + costs.activation_bytes[k]
 
 
 def test_steps_by_hand():
@@ -65,6 +70,48 @@ def test_steps_by_hand():
     arch = Arch(1, 2, 4, 5)
     steps = cost(SearchSpace.of(arch), seq_len=3)(as_rows([arch])).steps[0]
     assert steps == 4 * 3 * 16 + 2 * 9 * 4 + 2 * 3 * 4 * 5
+
+
+def test_element_wise_operations_by_hand():
+    """S = 3, A = 2, H = 4, I = 5: 6 a score, LayerNorm 7, GELU 5, biases, residuals, scaling."""
+    arch = Arch(1, 2, 4, 5)
+    scores, hidden, intermediate = 2 * 3 * 3, 3 * 4, 3 * 5
+    layer = 6 * scores + (1 + 5 + 2) * hidden + 2 * 7 * hidden + (1 + 5) * intermediate
+    embeddings = (1 + 7) * hidden
+    costs = cost(SearchSpace.of(arch), seq_len=3)(as_rows([arch]))
+    assert costs.others[0] == layer + embeddings
+    assert costs.activation_bytes[0] == 4 * max(4 * 12 + 2 * 18, 12 + 2 * 15, 2 * 12)
+    halves = cost(SearchSpace.of(arch), seq_len=3, batch=8, bytes_per_number=2)(as_rows([arch]))
+    assert halves.activation_bytes[0] == 8 * costs.activation_bytes[0] // 2
+
+
+@given(st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4, 8]))
+def test_heads_are_not_free(fewer, more):
+    fewer, more = sorted([fewer, more])
+    costs = cost(SearchSpace.published())(as_rows([Arch(2, n, 64, 64) for n in (fewer, more)]))
+    assert costs.params[0] == costs.params[1] and costs.steps[0] == costs.steps[1]
+    assert (costs.operations[0] < costs.operations[1]) == (fewer < more)
+
+
+@pytest.mark.parametrize("arch", [Arch(2, 2, 64, 256), Arch(1, 8, 128, 64), Arch(3, 4, 96, 512)])
+def test_activations_bound_what_the_compiler_needs(arch):
+    """XLA fuses and reuses, and needs room for its products: between a fifth and twice of it."""
+    model = Encoder(BertConfig(arch, 100, positions=64, dropout=0.0))
+    ids, mask = np.zeros((8, 64), np.int32), np.ones((8, 64), bool)
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), ids, mask))
+    compiled = jax.jit(model.apply).lower(params, ids, mask).compile()
+    needed = compiled.memory_analysis().temp_size_in_bytes
+    space = SearchSpace.of(arch, vocab_size=100, positions=64)
+    counted = cost(space, seq_len=64, batch=8)(as_rows([arch])).activation_bytes[0]
+    assert 0.2 * counted <= needed <= 2 * counted
+
+
+def test_more_rows_than_a_chunk_equal_the_same_rows_one_by_one():
+    rows = np.resize(as_rows(SearchSpace.published().archs()), (CHUNK + 7, 4))
+    costs = cost(SearchSpace.published())(rows)
+    few = cost(SearchSpace.published())(rows[:300])
+    for many, some in zip(costs, few, strict=True):
+        np.testing.assert_array_equal(many, np.resize(some, len(rows)))
 
 
 def test_published_ratios_of_operations():
@@ -78,7 +125,8 @@ def test_parts_add_up_and_match_the_audit():
     parts = by_part(network, BORT)
     assert parts["embeddings"]["params"] == 51_997_696
     assert parts["encoder"]["params"] == 23_108_608
-    assert sum(part["params"] for part in parts.values()) == total(network, BORT)[0] == 76_208_217
+    assert sum(part["params"] for part in parts.values()) == 76_208_217
+    assert total(network, BORT)["params"] == 76_208_217
 
 
 def test_overflow_is_refused_and_not_wrapped():
@@ -104,5 +152,5 @@ def test_a_sequence_longer_than_the_positions_is_refused():
 def test_polynomials_print_and_add():
     polynomial = Polynomial.of(HH=4, I=1).plus(Polynomial.of(I=2, one=7))
     assert str(polynomial) == "4·H² + 3·I + 7"
-    assert polynomial.degree("H", "I") == 2 and polynomial.degree("I") == 1
+    assert polynomial.degree("HI") == 2 and polynomial.degree("I") == 1
     assert polynomial((9, 9, 2, 5)) == 16 + 15 + 7

@@ -18,7 +18,6 @@ from bort_jax.ose import (
     resolve,
     w_coefficient,
 )
-from bort_jax.ose.abnc import is_abnc
 from bort_jax.ose.objective import saving
 from bort_jax.ose.search import SEARCHES
 
@@ -435,16 +434,6 @@ def test_rank_of_the_published_optimum_without_the_error():
     savings = saving(costs["params"], costs["steps"])
     bort = savings[space.archs().index(BORT)]
     assert 175 <= 1 + (savings > bort + 1e-12).sum() <= 183
-
-
-def test_abnc_holds_for_the_encoder_and_not_with_a_dense_head():
-    sizes = {"vocab_size": 50265, "positions": 512, "seq_len": 128}
-    bare = is_abnc(bert_network(**sizes))
-    assert bare.weak and len(bare.findings) == 4
-    headed = is_abnc(bert_network(**sizes, head="mlm"))
-    assert not headed.weak
-    assert [f.part for f in headed.findings if not f.holds] == ["C", "C"]
-    assert "does not hold" in str(headed)
 
 
 def test_one_candidate_is_its_own_maximum_point():

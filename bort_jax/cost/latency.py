@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Latency on the attached device: a few architectures timed, a polynomial fitted to them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,11 +55,11 @@ def fit_latency(space: SearchSpace, time_fn: Callable[[Arch], float], *, size: i
 
     Args:
       space: Ξ.
-      time_fn: seconds of a forward pass of an architecture.
+      time_fn: architectures to seconds of a forward pass of each.
       size: architectures to time; all of Ξ if it has fewer.
     """
     archs = designed_sample(space, size=size)
-    measured = np.array([1e3 * time_fn(arch) for arch in archs])
+    measured = 1e3 * np.asarray(time_fn(archs))
     return Latency(archs, measured, fit_polynomial(as_rows(archs), measured, monomials=TERMS))
 
 

@@ -77,6 +77,32 @@ def _nearest_divisors(number: int, wanted: int) -> str:
     return " and ".join(map(str, sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:2])))
 
 
+class LayerwiseArch(NamedTuple):
+    """An encoder in which every layer has its own heads and intermediate size, or is skipped.
+
+    Stock BERT classes cannot express it. Our reading of the layers that the dynamic program of
+    arXiv 2010.08512 chooses; the published space is uniform.
+
+    Attributes:
+      hidden: H, the same in all layers.
+      head_size: width of a head; A·head_size may be less than H.
+      layers: (heads, intermediate) of each layer; (0, 0) where the layer is skipped.
+    """
+
+    hidden: int
+    head_size: int
+    layers: tuple[tuple[int, int], ...]
+
+    def __str__(self) -> str:
+        spelled = [f"A{heads}-I{wide}" if heads or wide else "skip" for heads, wide in self.layers]
+        return f"H{self.hidden}-K{self.head_size}[{' '.join(spelled)}]"
+
+    @property
+    def depth(self) -> int:
+        """Layers that are not skipped."""
+        return sum(layer != (0, 0) for layer in self.layers)
+
+
 BORT = Arch(depth=4, heads=8, hidden=1024, intermediate=768)
 BORT_SMALL = Arch(depth=2, heads=16, hidden=1024, intermediate=512)
 BERT_BASE = Arch(depth=12, heads=12, hidden=768, intermediate=3072)

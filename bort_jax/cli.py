@@ -20,6 +20,7 @@ VERBS = {
     "convert": "write a checkpoint as a folder that stock transformers loads",
     "doctor": "say what this machine has and whether training would work on it",
 }
+SPELLINGS = {"--from": "--from_run"}  # `from` is a word of Python's
 CONFIGS = [Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs"]
 
 
@@ -99,7 +100,7 @@ def with_presets(verb: str, argv: list[str]) -> list[str]:
 def spelled_out(argv: list[str], config: type) -> list[str]:
     """`--vocab-size` is `--vocab_size`, and a bare `--json` is `--json true`."""
     switches = {f"--{field.name}" for field in fields(config) if field.type is bool}
-    words = [underscored(word) for word in argv]
+    words = [SPELLINGS.get(word, word) for word in map(underscored, argv)]
     spelled = []
     for word, following in zip(words, [*words[1:], "--"], strict=False):
         bare = word in switches and following not in ("true", "false")

@@ -4,13 +4,13 @@
 import json
 from dataclasses import dataclass
 
-from bort_jax.arch import NAMED, Arch
-from bort_jax.cost import bert_network
-from bort_jax.cost.evaluate import by_part
+from bort_jax.arch import NAMED, Arch, SearchSpace, as_rows
+from bort_jax.cost import bert_network, by_part, cost
 from bort_jax.report.terminal import say, show_table
 
 POSITIONAL = {"arch": "such as D4-A8-H1024-I768, or bort, bort-small, bert-base, bert-large"}
 COMPARED = ("bert-base", "bert-large")
+PARTS = ("embeddings", "encoder", "head", "total")
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,9 @@ class Config:
       arch: such as D4-A8-H1024-I768, or bort, bort-small, bert-base, bert-large.
       vocab_size: tokens in the vocabulary.
       positions: learned positions.
-      seq_len: length at which multiply-adds are counted.
-      head: none, mlm (multiply-adds at every position) or classifier.
+      seq_len: length at which everything but the parameters is counted.
+      batch: sequences in a forward pass, for the memory.
+      head: none, mlm (at every position) or classifier.
       labels: outputs of the classifier.
       json: print JSON instead of a table.
     """
@@ -31,6 +32,7 @@ class Config:
     vocab_size: int = 50265
     positions: int = 512
     seq_len: int = 128
+    batch: int = 1
     head: str = "mlm"
     labels: int = 2
     json: bool = False
@@ -47,26 +49,30 @@ def run(config: Config) -> dict:
 
 
 def count(arch: Arch, config: Config) -> dict:
-    network = bert_network(
-        vocab_size=config.vocab_size,
-        positions=config.positions,
-        seq_len=config.seq_len,
-        head=config.head,
-        labels=config.labels,
-    )
+    sizes = dict(seq_len=config.seq_len, head=config.head, labels=config.labels)
+    network = bert_network(vocab_size=config.vocab_size, positions=config.positions, **sizes)
     parts = by_part(network, arch)
-    total = {kind: sum(part[kind] for part in parts.values()) for kind in ("params", "steps")}
-    return {"arch": str(arch), "seq_len": config.seq_len, **parts, "total": total}
+    total = {kind: sum(part[kind] for part in parts.values()) for kind in parts["head"]}
+    space = SearchSpace.of(arch, vocab_size=config.vocab_size, positions=config.positions)
+    costs = cost(space, batch=config.batch, **sizes)(as_rows([arch]))
+    memory = {name: int(getattr(costs, name)[0]) for name in ("weight_bytes", "activation_bytes")}
+    return {"arch": str(arch), "seq_len": config.seq_len, **parts, "total": total, "memory": memory}
 
 
 def show(config: Config, counts: dict[str, dict]) -> None:
-    parts = ("embeddings", "encoder", "head", "total")
+    tokens = f"of one sequence of {config.seq_len} tokens"
     for kind, title in (
         ("params", f"parameters, vocabulary {config.vocab_size:,}"),
-        ("steps", f"multiply-adds of one sequence of {config.seq_len} tokens"),
+        ("steps", f"multiply-adds {tokens}"),
+        ("others", f"element-wise operations {tokens}"),
     ):
-        rows = [(name, *(entry[part][kind] for part in parts)) for name, entry in counts.items()]
-        show_table(title, ("architecture", *parts), rows)
+        rows = [(name, *(entry[part][kind] for part in PARTS)) for name, entry in counts.items()]
+        show_table(title, ("architecture", *PARTS), rows)
+    show_table(
+        f"bytes in float32, activations of {config.batch} × {config.seq_len} tokens unfused",
+        ("architecture", "weights", "activations"),
+        [(name, *entry["memory"].values()) for name, entry in counts.items()],
+    )
     mine = counts[config.arch]["encoder"]["steps"]
     for name in COMPARED:
         ratio = counts[name]["encoder"]["steps"] / mine

@@ -11,6 +11,9 @@ import numpy as np
 from bort_jax.model.bert import MaskedLM
 
 
+SIGMA = 0.02  # of INIT in bert.py
+
+
 def init_params(model: nn.Module, *, seed: int):
     """Fresh float32 parameters as a tree of numpy arrays (normal, σ = 0.02; biases 0).
 
@@ -20,6 +23,18 @@ def init_params(model: nn.Module, *, seed: int):
     return jax.tree.map(
         np.asarray, jax.jit(model.init)(jax.random.key(seed), *_inputs(model))["params"]
     )
+
+
+def drawn_params(model: nn.Module, *, seed: int):
+    """As `init_params`, the same distributions but another draw, without a compilation."""
+    generator = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        if path[-1].key in ("kernel", "embedding"):
+            return generator.normal(0, SIGMA, leaf.shape).astype(np.float32)
+        return np.full(leaf.shape, float(path[-1].key == "scale"), np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, _structs(model))
 
 
 def forward(model: nn.Module, params, *inputs, key=None) -> jax.Array:
@@ -38,9 +53,12 @@ def count_params(model: nn.Module) -> int:
 
 def flat_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shapes by dotted name, without allocating the parameters."""
-    structs = jax.eval_shape(model.init, jax.random.key(0), *_inputs(model))["params"]
-    leaves = jax.tree_util.tree_leaves_with_path(structs)
+    leaves = jax.tree_util.tree_leaves_with_path(_structs(model))
     return {".".join(entry.key for entry in path): leaf.shape for path, leaf in leaves}
+
+
+def _structs(model: nn.Module):
+    return jax.eval_shape(model.init, jax.random.key(0), *_inputs(model))["params"]
 
 
 def _inputs(model: nn.Module):

@@ -16,6 +16,9 @@ from bort_jax.ose import Extraction  # noqa: E402
 BLUE, ORANGE, GREY = "#0b63b6", "#d9631e", "#8c959f"
 
 
+close = plt.close
+
+
 def front(extraction: Extraction):
     """The three objectives in pairs: e over p, e over i, and p over i with e as colour."""
     drawn, axes = plt.subplots(1, 3, figsize=(13, 4))

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax.experimental import multihost_utils
 
-from bort_jax.train.optimizer import Hyper, learning_rate, make_optimizer
+from bort_jax.train.optimizer import Hyper, learning_rate, limited, make_optimizer
 
 AXIS = "data"
 
@@ -41,7 +41,9 @@ def new_state(params, hyper: Hyper, *, optimizer: str, clip: float) -> State:
     return State(np.int32(0), params, opt_state, hyper)
 
 
-def parallel_step(loss_fn: Callable, *, optimizer: str, clip: float) -> Callable:
+def parallel_step(
+    loss_fn: Callable, *, optimizer: str, clip: float, clip_weights: float | None = None
+) -> Callable:
     """Builds `step(state, frozen, batch, key) -> (state, metrics)` over all devices.
 
     Sums and counts are added over devices before the one division, in the loss and in its
@@ -52,6 +54,7 @@ def parallel_step(loss_fn: Callable, *, optimizer: str, clip: float) -> Callable
         and `count`; the mean loss `loss / count` is what is minimised.
       optimizer: `adamw` or `lamb`.
       clip: largest global norm of the gradient.
+      clip_weights: largest weight after a step; None: no limit.
 
     Returns:
       a function whose `batch` is the host's, [b, ...] with b a multiple of the local devices,
@@ -74,7 +77,7 @@ def parallel_step(loss_fn: Callable, *, optimizer: str, clip: float) -> Callable
         transform = make_optimizer(optimizer, state.hyper, rate=rate, clip=clip)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": rate}
-        params = optax.apply_updates(state.params, updates)
+        params = limited(optax.apply_updates(state.params, updates), clip_weights)
         return State(state.step + 1, params, opt_state, state.hyper), metrics
 
     run = jax.pmap(

@@ -30,7 +30,7 @@ def class_logits(model: Classifier, *, pad: int, batch_size: int = 64) -> Callab
     def run_share(params, batch):
         return forward(model, params, batch["ids"], batch["ids"] != pad)
 
-    run = _in_batches(parallel_map(run_share), batch_size)
+    run = in_batches(parallel_map(run_share), batch_size)
     return lambda params, x: run(params, {"ids": x})
 
 
@@ -50,7 +50,7 @@ def mlm_scores(
         row = lambda logits, labels, weights: masked_lm(logits[None], labels[None], weights[None])
         return jax.vmap(row)(logits, part["labels"], part["weights"])
 
-    run = _in_batches(parallel_map(run_share), min(32, rows))
+    run = in_batches(parallel_map(run_share), min(32, rows))
 
     def score(params) -> MlmScores:
         sums = {name: values.sum() for name, values in run(params, batch).items()}
@@ -81,7 +81,7 @@ def resampler(model: MaskedLM, params, special: Special, *, batch_size: int = 64
         draw = lambda key, row: jax.random.categorical(jax.random.wrap_key_data(key), row)
         return jax.vmap(draw)(batch["keys"], logits)
 
-    run = _in_batches(parallel_map(run_share), batch_size)
+    run = in_batches(parallel_map(run_share), batch_size)
     params = replicate(params)
 
     def resample(
@@ -98,7 +98,7 @@ def probabilities(logits: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
-def _in_batches(run: Callable, batch_size: int) -> Callable:
+def in_batches(run: Callable, batch_size: int) -> Callable:
     """Runs over equal batches, the last filled up with copies of its first row."""
     devices = jax.local_device_count()
     size = -(-batch_size // devices) * devices

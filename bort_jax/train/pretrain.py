@@ -224,7 +224,7 @@ def plain_loss(model: MaskedLM) -> Callable:
 
     def loss_fn(params, frozen, batch, key):
         del frozen
-        sums = masked_lm(_logits(model, params, batch, key), batch["labels"], batch["weights"])
+        sums = masked_lm(model_logits(model, params, batch, key), batch["labels"], batch["weights"])
         return _renamed(sums, loss=sums["mlm"])
 
     return loss_fn
@@ -244,8 +244,8 @@ def distilled_loss(
     """
 
     def loss_fn(params, frozen, batch, key):
-        logits = _logits(student, params, batch, key)
-        targets = _logits(teacher, frozen, batch, None)
+        logits = model_logits(student, params, batch, key)
+        targets = model_logits(teacher, frozen, batch, None)
         sums = masked_lm(logits, batch["labels"], batch["weights"])
         divergence = distillation(logits, targets, batch["weights"], temperature=temperature)
         loss = mlm_weight * sums["mlm"] + distill_weight * divergence
@@ -278,7 +278,8 @@ class Saver:
             raise Interrupted(step, self.caught[0])
 
 
-def _logits(model: MaskedLM, params, batch, key):
+def model_logits(model: MaskedLM, params, batch, key):
+    """Logits [b, m, v] at the masked positions; with a key dropout is on."""
     inputs = (batch["ids"], batch["mask"], batch["positions"])
     return forward(model, params, *inputs, key=key)
 

@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """e(ξ) by training: s steps on the user's text with every rate of Θ, the best kept."""
 
-import json
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
 from bort_jax.arch import Arch
 from bort_jax.data.masking import masked_batch
 from bort_jax.data.prepared import Corpus
+from bort_jax.interop import Checkpoint
 from bort_jax.model import BertConfig, MaskedLM, init_params
 from bort_jax.train.loop import fit
+from bort_jax.train.measure import Measure, check_measure, scorer
 from bort_jax.train.optimizer import Hyper
 from bort_jax.train.parallel import new_state, parallel_step
-from bort_jax.train.predict import mlm_scores
-from bort_jax.train.pretrain import plain_loss
+from bort_jax.train.pretrain import model_logits, plain_loss
+from bort_jax.train.shared_errors import ErrorFn
 
 
 def trained_error(
@@ -26,62 +27,73 @@ def trained_error(
     batch_size: int,
     seq_len: int,
     learning_rates: tuple[float, ...],
+    measure: Measure = "error",
+    teacher: Checkpoint | None = None,
+    clip_weights: float | None = None,
     eval_rows: int = 256,
     seed: int = 0,
-) -> Callable[[Arch], float]:
-    """Builds `error_fn(arch)`: the masked-token error on held-out text, in (0, 1].
+) -> ErrorFn:
+    """Builds `error_fn(archs)`: the measure on held-out text after s steps, > 0 (arXiv 2010.08512).
 
     All candidates see the same batches in the same order, and one compilation serves all of Θ.
-    An error of exactly 0 is raised to 1e-6, since W divides by it.
-    """
+    NaN where no rate of Θ ends with a finite loss.
 
-    def error_fn(arch: Arch) -> float:
+    Args:
+      clip_weights: c: after each step every weight is brought into [−c, c], which keeps the
+        weights in a compact set (the strong AB^nC condition); None: no limit.
+
+    Raises:
+      ValueError: an unknown measure, a teacher that does not fit, c ≤ 0, or an empty Θ.
+    """
+    check_measure(measure, vocab_size=corpus.tokenizer.vocab_size, seq_len=seq_len, teacher=teacher)
+    check_training(learning_rates, clip_weights)
+
+    def one(arch: Arch) -> float:
         # Without dropout: so few steps do not overfit, and half the noise is gone.
         config = BertConfig(arch, corpus.tokenizer.vocab_size, positions=seq_len, dropout=0.0)
         model = MaskedLM(config)
-        step = parallel_step(plain_loss(model), optimizer="adamw", clip=1.0)
-        score = mlm_scores(model, corpus.heldout, rows=eval_rows, seq_len=seq_len, seed=seed)
-        key = jax.random.key(seed)
+        step = parallel_step(
+            plain_loss(model), optimizer="adamw", clip=1.0, clip_weights=clip_weights
+        )
+        score = scorer(
+            lambda params, batch: model_logits(model, params, batch, None),
+            corpus,
+            measure=measure,
+            teacher=teacher,
+            rows=eval_rows,
+            seq_len=seq_len,
+            seed=seed,
+        )
+        key, params = jax.random.key(seed), init_params(model, seed=seed)
 
-        def one(rate: float) -> float:
-            hyper = Hyper.of(
-                learning_rate=rate, weight_decay=0.01, warmup_ratio=0.1, total_steps=steps
-            )
-            params = init_params(model, seed=seed)
-            state = new_state(params, hyper, optimizer="adamw", clip=1.0)
+        def with_rate(rate: float) -> float:
+            state = new_state(params, hyper_of(rate, steps), optimizer="adamw", clip=1.0)
             batches = (
                 masked_batch(corpus.train, i, seed=seed, batch_size=batch_size, seq_len=seq_len)
                 for i in tqdm(
                     range(steps), desc=f"error of {arch}", unit="step", leave=False, disable=None
                 )
             )
-            state = fit(state, batches, step_fn=lambda s, b: step(s, (), b, key))
-            return score(state.params).error
+            return score(fit(state, batches, step_fn=lambda s, b: step(s, (), b, key)).params)
 
-        return max(min(map(one, learning_rates)), 1e-6)
+        return least([with_rate(rate) for rate in learning_rates])
 
-    return error_fn
+    return lambda archs: [one(arch) for arch in archs]
 
 
-def remembered(error_fn: Callable[[Arch], float], file: Path) -> Callable[[Arch], float]:
-    """An error function that writes each result to a JSON-lines file, and reads it there first.
+def hyper_of(rate: float, steps: int) -> Hyper:
+    return Hyper.of(learning_rate=rate, weight_decay=0.01, warmup_ratio=0.1, total_steps=steps)
 
-    An extraction that was stopped goes on where it was.
-    """
-    known: dict[str, float] = {}
-    for line in file.read_text().splitlines() if file.exists() else []:
-        try:
-            record = json.loads(line)
-            known[record["arch"]] = record["error"]
-        except json.JSONDecodeError:  # cut short by a kill: measured again
-            continue
 
-    def lookup(arch: Arch) -> float:
-        if str(arch) not in known:
-            known[str(arch)] = error_fn(arch)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("a") as out:
-                out.write(json.dumps({"arch": str(arch), "error": known[str(arch)]}) + "\n")
-        return known[str(arch)]
+def least(errors: Sequence[float]) -> float:
+    """The smallest number; NaN if there is none."""
+    finite = [error for error in errors if np.isfinite(error)]
+    return min(finite, default=float("nan"))
 
-    return lookup
+
+def check_training(learning_rates: tuple[float, ...], clip_weights: float | None) -> None:
+    """Raises ValueError for an empty Θ or a limit on weights that is not positive."""
+    if not learning_rates:
+        raise ValueError("learning_rates is empty: each candidate needs at least one")
+    if clip_weights is not None and not clip_weights > 0:
+        raise ValueError(f"clip_weights must be positive; got {clip_weights}")

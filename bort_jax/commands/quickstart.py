@@ -13,8 +13,7 @@ from bort_jax.data.prepared import prepare_corpus
 from bort_jax.data.reviews import LABELS, ReviewCounts, write_reviews
 from bort_jax.interop import load
 from bort_jax.ose import Extraction
-from bort_jax.report import extraction as extraction_report
-from bort_jax.report import page
+from bort_jax.report import extraction_page, page
 from bort_jax.report.terminal import millions, say, show_box
 from bort_jax.train.run_folder import claim, write_json
 
@@ -308,7 +307,7 @@ def write_report(out: Path, extraction: Extraction, compared: dict, results: dic
         [
             page.table(("", ""), box_rows(results, compared, out)),
             page.heading("Extraction"),
-            *extraction_report.blocks(extraction),
+            *extraction_page.blocks(extraction),
             page.heading("Pretraining"),
             *pretrain.loss_blocks({"teacher, T": out / "teacher", "student": out / "student"}),
             page.heading("Agora"),

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An extraction in words, tables and pictures."""
-
-from collections.abc import Sequence
+"""An extraction in words and tables."""
 
 import numpy as np
 
 from bort_jax.ose import Extraction
-from bort_jax.report import page, plots
 
 HEADER = ("architecture", "p", "i", "e", "W", "e ratio", "break-even", "front", "s")
 READING = (
@@ -45,8 +42,9 @@ def certificate_lines(extraction: Extraction) -> list[str]:
         f"{certificate.members} architectures in {extraction.seconds.sum():.0f} s"
         + (f"; {certificate.failed} trainings failed" if certificate.failed else ""),
         _bound_line(extraction),
-        f"measured: {certificate.violations} of {certificate.pairs} pairs break that, by a factor "
-        f"of {certificate.rho:.3f} at the most, and the bound allows for it",
+        f"checked: {certificate.violations} of {certificate.pairs} measured pairs break “"
+        f"{certificate.assumption}”, by a factor of {certificate.rho:.3f} at the most; the bound "
+        "allows for it",
     ]
     lines += [
         f"  {larger} erred {ratio:.3f} times as often as the smaller {smaller}"
@@ -63,8 +61,8 @@ def _bound_line(extraction: Extraction) -> str:
         return "bound: W is the largest: every architecture was measured"
     within = " within the budget" if str(extraction.budget) != "none" else ""
     return (
-        f"bound: W is at least {certificate.ratio:.3f} of the largest W{within}, if "
-        f"{certificate.assumption}"
+        f"bound: W is at least {certificate.ratio:.3f} of the largest W{within}, if what was not "
+        "trained is like what was:"
     )
 
 
@@ -83,40 +81,3 @@ def spread_lines(extraction: Extraction) -> list[str]:
             "another --measure, or a space whose members differ more in error, would let e speak"
         )
     return lines
-
-
-def blocks(extraction: Extraction, *, latencies: Sequence[tuple] = ()) -> list[str]:
-    """The extraction's part of a report page.
-
-    Args:
-      latencies: (architecture, predicted ms, measured ms), where latency was measured.
-    """
-    shown = ranked(extraction)
-    parts = [
-        page.paragraph(f"Largest W: {extraction.best_arch}. Budget: {extraction.budget}."),
-        page.figure(plots.front(extraction), "Ticks at the foot: every architecture of the space."),
-        page.table(HEADER, shown[:SHOWN]),
-        page.paragraph(READING + _left_out(shown)),
-        *map(page.paragraph, certificate_lines(extraction)),
-        page.figure(plots.w_over_space(extraction), W_CAPTION),
-        page.figure(
-            plots.networks([extraction.best_arch, extraction.maximum_point]),
-            "The network that was chosen beside T, to one scale.",
-        ),
-    ]
-    if latencies:
-        parts += [
-            page.figure(plots.latency(latencies), "Milliseconds of one forward pass."),
-            page.table(("architecture", "predicted, ms", "measured, ms"), latencies),
-        ]
-    return parts
-
-
-W_CAPTION = (
-    "W of every architecture, by falling savings: dots were measured, lines reach up to the "
-    "largest W that the assumption of the search leaves possible."
-)
-
-
-def _left_out(rows: list[tuple]) -> str:
-    return f" {len(rows) - SHOWN} more are in extraction.parquet." if len(rows) > SHOWN else ""

@@ -8,9 +8,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
-from matplotlib.ticker import EngFormatter  # noqa: E402
+from matplotlib.ticker import EngFormatter, MaxNLocator  # noqa: E402
 
-from bort_jax.arch import Arch  # noqa: E402
+from bort_jax.arch import Arch, LayerwiseArch  # noqa: E402
 from bort_jax.ose import Extraction  # noqa: E402
 
 BLUE, ORANGE, GREY = "#0b63b6", "#d9631e", "#8c959f"
@@ -36,17 +36,17 @@ def front(extraction: Extraction):
         _circled(axis, costs[best], extraction.errors[best], extraction.best_arch)
         _ticks(axis, costs)
         axis.set(xlabel=name, ylabel="error e")
-        axis.xaxis.set_major_formatter(EngFormatter())
     axes[0].legend(frameon=False, fontsize=8)
     dots = axes[2].scatter(
         extraction.params[trained], extraction.steps[trained], c=extraction.errors[trained]
     )
     _circled(axes[2], extraction.params[best], extraction.steps[best], None)
     axes[2].set(xlabel="params", ylabel=extraction.candidates.inference)
-    axes[2].xaxis.set_major_formatter(EngFormatter())
     axes[2].yaxis.set_major_formatter(EngFormatter())
     drawn.colorbar(dots, ax=axes[2], label="error e")
     for axis in axes:
+        axis.xaxis.set_major_formatter(EngFormatter())
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.grid(alpha=0.25)
     drawn.tight_layout()
     return drawn
@@ -92,15 +92,13 @@ def networks(archs: Sequence[Arch]):
     drawn, axes = plt.subplots(1, len(archs), figsize=(10, 4), sharex=True, sharey=True)
     for axis, arch in zip(np.atleast_1d(axes), archs, strict=True):
         for layer in range(arch.depth):
-            axis.barh(2 * layer, arch.hidden, height=0.9, color=BLUE)
-            axis.barh(2 * layer + 1, arch.intermediate, height=0.9, color=ORANGE, alpha=0.75)
+            _bar(axis, 2 * layer, arch.hidden, BLUE)
+            _bar(axis, 2 * layer + 1, arch.intermediate, ORANGE)
             for head in range(1, arch.heads):
                 x = arch.hidden * (head / arch.heads - 0.5)
                 axis.plot(
                     [x, x], [2 * layer - 0.45, 2 * layer + 0.45], color="white", linewidth=0.6
                 )
-        for bar in axis.patches:
-            bar.set_x(-bar.get_width() / 2)
         axis.set(title=str(arch), xlabel="width", yticks=[])
         axis.spines[["top", "left", "right"]].set_visible(False)
     handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in (BLUE, ORANGE)]
@@ -110,6 +108,24 @@ def networks(archs: Sequence[Arch]):
     )  # fmt: skip
     drawn.subplots_adjust(bottom=0.22)
     return drawn
+
+
+def layers(*archs: LayerwiseArch):
+    """Layerwise networks side by side; a layer that is skipped is a line."""
+    drawn, axes = plt.subplots(1, len(archs), figsize=(10, 4), sharex=True, sharey=True)
+    for axis, arch in zip(np.atleast_1d(axes), archs, strict=True):
+        for layer, (heads, wide) in enumerate(arch.layers):
+            _bar(axis, 2 * layer, heads * arch.head_size, BLUE)
+            _bar(axis, 2 * layer + 1, wide, ORANGE)
+            if (heads, wide) == (0, 0):
+                axis.plot([0, 0], [2 * layer - 0.5, 2 * layer + 1.5], color=GREY)
+        axis.set(title=f"hidden {arch.hidden}, {arch.depth} layers", xlabel="width", yticks=[])
+        axis.spines[["top", "left", "right"]].set_visible(False)
+    return drawn
+
+
+def _bar(axis, y: float, width: int, color: str) -> None:
+    axis.barh(y, width, left=-width / 2, height=0.9, color=color)
 
 
 def latency(rows: Sequence[tuple]):

@@ -9,6 +9,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 # Into a file or a pipe tables are as wide as they need to be.
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
@@ -22,12 +23,12 @@ def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]])
         numeric = all(isinstance(row[column], (int, float)) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(formatted, row))
+        table.add_row(*(Text(formatted(value)) for value in row))
     console.print(table)
 
 
 def show_box(title: str, lines: Iterable[str]) -> None:
-    console.print(Panel.fit("\n".join(lines), title=title, title_align="left"))
+    console.print(Panel.fit(Text("\n".join(lines)), title=title, title_align="left"))
 
 
 def say(text: str) -> None:

@@ -23,6 +23,7 @@ from bort_jax.model import BertConfig, masked_lm
 from bort_jax.model.elastic import ElasticLM, Shape
 from bort_jax.train.elastic_error import elastic_logits, elastic_loss
 from bort_jax.train.loop import fit
+from bort_jax.train.measure import Measure, measured, unigram_loss
 from bort_jax.train.optimizer import Hyper
 from bort_jax.train.parallel import new_state, parallel_step
 
@@ -30,13 +31,15 @@ Options = dict[int, list[tuple[int, int]]]  # by hidden size
 
 
 class Elastic(NamedTuple):
-    """A trained elastic network, and the held-out batch that errors are measured on."""
+    """A trained elastic network, the held-out batch and the measure of errors."""
 
     model: ElasticLM
     params: dict
     depth: int
     head_size: int
     heldout: dict
+    measure: Measure
+    unigram: float  # loss of a unigram model on that batch, nats
 
 
 def train_elastic(
@@ -49,6 +52,7 @@ def train_elastic(
     batch_size: int,
     seq_len: int,
     learning_rate: float,
+    measure: Measure = "error",
     eval_rows: int = 64,
     seed: int = 0,
 ) -> Elastic:
@@ -57,7 +61,13 @@ def train_elastic(
     Args:
       options: by hidden size, the (heads, intermediate) that a layer can have.
       depth: layers.
+      measure: of e; all but distillation.
+
+    Raises:
+      ValueError: the measure is distillation, or the head size does not divide the largest H.
     """
+    if measure == "distillation":
+        raise ValueError("a layerwise search takes no teacher: measure error, perplexity or excess")
     model = elastic_network(corpus, options, depth=depth, head_size=head_size, positions=seq_len)
     step = parallel_step(elastic_loss(model), optimizer="adamw", clip=1.0)
     hyper = Hyper.of(
@@ -78,7 +88,8 @@ def train_elastic(
     state = fit(state, batches, step_fn=shaped_step)
     held = min(eval_rows, corpus.heldout.rows(seq_len))
     heldout = masked_batch(corpus.heldout, 0, batch_size=held, **rows)
-    return Elastic(model, jax.device_get(state.params), depth, head_size, heldout)
+    params, unigram = jax.device_get(state.params), unigram_loss(corpus, heldout)
+    return Elastic(model, params, depth, head_size, heldout, measure, unigram)
 
 
 def elastic_network(
@@ -118,16 +129,17 @@ def shape_of(arch: LayerwiseArch) -> Shape:
 
 
 def shape_errors(elastic: Elastic, archs: Sequence[LayerwiseArch]) -> Float[np.ndarray, " n"]:
-    """Masked-token error of each architecture on held-out text, in one compiled program."""
+    """The measure of each architecture on held-out text, in one compiled program."""
 
     def one(shape):
         batch = elastic.heldout
         logits = elastic_logits(elastic.model, elastic.params, shape, batch)
-        sums = masked_lm(logits, batch["labels"], batch["weights"])
-        return 1 - sums["correct"] / sums["count"]
+        return masked_lm(logits, batch["labels"], batch["weights"])
 
     shapes = jax.tree.map(lambda *leaves: np.stack(leaves), *map(shape_of, archs))
-    return np.asarray(jax.jit(lambda shapes: jax.lax.map(one, shapes))(shapes), dtype=float)
+    sums = jax.device_get(jax.jit(lambda shapes: jax.lax.map(one, shapes))(shapes))
+    each = ({name: float(sums[name][k]) for name in sums} for k in range(len(archs)))
+    return np.array([measured(elastic.measure, s, unigram=elastic.unigram) for s in each])
 
 
 def layer_errors(

@@ -69,19 +69,24 @@ def scorer(
     run = in_batches(parallel_map(run_share), min(32, rows))
 
     def score(params) -> float:
-        sums = {name: values.sum() for name, values in run(params, batch).items()}
-        loss = float(sums["mlm"] / sums["count"])
-        if not np.isfinite(loss):
-            return float("nan")
-        values = {
-            "error": lambda: 1 - float(sums["correct"] / sums["count"]),
-            "perplexity": lambda: float(np.exp(loss)),
-            "distillation": lambda: float(sums["divergence"] / sums["count"]),
-            "excess": lambda: float(np.exp(loss - unigram)),
-        }
-        return max(values[measure](), SMALLEST)
+        sums = {name: float(values.sum()) for name, values in run(params, batch).items()}
+        return measured(measure, sums, unigram=unigram)
 
     return score
+
+
+def measured(measure: Measure, sums: dict[str, float], *, unigram: float = 0.0) -> float:
+    """The measure from sums over masked positions, at least SMALLEST; NaN if the loss is none."""
+    loss = sums["mlm"] / sums["count"]
+    if not np.isfinite(loss):
+        return float("nan")
+    values = {
+        "error": lambda: 1 - sums["correct"] / sums["count"],
+        "perplexity": lambda: float(np.exp(loss)),
+        "distillation": lambda: sums["divergence"] / sums["count"],
+        "excess": lambda: float(np.exp(loss - unigram)),
+    }
+    return max(values[measure](), SMALLEST)
 
 
 ROW = ("labels", "weights", "teacher")

@@ -79,6 +79,9 @@ def test_costs_as_a_table(capsys):
         ("quickstart --preset tiny", "no preset 'tiny' of quickstart; there are: smoke"),
         ("quickstart --agora.sede 1", "did you mean 'agora.seed'"),
         ("extract --data x --out y --epsilon 1.0", "epsilon must lie in (0, 1)"),
+        ("extract --data x", "--data and --out are needed, or --from RUN"),
+        ("extract --data x --out y --search greedy", "interval, bounded, exhaustive, layerwise"),
+        ("extract --from nowhere", "nowhere holds no finished extraction"),
         ("extract --data x --out y --heads [5] --hidden [8]", "search space is empty"),
         ("finetune --data x --model nowhere", "no config.json in nowhere"),
         ("convert nowhere out", "no config.json in nowhere"),
@@ -269,12 +272,83 @@ def test_extract_writes_its_table_front_and_page(corpus, tmp_path, capsys):
     table = pq.read_table(tmp_path / "extraction.parquet").to_pylist()
     answer = json.loads((tmp_path / "extraction.json").read_text())
     best = next(row for row in table if row["arch"] == answer["best"])
-    assert len(table) == 4 == answer["architectures"]
+    assert len(table) == 4 == answer["certificate"]["members"]
     assert best["w"] == max(row["w"] for row in table if row["w"] == row["w"])
     assert answer["maximum_point"] == "D2-A1-H16-I8"
     assert (tmp_path / "front.png").stat().st_size > 5000
     assert "<svg" in (tmp_path / "report.html").read_text()
     assert "break-even" in out and "W is at least" in out
+    assert any("weak AB^nC property: holds" in line for line in answer["abnc"])
+
+
+@pytest.fixture(scope="module")
+def extracted(corpus, tmp_path_factory):
+    """A finished exhaustive extraction, with latency."""
+    out = tmp_path_factory.mktemp("extracted")
+    cli.main(
+        f"""extract --data {corpus.train.folder.parent} --out {out} --depth [1,2] --heads [1]
+        --hidden [8,16] --intermediate [8] --steps 3 --batch-size 4 --seq-len 24 --eval-rows 8
+        --search exhaustive --errors elastic --measure excess --latency
+        --latency-points 3""".split()
+    )
+    return out
+
+
+def test_a_finished_run_answers_under_another_budget(extracted, tmp_path, capsys):
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(extracted / "extraction.parquet").to_pylist()
+    least = min(row["cost.params"] for row in rows)
+    argv = f"extract --from {extracted} --max-params {least} --max-latency-ms 1e6 --out {tmp_path}"
+    code, out, err = run(capsys, *argv.split())
+    assert code == 0, err
+    answer = json.loads((tmp_path / "extraction.json").read_text())
+    assert answer["params"] == least and "latency_ms ≤ 1,000,000" in out.replace(
+        "1e+06", "1,000,000"
+    )
+    assert answer["certificate"]["bound"] == answer["w"]
+
+
+def test_a_budget_that_nothing_meets_names_the_nearest(extracted, capsys):
+    line = refused(capsys, "extract", "--from", str(extracted), "--max-params", "100")
+    assert "the nearest is D1-A1-H8-I8" in line and "binding: params ≤ 100 (it is" in line
+
+
+def test_a_finished_search_is_not_searched_again(extracted, capsys):
+    files = {file: file.read_text() for file in extracted.glob("errors*.jsonl")}
+    assert (
+        len(files) == 1 and len(json.loads((extracted / "latency.json").read_text())["archs"]) == 3
+    )
+    out = " ".join(map(str, json.loads((extracted / "extraction.json").read_text())["latency"][0]))
+    assert "D" in out
+    assert list(files.values())[0].count("\n") == 4
+
+
+@pytest.mark.parametrize("search", ["bounded", "interval"])
+def test_fitted_errors_and_other_searches(search, corpus, tmp_path, capsys):
+    code, out, err = run(
+        capsys,
+        *f"""extract --data {corpus.train.folder.parent} --out {tmp_path} --depth [1,2]
+        --heads [1] --hidden [8,16] --intermediate [8] --steps 3 --batch-size 4 --seq-len 24
+        --eval-rows 8 --search {search} --errors fitted --fit-points 3 --measure perplexity
+        --inference operations""".split(),
+    )
+    assert code == 0, err
+    assert "e fitted to 3 trained" in out and "i: operations" in out
+
+
+def test_a_layerwise_search(corpus, tmp_path, capsys):
+    code, out, err = run(
+        capsys,
+        *f"""extract --data {corpus.train.folder.parent} --out {tmp_path} --depth [2]
+        --heads [1,2] --hidden [8,16] --intermediate [8,16] --head-size 8 --steps 4
+        --batch-size 4 --seq-len 24 --eval-rows 8 --search layerwise --measure excess""".split(),
+    )
+    assert code == 0, err
+    found = json.loads((tmp_path / "layerwise.json").read_text())
+    assert found["gap"] < 1e-8 and found["bound"] >= found["w"] >= found["sweep_w"] * (1 - 1e-9)
+    assert len(found["choice"]) == 2 and "proved optimal" in out
+    assert "<svg" in (tmp_path / "report.html").read_text()
 
 
 def compared(plain, ours, rows=2000):

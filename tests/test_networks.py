@@ -29,6 +29,7 @@ from bort_jax.cost.vit import VitArch, VitSpace, vit_network
 from bort_jax.ose import extract
 from bort_jax.ose.abnc import is_abnc
 from bort_jax.ose.chain import solve_chain
+from bort_jax.ose.fitted import fitted_error
 from bort_jax.train.latency import forward_seconds
 
 SIZES = {"vocab_size": 50265, "positions": 512, "seq_len": 128}
@@ -235,6 +236,20 @@ def test_cross_validation_sees_what_a_fit_to_all_points_hides():
 def test_what_cannot_be_fitted_is_refused(values):
     with pytest.raises(ValueError, match="two points|positive and finite"):
         fit_polynomial(np.ones((len(values), 1)), values, monomials=((0,),))
+
+
+def test_fitted_errors_are_those_measured_and_predict_the_rest():
+    space = SearchSpace.published()
+    truth = lambda arch: 0.3 + 0.5 / arch.depth + 20 / arch.hidden + 1e-5 * arch.intermediate
+    points = designed_sample(space, size=24)
+    errors = np.array([truth(arch) for arch in points])
+    errors[3] = np.nan  # that training failed
+    fitted = fitted_error(points, errors)
+    assert fitted(points[:3]) == errors[:3].tolist()
+    np.testing.assert_allclose(fitted(space.archs()), [truth(a) for a in space.archs()], rtol=1e-3)
+    assert "23 trained" in str(fitted) and np.median(fitted.fit.cross_validated) < 1e-3
+    with pytest.raises(ValueError, match="two points"):
+        fitted_error(points[:1], errors[:1])
 
 
 def test_a_designed_sample_spans_the_terms_and_is_deterministic():

@@ -3,6 +3,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from bort_jax.arch import NAMED, Arch, SearchSpace, as_rows
 from bort_jax.cost import bert_network, by_part, cost
@@ -49,7 +50,7 @@ def run(config: Config) -> dict:
 
 
 def count(arch: Arch, config: Config) -> dict:
-    sizes = dict(seq_len=config.seq_len, head=config.head, labels=config.labels)
+    sizes: dict[str, Any] = dict(seq_len=config.seq_len, head=config.head, labels=config.labels)
     network = bert_network(vocab_size=config.vocab_size, positions=config.positions, **sizes)
     parts = by_part(network, arch)
     total = {kind: sum(part[kind] for part in parts.values()) for kind in parts["head"]}

@@ -13,7 +13,7 @@ from bort_jax.ose.table import load_table, save_table
 from bort_jax.report.extraction import HEADER, READING, SHOWN, certificate_lines, ranked
 from bort_jax.report.terminal import say, show_box, show_table
 
-ERRORS = ("trained", "elastic")
+ERRORS = ("trained", "elastic", "fitted")
 INFERENCES = ("steps", "operations", "latency_ms")
 LIMITS = {
     "max_params": "params",
@@ -40,7 +40,9 @@ class Config:
         exhaustive, all over uniform networks; or layerwise: every layer its own heads and
         intermediate size, or skipped, solved to a proved optimum over an additive surrogate.
       epsilon: ε in (0, 1): the winner's W is at least (1 − ε) of the best, see report.html.
-      errors: trained (each candidate by itself) or elastic (one masked network serves all).
+      errors: trained (each candidate by itself), elastic (one masked network serves all) or fitted
+        (a polynomial through a sample that is trained, which predicts the rest).
+      fit_points: architectures that are trained for fitted errors.
       measure: what e is: error (masked tokens that are wrong), perplexity, distillation (nats
         from a teacher) or excess (perplexity over a unigram model's).
       teacher: checkpoint of a masked LM with the same tokenizer, for --measure distillation.
@@ -78,6 +80,7 @@ class Config:
     search: str = "interval"
     epsilon: float = 0.25
     errors: str = "trained"
+    fit_points: int = 24
     measure: str = "error"
     teacher: str | None = None
     head_size: int = 64
@@ -106,11 +109,16 @@ class Config:
 def run(config: Config) -> Extraction | LayerwiseSolution:
     check(config)
     if config.from_run:
-        return resolved(config)
+        return resolved(config, config.from_run)
     if config.search == "layerwise":
         from bort_jax.commands import layerwise
 
         return layerwise.run(config)
+    return uniform(config)
+
+
+def uniform(config: Config) -> Extraction:
+    """A search over uniform networks, and what it found."""
     from bort_jax.commands.search import searched  # training takes a second to import
 
     extraction, latencies = searched(config)
@@ -137,14 +145,14 @@ def check(config: Config) -> None:
             raise ValueError(f"{name} must be one of {', '.join(choices)}; got {got!r}")
 
 
-def resolved(config: Config) -> Extraction:
+def resolved(config: Config, run_folder: str) -> Extraction:
     """Another budget for a finished run."""
-    table = load_table(config.from_run, Arch)
+    table = load_table(run_folder, Arch)
     extraction = resolve(table, budget=budget_of(config))
     if config.out:
         Path(config.out).mkdir(parents=True, exist_ok=True)
         save_table(extraction, Path(config.out))
-    show(extraction, Path(config.out or config.from_run), [])
+    show(extraction, Path(config.out or run_folder), [])
     return extraction
 
 

@@ -4,6 +4,7 @@
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -21,9 +22,11 @@ from bort_jax.train.layer_errors import (
     shape_errors,
     train_elastic,
 )
+from bort_jax.train.measure import Measure
 from bort_jax.train.run_folder import claim, write_json
 
 HEADER = ("network", "p", "i", "e, surrogate", "e, measured", "W, surrogate", "W, measured")
+KEPT = ("params", "steps", "error")
 READING = (
     "“surrogate”: what each layer's choice adds to e, added up; “measured”: the error "
     "of the whole network as a part of the elastic one. The bound is on the surrogate's W. Stock "
@@ -48,7 +51,7 @@ def run(config: Config) -> LayerwiseSolution:
         batch_size=config.batch_size,
         seq_len=config.seq_len,
         learning_rate=config.learning_rates[0],
-        measure=config.measure,
+        measure=cast(Measure, config.measure),
         eval_rows=config.eval_rows,
         seed=config.seed,
     )
@@ -65,9 +68,10 @@ def run(config: Config) -> LayerwiseSolution:
 def ceilings_of(config: Config) -> tuple[float, float, float]:
     """Ceilings on p, i and e; raises ValueError for limits that a layerwise search cannot keep."""
     budget = budget_of(config)
-    if budget.floors or set(budget.ceilings) - {"params", "steps", "error"}:
+    if budget.floors or set(budget.ceilings) - set(KEPT):
         raise ValueError("a layerwise search keeps --max-params, --max-steps and --max-error only")
-    return tuple(budget.ceilings.get(name, np.inf) for name in ("params", "steps", "error"))
+    params, steps, error = (budget.ceilings.get(name, np.inf) for name in KEPT)
+    return params, steps, error
 
 
 def options_of(config: Config, space: SearchSpace) -> Options:

@@ -132,7 +132,7 @@ def run(config: Config) -> dict:
     with clock("reviews and tokenizer"):
         prepare(config, out)
     with clock("(a) extract an architecture"):
-        extraction = extract.run(extract_config(config, out))
+        extraction = extract.uniform(extract_config(config, out))
     with clock("(b) pretrain: T as teacher, then the student by distillation"):
         scores = pretrain_both(config, out, extraction)
     with clock("(c) fine-tune: Socrates, then plain against Agora"):

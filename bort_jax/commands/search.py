@@ -9,16 +9,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bort_jax.arch import Arch, SearchSpace
 from bort_jax.commands.extract import Config, budget_of, space_of
-from bort_jax.cost import Latency, bert_network, cost, fit_latency
+from bort_jax.cost import Latency, bert_network, cost, designed_sample, fit_latency
 from bort_jax.data.prepared import Corpus, prepare_corpus
 from bort_jax.interop import load
 from bort_jax.ose import Extraction, extract, planned
 from bort_jax.ose.abnc import is_abnc
+from bort_jax.ose.fitted import fitted_error
 from bort_jax.ose.table import save_table
 from bort_jax.report import page, plots
 from bort_jax.report.extraction import ranked
@@ -30,18 +32,18 @@ from bort_jax.train.run_folder import claim, write_json
 from bort_jax.train.shared_errors import recorded_seconds, remembered
 from bort_jax.train.trained_error import trained_error
 
-CHUNKS = {"trained": 2, "elastic": 32}  # architectures that one process claims at a time
+ELASTIC_CHUNK = 32  # architectures that one process claims and trains together
 RIVALS = 5  # whose latency is measured beside the winner's
 
 
 def searched(config: Config) -> tuple[Extraction, list[tuple]]:
     """Searches, or goes on with a search that was stopped."""
-    out = claim(config.out, config)
+    out = claim(str(config.out), config)
     with one_at_a_time(out):
         corpus = corpus_of(config, out)
     space = space_of(config, vocab_size=corpus.tokenizer.vocab_size)
     cost_fn = columns_of(config, space, out)
-    arguments = dict(
+    arguments: dict[str, Any] = dict(
         cost_fn=cost_fn,
         epsilon=config.epsilon,
         search=config.search,
@@ -140,7 +142,7 @@ def timed(config: Config, space: SearchSpace, extraction: Extraction) -> list[tu
 
 def error_of(config: Config, corpus: Corpus, space: SearchSpace, out: Path, *, total: int):
     """The error function of the configuration, remembered and shared in the run folder."""
-    arguments = dict(
+    arguments: dict[str, Any] = dict(
         steps=config.steps,
         batch_size=config.batch_size,
         seq_len=config.seq_len,
@@ -151,13 +153,20 @@ def error_of(config: Config, corpus: Corpus, space: SearchSpace, out: Path, *, t
         eval_rows=config.eval_rows,
         seed=config.seed,
     )
-    if config.errors == "elastic":
-        error_fn = elastic_error(corpus, space, **arguments)
-    else:
-        error_fn = trained_error(corpus, **arguments)
-    return remembered(
-        error_fn, out, chunk=CHUNKS[config.errors], on_result=Announcer(total, config.search)
+    build = (
+        partial(elastic_error, corpus, space)
+        if config.errors == "elastic"
+        else partial(trained_error, corpus)
     )
+    points = designed_sample(space, size=config.fit_points) if config.errors == "fitted" else []
+    announce = Announcer(len(points) or total, "" if points else config.search)
+    chunk = ELASTIC_CHUNK if config.errors == "elastic" else 1
+    lookup = remembered(build(**arguments), out, chunk=chunk, on_result=announce)
+    if not points:
+        return lookup
+    fitted = fitted_error(points, np.array(lookup(points)))
+    say(str(fitted))
+    return fitted
 
 
 class Announcer:

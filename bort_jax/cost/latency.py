@@ -50,7 +50,10 @@ class Latency:
         )
 
 
-def fit_latency(space: SearchSpace, time_fn: Callable[[Arch], float], *, size: int = 24) -> Latency:
+TimeFn = Callable[[Sequence[Arch]], Sequence[float]]
+
+
+def fit_latency(space: SearchSpace, time_fn: TimeFn, *, size: int = 24) -> Latency:
     """Times a designed sample of Ξ and fits a polynomial with coefficients ≥ 0 to it.
 
     Args:

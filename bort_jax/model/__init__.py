@@ -3,7 +3,7 @@
 
 from bort_jax.model.bert import BertConfig, Classifier, Encoder, MaskedLM
 from bort_jax.model.losses import classification, distillation, masked_lm
-from bort_jax.model.params import count_params, flat_shapes, forward, init_params
+from bort_jax.model.params import count_params, drawn_params, flat_shapes, forward, init_params
 
 __all__ = [
     "BertConfig",
@@ -13,6 +13,7 @@ __all__ = [
     "classification",
     "count_params",
     "distillation",
+    "drawn_params",
     "forward",
     "init_params",
     "masked_lm",

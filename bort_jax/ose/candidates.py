@@ -97,7 +97,7 @@ class Candidates:
         """The smallest e still possible: the largest measured e of a member above, 0 if none."""
         least = np.zeros(len(self.archs))
         for k in np.flatnonzero(~np.isnan(errors)):
-            below = self.below(k, relation)
+            below = self.below(int(k), relation)
             least[below] = np.maximum(least[below], errors[k])
         return least
 

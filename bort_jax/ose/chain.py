@@ -82,9 +82,8 @@ def _undominated(totals: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"]:
     keep = np.ones(len(totals), dtype=bool)
     for k in np.lexsort((np.arange(len(totals)), *totals.T[::-1])):
         if keep[k]:
-            worse = (totals >= totals[k]).all(axis=1)
-            worse[k] = False
-            keep &= ~worse
+            worse = np.all(totals >= totals[k], axis=1)
+            keep &= ~(worse & (np.arange(len(totals)) != k))
     return keep
 
 

@@ -302,7 +302,7 @@ def _violations(progress: Progress, relation) -> tuple[list[tuple[int, int, floa
     errors, broken, pairs = progress.errors, [], 0
     measured = np.flatnonzero(~np.isnan(errors))
     for smaller in measured:
-        above = progress.candidates.above(smaller, relation)[measured] & (measured != smaller)
+        above = progress.candidates.above(int(smaller), relation)[measured] & (measured != smaller)
         pairs += int(above.sum())
         ratios = errors[measured] / errors[smaller]
         broken += [(int(smaller), int(measured[k]), float(ratios[k]))

@@ -27,7 +27,7 @@ else is dropped, for want of room, goes into the bound that is returned: the bou
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -90,11 +90,11 @@ class LayerwiseSolution:
 class Scaled(NamedTuple):
     """A problem in units of the maximum point, as arrays for jit."""
 
-    costs: jax.Array  # [l, j, 3]: p/P, i/I, e
-    allowed: jax.Array  # bool[l, j]
-    base: jax.Array  # [3]
-    floor: jax.Array  # [3], least totals
-    ceiling: jax.Array  # [3], largest totals that a budget allows
+    costs: Any  # [l, j, 3]: p/P, i/I, e
+    allowed: Any  # bool[l, j]
+    base: Any  # [3]
+    floor: Any  # [3], least totals
+    ceiling: Any  # [3], largest totals that a budget allows
 
 
 class Bands(NamedTuple):
@@ -108,7 +108,7 @@ class Bands(NamedTuple):
 class Incumbent(NamedTuple):
     log_w: float
     problem: int
-    choice: np.ndarray | None
+    choice: Any  # int[l]; None: nothing found yet
 
 
 def solve_layerwise(

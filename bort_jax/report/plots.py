@@ -8,6 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
+from matplotlib.patches import Rectangle  # noqa: E402
 from matplotlib.ticker import EngFormatter, MaxNLocator  # noqa: E402
 
 from bort_jax.arch import Arch, LayerwiseArch  # noqa: E402
@@ -101,7 +102,7 @@ def networks(archs: Sequence[Arch]):
                 )
         axis.set(title=str(arch), xlabel="width", yticks=[])
         axis.spines[["top", "left", "right"]].set_visible(False)
-    handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in (BLUE, ORANGE)]
+    handles = [Rectangle((0, 0), 1, 1, color=color) for color in (BLUE, ORANGE)]
     drawn.legend(
         handles, ["attention, one block a head: hidden", "feed-forward: intermediate"],
         loc="outside lower center", ncols=2, frameon=False, fontsize=9,

@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """e(ξ) by training inside one network of the maximum point's size: one compilation for all ξ."""
 
+from collections.abc import Sequence
+
 import jax
-from tqdm import tqdm
 
 from bort_jax.arch import Arch, SearchSpace
-from bort_jax.data.masking import masked_batch
 from bort_jax.data.prepared import Corpus
 from bort_jax.interop import Checkpoint
 from bort_jax.model import masked_lm
 from bort_jax.model.elastic import ElasticLM, Shape
-from bort_jax.train.loop import fit
-from bort_jax.train.measure import Measure, check_measure, scorer
-from bort_jax.train.parallel import new_state, parallel_step
+from bort_jax.train.candidate import Recipe, candidate_errors
+from bort_jax.train.measure import Measure
 from bort_jax.train.shared_errors import ErrorFn
-from bort_jax.train.trained_error import check_training, hyper_of, least
 
 
 def elastic_error(
@@ -34,47 +32,40 @@ def elastic_error(
     """Builds `error_fn(archs)`, as `trained_error` does, but every candidate is a masked part of one
     network over `space`: each trains weights of its own, from one draw that it has a slice of.
 
-    It costs what the largest member costs, for every member, and compiles once.
+    It computes at the widths of the largest member, for every member (but only as many layers as the
+    member has), and compiles once. Candidates are spread over the devices of this process.
+
+    Args:
+      space: holds every candidate that will be asked for.
 
     Raises:
-      ValueError: as `trained_error`.
+      ValueError: as `trained_error`; when called, an architecture larger than the space's.
     """
-    vocab_size = corpus.tokenizer.vocab_size
-    check_measure(measure, vocab_size=vocab_size, seq_len=seq_len, teacher=teacher)
-    check_training(learning_rates, clip_weights)
-    model = ElasticLM.over(space.archs(), vocab_size=vocab_size, positions=seq_len)
-    params = model.init(seed=seed)
-    step = parallel_step(
-        elastic_loss(model), optimizer="adamw", clip=1.0, clip_weights=clip_weights
-    )
-    score = scorer(
-        lambda pair, batch: elastic_logits(model, pair[0], pair[1], batch),
-        corpus,
+    recipe = Recipe(
+        corpus=corpus,
+        steps=steps,
+        batch_size=batch_size,
+        seq_len=seq_len,
+        learning_rates=learning_rates,
         measure=measure,
         teacher=teacher,
-        rows=eval_rows,
-        seq_len=seq_len,
+        clip_weights=clip_weights,
+        eval_rows=eval_rows,
         seed=seed,
     )
-    key = jax.random.key(seed)
+    vocab_size = corpus.tokenizer.vocab_size
+    model = ElasticLM.over(space.archs(), vocab_size=vocab_size, positions=seq_len)
+    params = model.init(seed=seed)
+    train = candidate_errors(lambda *inputs: elastic_logits(model, *inputs), recipe)
 
-    def one(arch: Arch) -> float:
-        shape = Shape.of(arch, depth=model.config.arch.depth)
+    def error_fn(archs: Sequence[Arch]) -> list[float]:
+        # Members that run at the same time should have the same number of layers.
+        order = sorted(range(len(archs)), key=lambda k: archs[k])
+        shapes = [model.shape(archs[k]) for k in order]
+        errors = dict(zip(order, train(params, shapes, f"errors of {len(archs)}"), strict=True))
+        return [errors[k] for k in range(len(archs))]
 
-        def with_rate(rate: float) -> float:
-            state = new_state(params, hyper_of(rate, steps), optimizer="adamw", clip=1.0)
-            batches = (
-                masked_batch(corpus.train, i, seed=seed, batch_size=batch_size, seq_len=seq_len)
-                for i in tqdm(
-                    range(steps), desc=f"error of {arch}", unit="step", leave=False, disable=None
-                )
-            )
-            state = fit(state, batches, step_fn=lambda s, b: step(s, shape, b, key))
-            return score((state.params, shape))
-
-        return least([with_rate(rate) for rate in learning_rates])
-
-    return lambda archs: [one(arch) for arch in archs]
+    return error_fn
 
 
 def elastic_logits(model: ElasticLM, params, shape: Shape, batch: dict) -> jax.Array:

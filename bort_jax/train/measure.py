@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What e is: four measures of a masked LM on the same masked positions of held-out text."""
 
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-import jax
 import numpy as np
 
 from bort_jax.data.masking import masked_batch
 from bort_jax.data.prepared import Corpus
 from bort_jax.interop import Checkpoint
-from bort_jax.model import MaskedLM, distillation, forward, masked_lm
+from bort_jax.model import MaskedLM, forward
 from bort_jax.train.parallel import parallel_map
 from bort_jax.train.predict import in_batches
 
 Measure = Literal["error", "perplexity", "distillation", "excess"]
-LogitsFn = Callable[[Any, dict], jax.Array]  # (params, batch) to [b, m, v]
 SMALLEST = 1e-6  # W divides by e: a measure of exactly 0 is raised to this
 
 
@@ -37,17 +34,8 @@ def check_measure(measure: Measure, *, vocab_size: int, seq_len: int, teacher) -
         )
 
 
-def scorer(
-    logits_fn: LogitsFn,
-    corpus: Corpus,
-    *,
-    measure: Measure,
-    teacher: Checkpoint | None,
-    rows: int,
-    seq_len: int,
-    seed: int = 0,
-) -> Callable[[Any], float]:
-    """Builds `params -> e > 0`, on the same masked rows at every call; NaN if the loss is none.
+def measured(measure: Measure, sums: dict[str, float], *, unigram: float = 0.0) -> float:
+    """The measure from sums over masked positions, at least SMALLEST; NaN if the loss is none.
 
     The measures (all *our reading* of an error rate for pretraining):
       error: share of the masked positions whose largest logit is another token.
@@ -56,27 +44,6 @@ def scorer(
       excess: perplexity as a share of a unigram model's (counts of the training text, plus
         one), exp(loss − unigram loss): 1 for a model that knows nothing but frequencies.
     """
-    rows = min(rows, corpus.heldout.rows(seq_len))
-    batch = masked_batch(corpus.heldout, 0, seed=seed, batch_size=rows, seq_len=seq_len)
-    unigram = unigram_loss(corpus, batch) if measure == "excess" else 0.0
-    if teacher is not None:
-        batch = batch | {"teacher": teacher_logits(teacher, batch)}
-
-    def run_share(params, part):
-        logits = logits_fn(params, part)
-        return jax.vmap(_row_sums)(logits, {n: x for n, x in part.items() if n in ROW})
-
-    run = in_batches(parallel_map(run_share), min(32, rows))
-
-    def score(params) -> float:
-        sums = {name: float(values.sum()) for name, values in run(params, batch).items()}
-        return measured(measure, sums, unigram=unigram)
-
-    return score
-
-
-def measured(measure: Measure, sums: dict[str, float], *, unigram: float = 0.0) -> float:
-    """The measure from sums over masked positions, at least SMALLEST; NaN if the loss is none."""
     loss = sums["mlm"] / sums["count"]
     if not np.isfinite(loss):
         return float("nan")
@@ -87,18 +54,6 @@ def measured(measure: Measure, sums: dict[str, float], *, unigram: float = 0.0) 
         "excess": lambda: float(np.exp(loss - unigram)),
     }
     return max(values[measure](), SMALLEST)
-
-
-ROW = ("labels", "weights", "teacher")
-
-
-def _row_sums(logits, row: dict) -> dict:
-    labels, weights = row["labels"][None], row["weights"][None]
-    sums = masked_lm(logits[None], labels, weights)
-    if "teacher" in row:
-        teacher = row["teacher"][None]
-        sums |= {"divergence": distillation(logits[None], teacher, weights, temperature=1.0)}
-    return sums
 
 
 def teacher_logits(teacher: Checkpoint, batch: dict) -> np.ndarray:

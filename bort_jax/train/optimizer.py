@@ -54,24 +54,16 @@ def make_optimizer(name: str, hyper: Hyper, *, rate, clip: float) -> optax.Gradi
     )
 
 
-def updated(params, updates, *, limit: float | None):
-    """Parameters after an update, each clipped to [−limit, limit] if there is a limit.
-
-    Clipping is the paper's "compact" condition on weights (arXiv 2010.08512, strong AB^nC); that
-    it holds for every trainable number, LayerNorm's scales too, is our reading.
-    """
-    params = optax.apply_updates(params, updates)
-    if limit is None:
-        return params
-    return jax.tree.map(lambda x: jnp.clip(x, -limit, limit), params)
-
-
 def decay_mask(params):
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in DECAYED, params)
 
 
 def limited(params, largest: float | None):
-    """Every weight brought into [−largest, largest]; None: as they are."""
+    """Every weight brought into [−largest, largest]; None: as they are.
+
+    That the paper's compact set (arXiv 2010.08512, strong AB^nC) is this box, and that it holds for
+    every trainable number, LayerNorm's scales too, is our reading.
+    """
     if largest is None:
         return params
     return jax.tree.map(lambda weight: jnp.clip(weight, -largest, largest), params)

@@ -2,10 +2,13 @@
 """Data parallelism: the only file that says pmap.
 
 No array carries a leading device axis but the batch: parameters go in with `in_axes=None`
-and come out with `out_axes=None`.
+and come out with `out_axes=None`. A population is the second axis: its members are spread over
+the devices of this process, each whole on one.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -102,6 +105,65 @@ def parallel_map(fn: Callable) -> Callable:
         )
 
     return mapped
+
+
+def parallel_population(fn: Callable, *, devices: Sequence[jax.Device] | None = None) -> Callable:
+    """Builds `fold(carry, members, items, *, end, watch) -> [end(carry), …]`, one for each member.
+
+    Each member starts from the same host tree `carry` and does `carry = fn(carry, member, item)`
+    for every item. As many members as there are devices (default: this process's) run at a time,
+    under one compilation; `end` picks what is fetched; `watch()` is called after every item.
+    Nothing is shared between members, nor with other processes.
+    """
+    devices = list(devices or jax.local_devices())
+    run = compiled_once(jax.pmap(fn, in_axes=(0, 0, None), devices=devices, donate_argnums=0))
+
+    def fold(carry, members: Sequence, items: Sequence, *, end: Callable, watch: Callable) -> list:
+        def group(start: int) -> list:
+            # The last group is filled up with copies of its last member.
+            picked = [members[min(start + k, len(members) - 1)] for k in range(len(devices))]
+            state, group = _stacked([carry] * len(devices)), _stacked(picked)
+            for item in items:
+                state = jax.block_until_ready(run(state, group, item))
+                watch()
+            ended = jax.device_get(end(state))
+            return [jax.tree.map(lambda x, k=k: x[k], ended) for k in range(len(devices))]
+
+        starts = range(0, len(members), len(devices))
+        with ThreadPoolExecutor(_at_a_time()) as pool:
+            return [ended for part in pool.map(group, starts) for ended in part][: len(members)]
+
+    return fold
+
+
+def on_devices(fn: Callable, items: Sequence) -> list:
+    """[fn(item, device), …] in threads, one a device or more: while one compiles another runs."""
+    devices = jax.local_devices()
+    with ThreadPoolExecutor(max(len(devices), _at_a_time())) as pool:
+        return list(pool.map(lambda k: fn(items[k], devices[k % len(devices)]), range(len(items))))
+
+
+def compiled_once(run: Callable) -> Callable:
+    """A pmapped function that threads can call at once: each shape of arguments compiles once."""
+    lock, programs = threading.Lock(), {}
+
+    def call(*args):
+        key = str(jax.tree.map(lambda x: (np.shape(x), np.result_type(x)), args))
+        with lock:
+            if key not in programs:
+                programs[key] = run.lower(*args).compile()
+        return programs[key](*args)
+
+    return call
+
+
+def _at_a_time() -> int:
+    """Small steps leave cores idle that a second program can use; accelerators queue anyway."""
+    return 2 if jax.default_backend() == "cpu" else 1
+
+
+def _stacked(trees: list):
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
 def replicate(tree):

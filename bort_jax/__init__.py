@@ -9,7 +9,7 @@ from importlib import import_module
 
 from bort_jax.arch import BERT_BASE, BERT_LARGE, BORT, Arch, SearchSpace, as_rows
 from bort_jax.cost import cost  # shadows the subpackage: `bort_jax.cost` is the function
-from bort_jax.ose import Extraction, extract, w_coefficient
+from bort_jax.ose import Budget, Extraction, extract, resolve, w_coefficient
 
 _LATER = {
     "BertConfig": "model",
@@ -27,11 +27,13 @@ __all__ = [
     "BERT_LARGE",
     "BORT",
     "Arch",
+    "Budget",
     "Extraction",
     "SearchSpace",
     "as_rows",
     "cost",
     "extract",
+    "resolve",
     "w_coefficient",
     *_LATER,
 ]

@@ -78,6 +78,7 @@ def best_w(found):
     return float(np.nan_to_num(found.w[found.best]))
 
 
+@settings(max_examples=200)
 @given(
     space=spaces(), levels=st.lists(st.floats(0.01, 1), min_size=1, max_size=6), epsilon=EPSILONS
 )
@@ -115,6 +116,7 @@ def test_interval_is_within_the_weaker_bound_for_any_error(space, seed, epsilon)
     assert best_w(found) >= (1 - epsilon) / rho * all_w(found, errors).max() * (1 - 1e-9)
 
 
+@settings(max_examples=200)
 @given(space=spaces(), seed=st.integers(0, 99))
 def test_exhaustive_finds_the_optimum_of_any_error(space, seed):
     errors = arbitrary(space, seed)

@@ -335,6 +335,9 @@ def test_fitted_errors_and_other_searches(search, corpus, tmp_path, capsys):
     )
     assert code == 0, err
     assert "e fitted to 3 trained" in out and "i: operations" in out
+    assert "the errors are predictions" in out
+    code, again, err = run(capsys, "extract", "--from", str(tmp_path))
+    assert code == 0 and "the errors are predictions" in again, err
 
 
 def test_a_layerwise_search(corpus, tmp_path, capsys):

@@ -77,7 +77,7 @@ def errors(data: str, *, steps: int) -> None:
                 [
                     trained_error(
                         corpus, steps=steps, batch_size=8, seq_len=128,
-                        learning_rates=(5e-4, 2e-3), measure=measure, seed=seed,
+                        learning_rates=(1e-3,), measure=measure, seed=seed,
                     )(pair)
                     for seed in range(3)
                 ]

@@ -20,7 +20,8 @@ from bort_jax.data.prepared import Corpus, prepare_corpus
 from bort_jax.interop import load
 from bort_jax.ose import Extraction, extract, planned
 from bort_jax.ose.abnc import is_abnc
-from bort_jax.ose.fitted import fitted_error
+from bort_jax.ose.extraction import with_evidence
+from bort_jax.ose.fitted import FittedError, fitted_error
 from bort_jax.ose.table import save_table
 from bort_jax.report import page, plots
 from bort_jax.report.extraction import ranked
@@ -56,6 +57,8 @@ def searched(config: Config) -> tuple[Extraction, list[tuple]]:
     error_fn = error_of(config, corpus, space, out, total=len(first))
     extraction = extract(space, error_fn=error_fn, **arguments)
     extraction = replace(extraction, seconds=seconds_of(extraction, out))
+    if isinstance(error_fn, FittedError):
+        extraction = with_evidence(extraction, str(error_fn))
     latencies = timed(config, space, extraction)
     with one_at_a_time(out):
         write(extraction, out, config, latencies)

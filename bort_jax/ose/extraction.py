@@ -3,7 +3,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from bort_jax.ose.objective import break_even, on_pareto_front, w_coefficient
 from bort_jax.ose.search import SEARCHES, Progress, upper_bounds
 
 ErrorFn = Callable[[Sequence[Any]], Sequence[float]]
+TRAINED = "trained"
 WORST = 5  # broken assumptions that a certificate lists
 
 
@@ -34,6 +35,7 @@ class Certificate:
       rho: the largest e(larger)/e(smaller) among them, 1 if none; the bound allows for it.
       worst: the pairs that break it most: smaller, larger, ratio of their errors.
       trained: members that were measured; failed: trainings that gave NaN; members: of Ξ.
+      evidence: how the errors were had; "trained", or what they were predicted from.
     """
 
     search: str
@@ -48,6 +50,7 @@ class Certificate:
     trained: int
     failed: int
     members: int
+    evidence: str = TRAINED
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,14 @@ def resolve(
     certificate, budget = extraction.certificate, budget or Budget()
     progress = start(extraction.candidates, budget, epsilon=epsilon or certificate.epsilon)
     progress = progress._replace(asked=extraction.asked, errors=extraction.errors)
-    return conclude(progress, extraction.seconds, search=certificate.search, budget=budget)
+    found = conclude(progress, extraction.seconds, search=certificate.search, budget=budget)
+    return with_evidence(found, certificate.evidence)
+
+
+def with_evidence(extraction: Extraction, evidence: str) -> Extraction:
+    """The same extraction, its certificate saying how the errors were had."""
+    certificate = replace(extraction.certificate, evidence=evidence)
+    return replace(extraction, certificate=certificate)
 
 
 def planned(

@@ -52,4 +52,6 @@ def fitted_error(archs: Sequence[Any], errors: Float[np.ndarray, " n"]) -> Fitte
     width = rows.shape[1] if len(measured) else 0
     units = np.eye(width, dtype=int)
     monomials = tuple(map(tuple, [np.zeros(width, int), *units, *-units]))
-    return FittedError(measured, fit_polynomial(rows, list(measured.values()), monomials=monomials))
+    return FittedError(
+        measured, fit_polynomial(rows, np.array([*measured.values()]), monomials=monomials)
+    )

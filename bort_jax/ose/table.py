@@ -11,7 +11,7 @@ import numpy as np
 
 from bort_jax.ose.budget import Budget
 from bort_jax.ose.candidates import Candidates
-from bort_jax.ose.extraction import Extraction, conclude, start
+from bort_jax.ose.extraction import Extraction, conclude, start, with_evidence
 
 TABLE, ANSWER = "extraction.parquet", "extraction.json"
 MEASURED = ("asked", "errors", "seconds", "w", "upper", "front", "break_even")
@@ -93,9 +93,9 @@ def load_table(folder: str | Path, arch_type: type) -> Extraction:
     progress = progress._replace(
         asked=columns["asked"].astype(bool), errors=columns["errors"].astype(float)
     )
-    return conclude(
-        progress, columns["seconds"], search=found["certificate"]["search"], budget=budget
-    )
+    certificate = found["certificate"]
+    extraction = conclude(progress, columns["seconds"], search=certificate["search"], budget=budget)
+    return with_evidence(extraction, certificate["evidence"])
 
 
 def _finite(value: Any) -> Any:

@@ -4,6 +4,7 @@
 import numpy as np
 
 from bort_jax.ose import Extraction
+from bort_jax.ose.extraction import TRAINED
 
 HEADER = ("architecture", "p", "i", "e", "W", "e ratio", "break-even", "front", "s")
 READING = (
@@ -50,6 +51,9 @@ def certificate_lines(extraction: Extraction) -> list[str]:
         f"  {larger} erred {ratio:.3f} times as often as the smaller {smaller}"
         for smaller, larger, ratio in certificate.worst[:2]
     ]
+    if certificate.evidence != TRAINED:
+        lines[0] = lines[0].replace("trained", "looked up", 1)
+        lines.append(f"NOTE: the errors are predictions, and so is W: {certificate.evidence}")
     return lines + spread_lines(extraction)
 
 
@@ -58,7 +62,7 @@ def _bound_line(extraction: Extraction) -> str:
     if not np.isfinite(certificate.bound):
         return "bound: none, too little was measured"
     if certificate.trained == certificate.members:
-        return "bound: W is the largest: every architecture was measured"
+        return "bound: W is the largest of these errors, which cover every architecture"
     within = " within the budget" if str(extraction.budget) != "none" else ""
     return (
         f"bound: W is at least {certificate.ratio:.3f} of the largest W{within}, if what was not "

@@ -61,7 +61,7 @@ def searched(config: Config) -> tuple[Extraction, list[tuple]]:
         extraction = with_evidence(extraction, str(error_fn))
     latencies = timed(config, space, extraction)
     with one_at_a_time(out):
-        write(extraction, out, config, latencies)
+        write(extraction, out, space, latencies)
     return extraction, latencies
 
 
@@ -208,9 +208,11 @@ def one_at_a_time(out: Path):
 # Results.
 
 
-def write(extraction: Extraction, out: Path, config: Config, latencies: list[tuple]) -> None:
+def write(extraction: Extraction, out: Path, space: SearchSpace, latencies: list[tuple]) -> None:
     """`extraction.parquet` with all of Ξ, `extraction.json` with the answer, `report.html`."""
-    network = bert_network(vocab_size=1, positions=config.seq_len, seq_len=config.seq_len)
+    network = bert_network(
+        vocab_size=space.vocab_size, positions=space.positions, seq_len=space.positions
+    )
     report = is_abnc(network, points=extraction.archs)
     abnc = str(report).splitlines()
     save_table(extraction, out, abnc=abnc, latency=[list(row) for row in latencies])

@@ -75,11 +75,18 @@ def load_table(folder: str | Path, arch_type: type) -> Extraction:
     Raises:
       ValueError: the folder holds no extraction, or one of another kind of architecture.
     """
-    import pyarrow.parquet as pq
-
     folder = Path(folder)
     if not (folder / ANSWER).is_file() or not (folder / TABLE).is_file():
         raise ValueError(f"{folder} holds no finished extraction: no {TABLE} or no {ANSWER}")
+    try:
+        return _loaded(folder, arch_type)
+    except KeyError as missing:
+        raise ValueError(f"{folder} is of another version: it has no {missing}") from missing
+
+
+def _loaded(folder: Path, arch_type: type) -> Extraction:
+    import pyarrow.parquet as pq
+
     found = json.loads((folder / ANSWER).read_text())
     table = pq.read_table(folder / TABLE)
     columns = {name: np.asarray(table[name]) for name in table.column_names if name != "arch"}

@@ -28,7 +28,9 @@ def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 def show_box(title: str, lines: Iterable[str]) -> None:
-    console.print(Panel.fit(Text("\n".join(lines)), title=title, title_align="left"))
+    console.print(
+        Panel.fit(Text("\n".join(lines)), title=title, title_align="left"), soft_wrap=False
+    )
 
 
 def say(text: str) -> None:

@@ -40,10 +40,10 @@ def test_costs_are_those_of_bert(bench):
     for option, (heads, intermediate) in enumerate(bench.OPTIONS):
         if heads * bench.HEAD_SIZE == bench.HIDDEN and intermediate:
             arch = Arch(1, int(heads), bench.HIDDEN, int(intermediate))
-            assert params[1, option] == network.layer.params(arch)
-            assert steps[1, option] == network.layer.steps(arch)
+            assert params[1, option] == network.b.params(arch)
+            assert steps[1, option] == network.b.steps(arch)
     assert params[0, 0] == steps[0, 0] == 0  # a skipped layer
-    base = network.embeddings.params(Arch(1, 16, bench.HIDDEN, 1))
+    base = network.a.params(Arch(1, 16, bench.HIDDEN, 1))
     assert bench.make_instance("smooth", 0, layers=2).problem.base_params == base
 
 

@@ -28,7 +28,6 @@ from bort_jax.train.parallel import new_state, parallel_map, parallel_step, shar
 from bort_jax.train.predict import mlm_scores, resampler
 from bort_jax.train.pretrain import PretrainConfig, plain_loss, pretrain
 from bort_jax.train.run_folder import RunMismatch, claim
-from bort_jax.train.trained_error import trained_error
 
 HYPER = Hyper.of(learning_rate=1e-2, weight_decay=0.01, warmup_ratio=0.1, total_steps=20)
 
@@ -344,23 +343,6 @@ def test_resampling_never_keeps_a_token_nor_draws_a_special_one(tiny, rng):
     assert not np.isin(tokens, special).any()
     assert np.array_equal(tokens, resample(x, positions, 0))
     assert not np.array_equal(tokens, resample(x, positions, 1))
-
-
-def test_a_trained_error_falls_with_training(corpus):
-    settings = {"batch_size": 8, "seq_len": 24, "eval_rows": 64}
-    arch = Arch(1, 2, 16, 24)
-    errors = [
-        trained_error(corpus, steps=steps, learning_rates=(1e-2,), **settings)([arch])[0]
-        for steps in (1, 60)
-    ]
-    assert 0 < errors[1] < errors[0] <= 1
-
-
-def test_the_best_rate_of_theta_is_kept(corpus):
-    settings = {"steps": 40, "batch_size": 8, "seq_len": 24, "eval_rows": 8}
-    arch = Arch(1, 2, 16, 24)
-    error = lambda *rates: trained_error(corpus, learning_rates=rates, **settings)([arch])[0]
-    assert error(1e-6, 1e-2) == min(error(1e-6), error(1e-2))
 
 
 TWO_PROCESSES = """

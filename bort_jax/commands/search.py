@@ -33,7 +33,7 @@ from bort_jax.train.run_folder import claim, write_json
 from bort_jax.train.shared_errors import recorded_seconds, remembered
 from bort_jax.train.trained_error import trained_error
 
-ELASTIC_CHUNK = 32  # architectures that one process claims and trains together
+CHUNKS = {"elastic": 32, "trained": 4, "fitted": 4}  # architectures claimed and trained together
 RIVALS = 5  # whose latency is measured beside the winner's
 
 
@@ -163,8 +163,7 @@ def error_of(config: Config, corpus: Corpus, space: SearchSpace, out: Path, *, t
     )
     points = designed_sample(space, size=config.fit_points) if config.errors == "fitted" else []
     announce = Announcer(len(points) or total, "" if points else config.search)
-    chunk = ELASTIC_CHUNK if config.errors == "elastic" else 1
-    lookup = remembered(build(**arguments), out, chunk=chunk, on_result=announce)
+    lookup = remembered(build(**arguments), out, chunk=CHUNKS[config.errors], on_result=announce)
     if not points:
         return lookup
     fitted = fitted_error(points, np.array(lookup(points)))

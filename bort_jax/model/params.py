@@ -10,7 +10,6 @@ import numpy as np
 
 from bort_jax.model.bert import MaskedLM
 
-
 SIGMA = 0.02  # of INIT in bert.py
 
 

@@ -29,11 +29,11 @@ def elastic_error(
     eval_rows: int = 256,
     seed: int = 0,
 ) -> ErrorFn:
-    """Builds `error_fn(archs)`, as `trained_error` does, but every candidate is a masked part of one
-    network over `space`: each trains weights of its own, from one draw that it has a slice of.
+    """Builds `error_fn(archs)`, as `trained_error` does, with candidates that are masked parts of
+    one network over `space`: each trains weights of its own, from its slice of one draw.
 
-    It computes at the widths of the largest member, for every member (but only as many layers as the
-    member has), and compiles once. Candidates are spread over the devices of this process.
+    One compilation serves all. Every member is computed at the widths of the largest, but with
+    no more layers than it has. Candidates are spread over the devices of this process.
 
     Args:
       space: holds every candidate that will be asked for.

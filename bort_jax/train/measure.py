@@ -5,7 +5,6 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from bort_jax.data.masking import masked_batch
 from bort_jax.data.prepared import Corpus
 from bort_jax.interop import Checkpoint
 from bort_jax.model import MaskedLM, forward

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Error functions: the elastic network is the sliced one, and training is the plain loop's."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bort_jax.arch import Arch, SearchSpace
+from bort_jax.data.masking import masked_batch
+from bort_jax.model import BertConfig, MaskedLM, drawn_params, init_params, masked_lm
+from bort_jax.model.elastic import ElasticLM, Shape, slice_params
+from bort_jax.train.candidate import (
+    SEGMENT,
+    ZEROS,
+    Recipe,
+    candidate_errors,
+    candidate_program,
+    fresh_state,
+    segments,
+)
+from bort_jax.train.elastic_error import elastic_error, elastic_logits
+from bort_jax.train.loop import fit
+from bort_jax.train.measure import unigram_loss
+from bort_jax.train.parallel import new_state, parallel_population, parallel_step
+from bort_jax.train.predict import mlm_scores
+from bort_jax.train.pretrain import plain_loss
+from bort_jax.train.trained_error import trained_error
+
+VOCAB, POSITIONS = 40, 12
+SPACE = SearchSpace(depth=(1, 2, 3), heads=(1, 2, 3), hidden=(12, 24), intermediate=(5, 8))
+MODEL = ElasticLM.over(SPACE.archs(), vocab_size=VOCAB, positions=POSITIONS)
+
+
+def small(arch: Arch) -> MaskedLM:
+    return MaskedLM(BertConfig(arch, VOCAB, positions=POSITIONS, dropout=0.0))
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    """Ids, a mask with padding, and positions."""
+    generator = np.random.default_rng(1)
+    ids = generator.integers(0, VOCAB, (3, 10)).astype(np.int32)
+    mask = np.arange(10) < np.array([[10], [7], [3]])
+    return ids, mask, np.array([[0, 2], [1, 5], [0, 2]], dtype=np.int32)
+
+
+@pytest.fixture(scope="module")
+def params():
+    """All numbers far from their initial values, so that none that leaks in goes unseen."""
+    generator = np.random.default_rng(2)
+    draw = lambda leaf: generator.normal(0, 0.3, leaf.shape).astype(np.float32)
+    return jax.tree.map(draw, MODEL.init(seed=0))
+
+
+elastic_apply = jax.jit(MODEL.__call__)
+
+
+@settings(max_examples=12)
+@given(arch=st.sampled_from(SPACE.archs()))
+def test_the_elastic_network_is_the_sliced_one(params, inputs, arch):
+    logits = elastic_apply(params, MODEL.shape(arch), *inputs)
+    wanted = jax.jit(small(arch).apply)({"params": slice_params(params, arch)}, *inputs)
+    np.testing.assert_allclose(logits, wanted, atol=1e-6 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("arch", [Arch(1, 2, 12, 5), Arch(2, 3, 24, 5), Arch(3, 1, 24, 8)], ids=str)
+def test_the_gradient_is_the_sliced_one_and_lands_only_inside(params, inputs, arch):
+    noise = np.random.default_rng(3).normal(size=(3, 2, VOCAB)).astype(np.float32)
+    shape, model = MODEL.shape(arch), small(arch)
+    gradient = jax.jit(jax.grad(lambda p: (MODEL(p, shape, *inputs) * noise).sum()))(params)
+    sliced_sum = lambda p: (model.apply({"params": p}, *inputs) * noise).sum()
+    wanted = jax.jit(jax.grad(sliced_sum))(slice_params(params, arch))
+    compare = lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5 * max(1, np.abs(b).max()))
+    jax.tree.map(compare, slice_params(gradient, arch), wanted)
+    count = lambda tree: sum(np.count_nonzero(leaf) for leaf in jax.tree.leaves(tree))
+    assert count(gradient) == count(slice_params(gradient, arch))
+
+
+def test_slices_of_fresh_parameters_are_fresh_parameters():
+    arch = Arch(2, 2, 12, 5)
+    sliced, fresh = slice_params(MODEL.init(seed=0), arch), init_params(small(arch), seed=0)
+    assert jax.tree.map(np.shape, sliced) == jax.tree.map(np.shape, fresh)
+    wide = MaskedLM(BertConfig(Arch(1, 2, 64, 64), 500))
+    drawn, wanted = drawn_params(wide, seed=0), init_params(wide, seed=0)
+    same = lambda a, b: (a.std(), a.mean()) == pytest.approx((b.std(), b.mean()), abs=2e-3)
+    assert all(jax.tree.leaves(jax.tree.map(same, drawn, wanted)))
+
+
+def changed(params, *path, at):
+    """The parameters with the numbers at `at` of one stacked kernel put to 0."""
+    copy = jax.tree.map(np.copy, params)
+    leaf = copy["encoder"]["layers"]
+    for key in path:
+        leaf = leaf[key]
+    leaf[at] = 0
+    return copy
+
+
+def test_layers_of_their_own_sizes(params, inputs):
+    """Fewer heads: their output is 0; a smaller I: its output is 0; no layer: passed by."""
+    full = Shape.of(Arch(3, 3, 24, 8), depth=3)
+    wanted = changed(params, "attention", "out", "kernel", at=(1, slice(8, None)))
+    wanted = changed(wanted, "feed_forward", "down", "kernel", at=(2, slice(5, None)))
+    shape = full._replace(heads=np.array([3, 1, 3]), intermediate=np.array([8, 8, 5]))
+    logits = elastic_apply(params, shape, *inputs)
+    np.testing.assert_allclose(logits, elastic_apply(wanted, full, *inputs), atol=2e-5)
+    assert np.abs(logits - elastic_apply(params, full, *inputs)).max() > 1e-2
+    skipped = full._replace(keep=np.array([True, False, True]))
+    without = jax.tree.map(lambda leaf: leaf[[0, 2, 1]], params["encoder"]["layers"])
+    without = params | {"encoder": params["encoder"] | {"layers": without}}
+    np.testing.assert_allclose(
+        elastic_apply(params, skipped, *inputs),
+        elastic_apply(without, MODEL.shape(Arch(2, 3, 24, 8)), *inputs),
+        atol=2e-5,
+    )
+
+
+def test_an_architecture_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="D4-A1-H12-I8 is no part of D3-A3-H24-I8"):
+        MODEL.shape(Arch(4, 1, 12, 8))
+    with pytest.raises(ValueError, match="multiple of 2"):
+        MODEL.shape(Arch(1, 2, 10, 8))  # heads of 5
+
+
+# Training.
+
+SMALL = SearchSpace(depth=(1, 2), heads=(1, 2), hidden=(8, 16), intermediate=(24,))
+SETTINGS = {"batch_size": 8, "seq_len": 24, "eval_rows": 20}
+
+
+def recipe(corpus, **changes) -> Recipe:
+    defaults = dict(
+        steps=12,
+        learning_rates=(1e-2,),
+        measure="perplexity",
+        teacher=None,
+        clip_weights=None,
+        seed=0,
+    )
+    return Recipe(corpus, **(SETTINGS | defaults | changes))
+
+
+def plain_perplexity(corpus, model, params, wanted: Recipe) -> float:
+    """What the loop of pretraining makes of the same batches."""
+    step = parallel_step(plain_loss(model), optimizer="adamw", clip=1.0)
+    state = new_state(params, wanted.hyper(1e-2), optimizer="adamw", clip=1.0)
+    batches = (
+        masked_batch(corpus.train, i, seed=0, batch_size=8, seq_len=24) for i in range(wanted.steps)
+    )
+    state = fit(state, batches, step_fn=lambda s, b: step(s, (), b, jax.random.key(0)))
+    score = mlm_scores(model, corpus.heldout, rows=wanted.eval_rows, seq_len=24)
+    return score(state.params).perplexity
+
+
+def test_both_error_functions_are_the_plain_loop(corpus):
+    """Over several segments; the elastic candidate starts from its slice of the one draw."""
+    arch, wanted = Arch(1, 2, 8, 24), recipe(corpus, steps=SEGMENT + 3)
+    vocab_size = corpus.tokenizer.vocab_size
+    model = MaskedLM(BertConfig(arch, vocab_size, positions=24, dropout=0.0))
+    options = SETTINGS | dict(steps=wanted.steps, learning_rates=(1e-2,), measure="perplexity")
+    trained = trained_error(corpus, **options)([arch])[0]
+    plain = plain_perplexity(corpus, model, drawn_params(model, seed=0), wanted)
+    assert trained == pytest.approx(plain, rel=1e-3)
+    elastic = elastic_error(corpus, SMALL, **options)([arch])[0]
+    largest = ElasticLM.over(SMALL.archs(), vocab_size=vocab_size, positions=24)
+    sliced = slice_params(largest.init(seed=0), arch)
+    plain = plain_perplexity(corpus, model, sliced, wanted)
+    assert elastic == pytest.approx(plain, rel=1e-3)
+
+
+def test_a_list_of_any_length_and_order_gives_each_its_own_error(corpus):
+    archs = SMALL.archs()[:5]
+    options = SETTINGS | dict(steps=6, learning_rates=(1e-2,), measure="perplexity")
+    error_fn = elastic_error(corpus, SMALL, **options)
+    errors = error_fn(archs)
+    assert error_fn(archs[::-1]) == errors[::-1] and error_fn([]) == []
+    assert error_fn(archs[3:4]) == errors[3:4]
+    assert len(set(errors)) == 5
+
+
+def test_longer_training_lowers_e_and_the_best_rate_is_kept(corpus):
+    arch, options = Arch(1, 2, 16, 24), SETTINGS | {"eval_rows": 64}
+    error = lambda steps, *rates: trained_error(
+        corpus, steps=steps, learning_rates=rates, **options
+    )([arch])[0]
+    assert 0 < error(60, 1e-2) < error(1, 1e-2) <= 1
+    assert error(40, 1e-6, 1e-2) == min(error(40, 1e-6), error(40, 1e-2))
+
+
+def test_a_training_that_diverges_is_nan_and_others_stand(corpus):
+    error = lambda *rates: elastic_error(corpus, SMALL, steps=4, learning_rates=rates, **SETTINGS)(
+        SMALL.archs()[:1]
+    )[0]
+    assert math.isnan(error(math.nan))
+    assert error(math.nan, 1e-2) == error(1e-2)
+
+
+def test_measures_are_what_they_say(corpus, tiny):
+    """From untrained weights, by hand; a student that is its teacher has nothing to learn."""
+    heldout = recipe(corpus).heldout()
+    logits = tiny.model.apply({"params": tiny.params}, *map(heldout.get, INPUTS))
+    sums = masked_lm(logits, heldout["labels"], heldout["weights"])
+    loss, error = float(sums["mlm"] / sums["count"]), 1 - float(sums["correct"] / sums["count"])
+    teacher = tiny._replace(params=jax.tree.map(lambda x: x * 3, tiny.params))
+    taught = teacher.model.apply({"params": teacher.params}, *map(heldout.get, INPUTS))
+    log_p, log_q = jax.nn.log_softmax(taught), jax.nn.log_softmax(logits)
+    divergence = float((np.exp(log_p) * (log_p - log_q)).sum(-1).mean())
+    unigram = unigram_loss(corpus, heldout)
+    assert measured_untrained(corpus, tiny, "error") == pytest.approx(error, rel=1e-5)
+    assert measured_untrained(corpus, tiny, "perplexity") == pytest.approx(math.exp(loss), rel=1e-4)
+    excess = measured_untrained(corpus, tiny, "excess")
+    assert excess == pytest.approx(math.exp(loss - unigram), rel=1e-4)
+    found = measured_untrained(corpus, tiny, "distillation", teacher)
+    assert found == pytest.approx(divergence, rel=1e-3)
+    assert measured_untrained(corpus, tiny, "distillation", tiny) == pytest.approx(1e-6)
+
+
+INPUTS = ("ids", "mask", "positions")
+
+
+def measured_untrained(corpus, student, measure, teacher=None) -> float:
+    """A rate of 0 leaves the weights as they are."""
+    wanted = recipe(corpus, measure=measure, teacher=teacher, steps=1, learning_rates=(0.0,))
+    logits_fn = lambda params, _, batch: student.model.apply(
+        {"params": params}, *(batch[name] for name in INPUTS)
+    )
+    return candidate_errors(logits_fn, wanted)(student.params, [()], "untrained")[0]
+
+
+def test_a_unigram_model_has_an_excess_of_one_and_training_beats_it(corpus):
+    options = SETTINGS | dict(learning_rates=(1e-2,), measure="excess")
+    error = lambda steps: trained_error(corpus, steps=steps, **options)([Arch(1, 2, 16, 24)])[0]
+    assert error(1) > 1 > error(80) > 0
+    counts = np.bincount(corpus.train.tokens, minlength=corpus.tokenizer.vocab_size) + 1
+    labels = recipe(corpus).heldout()["labels"]
+    wanted = -np.log(counts / counts.sum())[labels].mean()
+    assert unigram_loss(corpus, recipe(corpus).heldout()) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("limit", [0.02, None])
+def test_weights_are_clipped_after_every_step(corpus, limit):
+    wanted = recipe(corpus, steps=3)
+    vocab_size = corpus.tokenizer.vocab_size
+    model = ElasticLM.over(SMALL.archs(), vocab_size=vocab_size, positions=24)
+    program = candidate_program(lambda *inputs: elastic_logits(model, *inputs), clip_weights=limit)
+    fold = parallel_population(program)
+    carry = (fresh_state(model.init(seed=0)), ZEROS)
+    member = (model.shape(Arch(2, 2, 16, 24)), wanted.hyper(1e-2))
+    state = fold(
+        carry,
+        [member],
+        segments(wanted, wanted.heldout()),
+        end=lambda carry: carry[0],
+        watch=lambda: None,
+    )[0]
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(state.params))
+    assert state.step == 3
+    assert largest == np.float32(limit) if limit else largest > 0.9
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"measure": "accuracy"}, "measure must be one of error, perplexity"),
+        ({"measure": "distillation"}, "teacher"),
+        ({"learning_rates": ()}, "learning_rates is empty"),
+        ({"clip_weights": 0.0}, "clip_weights must be positive"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_at_once(corpus, changes, message):
+    options = SETTINGS | dict(steps=1, learning_rates=(1e-2,)) | changes
+    with pytest.raises(ValueError, match=message):
+        trained_error(corpus, **options)
+    with pytest.raises(ValueError, match=message):
+        elastic_error(corpus, SMALL, **options)

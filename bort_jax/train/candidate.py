@@ -7,6 +7,7 @@ forward pass is compiled once for both, and a step returns to Python only after 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +78,7 @@ class Recipe:
 
 
 def candidate_errors(
-    logits_fn: Callable, recipe: Recipe, *, devices: Sequence[jax.Device] | None = None
+    logits_fn: Callable, recipe: Recipe, *, devices: Sequence[Any] | None = None
 ) -> Callable:
     """Builds `errors(params, shapes, title) -> [e, …]`: each shape trains its own copy of `params`.
 
@@ -158,7 +159,7 @@ def fresh_state(params) -> State:
     transform = make_optimizer("adamw", Hyper.of(**dict.fromkeys(HYPER, 0)), rate=0.0, clip=1.0)
     zeros = lambda leaf: np.zeros(leaf.shape, leaf.dtype)
     opt_state = jax.tree.map(zeros, jax.eval_shape(transform.init, params))
-    return State(np.int32(0), params, opt_state, ())
+    return State(np.int32(0), params, opt_state, cast(Any, ()))
 
 
 HYPER = ("learning_rate", "weight_decay", "warmup_ratio", "total_steps")

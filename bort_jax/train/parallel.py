@@ -107,7 +107,7 @@ def parallel_map(fn: Callable) -> Callable:
     return mapped
 
 
-def parallel_population(fn: Callable, *, devices: Sequence[jax.Device] | None = None) -> Callable:
+def parallel_population(fn: Callable, *, devices: Sequence[Any] | None = None) -> Callable:
     """Builds `fold(carry, members, items, *, end, watch) -> [end(carry), …]`, one for each member.
 
     Each member starts from the same host tree `carry` and does `carry = fn(carry, member, item)`
@@ -143,7 +143,7 @@ def on_devices(fn: Callable, items: Sequence) -> list:
         return list(pool.map(lambda k: fn(items[k], devices[k % len(devices)]), range(len(items))))
 
 
-def compiled_once(run: Callable) -> Callable:
+def compiled_once(run: Any) -> Callable:
     """A pmapped function that threads can call at once: each shape of arguments compiles once."""
     lock, programs = threading.Lock(), {}
 

@@ -94,6 +94,15 @@ def test_a_vision_transformer_counts_as_its_module_does(arch):
     assert costs.steps[0] == patches + arch.depth * layer + 10 * h
 
 
+def test_overflow_is_seen_where_counts_fall_with_a_parameter():
+    """The rows' largest patch has the fewest tokens, so the largest sizes say nothing."""
+    cost_fn = network_cost(vit_network(image=1 << 20))
+    fits, wraps = VitArch(12, 4, 1024, 4096, 1 << 18), VitArch(12, 4, 1024, 4096, 1)
+    assert cost_fn(np.array([fits])).steps[0] > 0
+    with pytest.raises(ValueError, match="2⁶³"):
+        cost_fn(np.array([fits, wraps]))
+
+
 def test_a_vision_transformer_is_extracted_like_a_bert():
     space = VitSpace((1, 2, 3), (2, 4), (8, 16), (16, 32), (4, 8))
     errors = {arch: 1 / (1 + arch.depth * arch.hidden) for arch in space.archs()}
@@ -127,22 +136,23 @@ def products(layer, before, width):
     return before * width
 
 
+def falling(layer, before, width):
+    return before * (20 - width)
+
+
 @settings(max_examples=200)
-@given(choices=chains(), seed=st.integers(0, 10**6))
-def test_the_chain_program_finds_the_optimum(choices, seed):
+@given(choices=chains(), seed=st.integers(0, 10**6), params=st.sampled_from([dense_pair, falling]))
+def test_the_chain_program_finds_the_optimum(choices, seed, params):
     error = lambda layer, width: [3, 1, 4, 1, 5, 9, 2, 6][(seed + 7 * layer * width) % 8] / width
-    found = solve_chain(choices, params=dense_pair, steps=products, error=error, base_error=0.1)
-    top = [max(layer) for layer in choices]
+    found = solve_chain(choices, params=params, steps=products, error=error, base_error=0.1)
     pairs = lambda widths: list(enumerate(zip(widths, widths[1:], strict=False), start=1))
     count = lambda fn, widths: sum(fn(n, *pair) for n, pair in pairs(widths))
-    values = []
-    for widths in product(*choices):
-        e = 0.1 + sum(error(n, w) for n, w in enumerate(widths) if n)
-        p, i = count(dense_pair, widths), count(products, widths)
-        values.append((1 - p / count(dense_pair, top)) * (1 - i / count(products, top)) / e)
-    assert found.w == pytest.approx(max(values), abs=1e-12)
-    assert found.params == count(dense_pair, found.widths)
-    if len(choices) == 5:
+    every = list(product(*choices))
+    p, i = (np.array([count(fn, widths) for widths in every]) for fn in (params, products))
+    e = [0.1 + sum(error(n, w) for n, w in enumerate(widths) if n) for widths in every]
+    assert found.w == pytest.approx(((1 - p / p.max()) * (1 - i / i.max()) / e).max(), abs=1e-12)
+    assert found.params == count(params, found.widths)
+    if len(choices) == 5 and params is dense_pair:
         rows = np.array([found.widths])
         assert network_cost(dense_network(4))(rows).params[0] == found.params
 
@@ -170,6 +180,9 @@ def test_chains_without_choices_or_with_an_error_of_zero_are_refused():
         solve_chain([[1], []], error=lambda layer, width: 1, **arguments)
     with pytest.raises(ValueError, match="W divides by it"):
         solve_chain([[1], [2]], error=lambda layer, width: 0, **arguments)
+    arguments["steps"] = lambda layer, before, width: 0
+    with pytest.raises(ValueError, match="must be positive at T"):
+        solve_chain([[1], [2]], error=lambda layer, width: 1, **arguments)
 
 
 def test_abnc_holds_for_the_encoder_and_not_with_a_dense_head():

@@ -13,7 +13,6 @@ from bort_jax.arch import SearchSpace
 from bort_jax.cost.bert import Head, bert_network
 from bort_jax.cost.network import Network, total
 
-INT64_MAX = np.iinfo(np.int64).max
 CHUNK = 1 << 17  # rows evaluated at once: a million tuples need no more room than their results
 
 
@@ -75,35 +74,37 @@ def cost(
 def network_cost(network: Network, *, batch: int = 1, bytes_per_number: int = 4) -> CostFn:
     """Builds `cost_fn(rows: int[n, k]) -> Costs` of any A·Bⁿ·C network with k parameters.
 
-    Exact as long as no result exceeds 2⁶³ − 1: the bound is checked on each call, in Python
-    integers, at the componentwise largest row (counts are taken to grow with every parameter).
+    Exact as long as no result exceeds 2⁶³ − 1. Each call checks this: a result that wrapped
+    around is far from the same count in floating point. Nothing is assumed about how counts grow.
 
     Raises (by `cost_fn`):
       ValueError: rows are not integers of shape [n, k], or a result would not fit.
     """
 
     def one(row):
-        return Costs(*_costs(network, row, batch * bytes_per_number, jnp.maximum))
+        return _costs(network, row, batch * bytes_per_number)
 
-    evaluate = jax.jit(jax.vmap(one))
+    def evaluate(rows):
+        exact = jax.vmap(one)(rows)
+        near = jax.vmap(one)(rows.astype(jnp.float64))
+        return exact, jnp.array([_agree(*pair) for pair in zip(exact, near, strict=True)]).all()
 
-    def cost_fn(rows: Int[np.ndarray, "n k"]) -> Costs:
-        rows = _checked_rows(rows, network.names)
-        largest = [int(size) for size in rows.max(axis=0)] if len(rows) else []
-        if largest and max(_costs(network, largest, batch * bytes_per_number, max)) > INT64_MAX:
-            raise ValueError(f"costs beyond 2⁶³ − 1: largest sizes {largest}")
-        return _in_chunks(evaluate, rows)
-
-    return cost_fn
+    compiled = jax.jit(evaluate)
+    return lambda rows: _in_chunks(compiled, _checked_rows(rows, network.names))
 
 
-def _costs(network: Network, row, bytes_alive: int, larger: Callable) -> tuple:
+def _costs(network: Network, row, bytes_alive: int) -> Costs:
     counts = total(network, row)
     most = 0 * row[0]
     for count in (*network.a.alive, *network.b.alive, *network.c.alive):
-        most = larger(most, count(row))
+        most = jnp.maximum(most, count(row))
     params, steps, others = counts["params"], counts["steps"], counts["others"]
-    return params, steps, others, 4 * params, bytes_alive * most
+    return Costs(params, steps, others, 4 * params, bytes_alive * most)
+
+
+def _agree(exact, near):
+    # Wrapping moves a count by a multiple of 2⁶⁴: by two thirds of it or more, however large it is.
+    return jnp.all(jnp.abs(exact - near) <= 1e-6 * jnp.abs(near) + 1)
 
 
 def _in_chunks(evaluate: Callable, rows: Int[np.ndarray, "n k"]) -> Costs:
@@ -115,7 +116,10 @@ def _in_chunks(evaluate: Callable, rows: Int[np.ndarray, "n k"]) -> Costs:
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-            for out, values in zip(found, evaluate(filled), strict=True):
+            costs, fits = evaluate(filled)
+            if not fits:
+                raise ValueError(f"costs beyond 2⁶³ − 1: largest sizes {rows.max(axis=0).tolist()}")
+            for out, values in zip(found, costs, strict=True):
                 out[start : start + len(part)] = values[: len(part)]
     return found
 

@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Any A·Bⁿ·C network, f(x) = C(B_n(…B_1(A(x))…)), as what its parts cost.
 
-A count is a function of a row of architectural parameters that uses only integer arithmetic:
-a `Polynomial`, or a function of one's own. It is called with Python integers (the oracle) and
-with traced 64-bit arrays (the evaluator).
+A count is a function of a row of architectural parameters that uses only `+ - * // **`: a
+`Polynomial`, or a function of one's own. It is called with Python integers (the oracle), with
+traced 64-bit integers (the evaluator) and with traced floats (its check for overflow).
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from bort_jax.cost.polynomial import Polynomial
-
 Count = Callable[[Any], Any]
-NOTHING = Polynomial()
 
 
 def nothing(row: Any) -> Any:

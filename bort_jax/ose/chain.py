@@ -50,10 +50,12 @@ def solve_chain(
       error: what the width of layer l ≥ 1 adds to e.
       base_error: e of the rest.
 
-    T is the choice with the largest width everywhere; ties go to the widths first in order.
+    As in `saving`, the p and i of T are the largest that any widths have; costs may fall as a
+    width grows. Totals are exact up to 2⁵³. Of equal W one is returned, always the same.
 
     Raises:
-      ValueError: a layer without choices, or a total error that is not positive.
+      ValueError: a layer without choices, costs that are 0 whatever the widths, or a total
+        error that is not positive.
     """
     if len(choices) < 2 or not all(len(layer) for layer in choices):
         raise ValueError("a chain needs two layers or more, each with a choice of width")
@@ -67,7 +69,7 @@ def solve_chain(
         )
         labels = {w: _extended(labels, w, added) for w in sorted(set(choices[layer]))}
         seen += sum(len(kept.widths) for kept in labels.values())
-    return _best(labels, _largest(choices, params, steps), seen)
+    return _best(labels, (_largest(choices, params), _largest(choices, steps)), seen)
 
 
 def _extended(labels: dict[int, _Labels], width: int, added: Callable) -> _Labels:
@@ -87,10 +89,12 @@ def _undominated(totals: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"]:
     return keep
 
 
-def _largest(choices, params: PairCost, steps: PairCost) -> tuple[int, int]:
-    top = [max(layer) for layer in choices]
-    pairs = list(enumerate(zip(top[:-1], top[1:], strict=True), start=1))
-    return sum(params(n, *pair) for n, pair in pairs), sum(steps(n, *pair) for n, pair in pairs)
+def _largest(choices: Sequence[Sequence[int]], cost: PairCost) -> int:
+    """The longest path through the layers: the most that any widths cost."""
+    most = dict.fromkeys(choices[0], 0)
+    for layer, widths in enumerate(choices[1:], start=1):
+        most = {w: max(p + cost(layer, v, w) for v, p in most.items()) for w in widths}
+    return max(most.values())
 
 
 def _best(labels: dict[int, _Labels], largest: tuple[int, int], seen: int) -> ChainSolution:
@@ -98,6 +102,8 @@ def _best(labels: dict[int, _Labels], largest: tuple[int, int], seen: int) -> Ch
     widths = [w for kept in labels.values() for w in kept.widths]
     if (totals[:, 2] <= 0).any():
         raise ValueError("a total error of 0 is possible, and W divides by it")
+    if min(largest) <= 0:
+        raise ValueError(f"p and i must be positive at T; got {largest}")
     w = (1 - totals[:, 0] / largest[0]) * (1 - totals[:, 1] / largest[1]) / totals[:, 2]
     k = min(range(len(w)), key=lambda k: (-w[k], widths[k]))
     return ChainSolution(

@@ -2,7 +2,7 @@
 """The jitted, vmapped cost evaluator, exact in 64 bits."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +95,7 @@ def network_cost(network: Network, *, batch: int = 1, bytes_per_number: int = 4)
 
 def _costs(network: Network, row, bytes_alive: int) -> Costs:
     counts = total(network, row)
-    most = 0 * row[0]
+    most: Any = 0 * row[0]
     for count in (*network.a.alive, *network.b.alive, *network.c.alive):
         most = jnp.maximum(most, count(row))
     params, steps, others = counts["params"], counts["steps"], counts["others"]

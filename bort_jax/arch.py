@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 PATTERN = re.compile(r"D(\d+)-A(\d+)-H(\d+)-I(\d+)")
+LAYERWISE = re.compile(r"H(\d+)-K(\d+)\[((?:(?:skip|A\d+-I\d+) ?)+)\]")
 
 
 class Arch(NamedTuple):
@@ -54,6 +55,10 @@ class Arch(NamedTuple):
     @property
     def head_size(self) -> int:
         return self.hidden // self.heads
+
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(heads, intermediate) of each layer, from the first to the last."""
+        return ((self.heads, self.intermediate),) * self.depth
 
     @property
     def is_valid(self) -> bool:
@@ -100,7 +105,39 @@ class LayerwiseArch(NamedTuple):
     @property
     def depth(self) -> int:
         """Layers that are not skipped."""
-        return sum(layer != (0, 0) for layer in self.layers)
+        return len(self.sizes())
+
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(heads, intermediate) of each layer that is not skipped, from the first to the last."""
+        return tuple(layer for layer in self.layers if layer != (0, 0))
+
+    @classmethod
+    def parse(cls, text: str) -> "LayerwiseArch":
+        """Reads what `str` writes, such as `H64-K16[A4-I128 skip A2-I64]`.
+
+        Raises:
+          ValueError: the text is no such architecture, or not a valid one.
+        """
+        match = LAYERWISE.fullmatch(text)
+        if not match:
+            raise ValueError(
+                f"expected an architecture such as H64-K16[A4-I128 skip A2-I64]; got {text!r}"
+            )
+        layers = tuple(
+            (0, 0) if layer == "skip" else _layer_sizes(layer) for layer in match[3].split()
+        )
+        return cls(int(match[1]), int(match[2]), layers).checked()
+
+    def checked(self) -> "LayerwiseArch":
+        """Returns the same tuple, or raises ValueError if it is not valid."""
+        if min(self.hidden, self.head_size, *map(min, self.sizes())) < 1:
+            raise ValueError(f"{self}: every size must be at least 1; a layer is whole or skipped")
+        return self
+
+
+def _layer_sizes(text: str) -> tuple[int, int]:
+    heads, intermediate = text[1:].split("-I")
+    return int(heads), int(intermediate)
 
 
 BORT = Arch(depth=4, heads=8, hidden=1024, intermediate=768)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import transformers
 
-from bort_jax.interop import save
+from bort_jax.interop import hf_class, save
 
 TESTS = Path(__file__).parent.parent / "tests"
 
@@ -23,7 +23,7 @@ def main() -> None:
         ours = checkpoint(labels=labels)
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             save(ours, folder)
-            stock = getattr(transformers, ours.hf_class).from_pretrained(folder).eval()
+            stock = getattr(transformers, hf_class(ours)).from_pretrained(folder).eval()
             outputs[f"{len(labels)}_labels"] = stock(torch.tensor(IDS)).logits.numpy()
     GOLDEN.parent.mkdir(exist_ok=True)
     np.savez(GOLDEN, **outputs)

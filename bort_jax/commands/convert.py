@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bort_jax.interop import Checkpoint, load, save
+from bort_jax.interop import Checkpoint, hf_class, load, save
 from bort_jax.model import MaskedLM, forward, init_params
 from bort_jax.report.terminal import show_box
 from bort_jax.train.checkpoint import Checkpoints
@@ -41,9 +41,9 @@ def run(config: Config) -> None:
     show_box(
         "conversion",
         [
-            f"{checkpoint.hf_class}, {checkpoint.config.arch}, in {config.out}",
+            f"{hf_class(checkpoint)}, {checkpoint.config.arch}, in {config.out}",
             difference,
-            f"next: transformers.{checkpoint.hf_class}.from_pretrained({config.out!r})",
+            f"next: transformers.{hf_class(checkpoint)}.from_pretrained({config.out!r})",
         ],
     )
 
@@ -106,7 +106,7 @@ def stock_logits(checkpoint: Checkpoint, folder: str | Path, ids: np.ndarray) ->
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    model = getattr(transformers, checkpoint.hf_class).from_pretrained(folder).eval()
+    model = getattr(transformers, hf_class(checkpoint)).from_pretrained(folder).eval()
     transformers.AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
         return model(torch.tensor(ids)).logits.numpy()

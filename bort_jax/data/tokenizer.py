@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Byte-level BPE tokenizers with RoBERTa's special tokens, trained or given."""
+"""Tokenizers with RoBERTa's special tokens (byte-level BPE, trained or given) or BERT's (given)."""
 
 import hashlib
 import json
@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+# The names of the special tokens, and how many separators stand between the texts of a pair.
+FAMILIES = ((SPECIAL_TOKENS, 2), (("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"), 1))
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 
 
@@ -38,8 +40,9 @@ class Tokenizer:
         self.backend = backend
         backend.no_padding()
         backend.no_truncation()
-        ids = [backend.token_to_id(token) for token in SPECIAL_TOKENS]
-        missing = [token for token, id in zip(SPECIAL_TOKENS, ids, strict=True) if id is None]
+        self.names, self.separators = FAMILIES[backend.token_to_id("[CLS]") is not None]
+        ids = [backend.token_to_id(token) for token in self.names]
+        missing = [token for token, id in zip(self.names, ids, strict=True) if id is None]
         if missing:
             raise ValueError(f"the tokenizer lacks the special tokens {', '.join(missing)}")
         self.special = Special(*ids)
@@ -52,7 +55,6 @@ class Tokenizer:
           ValueError: `vocab_size` has no room for the 256 bytes and the special tokens.
         """
         from tokenizers import ByteLevelBPETokenizer
-        from tokenizers.processors import RobertaProcessing
 
         if vocab_size < SMALLEST_VOCABULARY:
             raise ValueError(f"vocab_size must be at least {SMALLEST_VOCABULARY}; got {vocab_size}")
@@ -60,12 +62,7 @@ class Tokenizer:
         trainer.train_from_iterator(
             texts, vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False
         )
-        backend = trainer._tokenizer
-        # Stock tokenizers then frame a text, or a pair, exactly as `encode` does.
-        backend.post_processor = RobertaProcessing(
-            ("</s>", backend.token_to_id("</s>")), ("<s>", backend.token_to_id("<s>"))
-        )
-        return cls(backend)
+        return cls(_framed(trainer._tokenizer))
 
     @classmethod
     def load(cls, folder: str | Path) -> "Tokenizer":
@@ -90,10 +87,11 @@ class Tokenizer:
         names = ("bos_token", "pad_token", "eos_token", "unk_token", "mask_token")
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "cls_token": "<s>",
-            "sep_token": "</s>",
-            "model_input_names": ["input_ids", "attention_mask"],
-            **dict(zip(names, SPECIAL_TOKENS, strict=True)),
+            "cls_token": self.names[0],
+            "sep_token": self.names[2],
+            "model_input_names": ["input_ids", "attention_mask"]
+            + ["token_type_ids"] * (self.separators == 1),
+            **dict(zip(names, self.names, strict=True)),
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
 
@@ -111,7 +109,8 @@ class Tokenizer:
         return [encoding.ids for encoding in encoded]
 
     def encode(self, columns: Sequence[Sequence[str]], *, seq_len: int) -> Encoded:
-        """Rows `<s> a </s>` or `<s> a </s></s> b </s>`, cut and padded to `seq_len`.
+        """Rows `<s> a </s>` or `<s> a </s></s> b </s>`, cut and padded to `seq_len`; with BERT's
+        tokens `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
 
         Args:
           columns: one or two columns of n texts.
@@ -126,10 +125,45 @@ class Tokenizer:
 
     def _joined(self, parts: Sequence[list[int]], *, seq_len: int) -> list[int]:
         bos, eos = [self.special.bos], [self.special.eos]
-        room = seq_len - 2 * len(parts)
         if len(parts) == 1:
-            return bos + parts[0][:room] + eos
+            return bos + parts[0][: seq_len - 2] + eos
+        room = seq_len - 2 - self.separators
         first, second = parts
         keep = max(room - len(second), min(len(first), room - room // 2))
         first = first[:keep]
-        return bos + first + eos + eos + second[: room - len(first)] + eos
+        return bos + first + eos * self.separators + second[: room - len(first)] + eos
+
+
+def load_tokenizer(folder: str | Path) -> Tokenizer | None:
+    """The tokenizer of a checkpoint folder, in any of the forms that stock ones come in.
+
+    They are `tokenizer.json`, `vocab.txt` (BERT) and `vocab.json` with `merges.txt` (RoBERTa); None
+    where none is there.
+    """
+    from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
+
+    folder = Path(folder)
+    if (folder / "tokenizer.json").is_file():
+        return Tokenizer.load(folder)
+    if (folder / "vocab.txt").is_file():
+        lowercase = _settings(folder).get("do_lower_case", True)
+        trained = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=lowercase)
+        return Tokenizer(trained._tokenizer)
+    files = [folder / "vocab.json", folder / "merges.txt"]
+    if all(file.is_file() for file in files):
+        return Tokenizer(_framed(ByteLevelBPETokenizer(*map(str, files))._tokenizer))
+    return None
+
+
+def _framed(backend):
+    """Stock tools then frame a text, or a pair, exactly as `encode` does."""
+    from tokenizers.processors import RobertaProcessing
+
+    ends = ((token, backend.token_to_id(token)) for token in ("</s>", "<s>"))
+    backend.post_processor = RobertaProcessing(*ends)
+    return backend
+
+
+def _settings(folder: Path) -> dict:
+    file = folder / "tokenizer_config.json"
+    return json.loads(file.read_text()) if file.is_file() else {}

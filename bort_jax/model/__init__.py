@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """BERT as pure functions of an `Arch`: the only place that knows Linen."""
 
-from bort_jax.model.bert import BertConfig, Classifier, Encoder, MaskedLM
+from bort_jax.model.bert import BertConfig, Classifier, Encoder, Headless, MaskedLM
 from bort_jax.model.losses import classification, distillation, masked_lm
 from bort_jax.model.params import count_params, drawn_params, flat_shapes, forward, init_params
 
@@ -9,6 +9,7 @@ __all__ = [
     "BertConfig",
     "Classifier",
     "Encoder",
+    "Headless",
     "MaskedLM",
     "classification",
     "count_params",

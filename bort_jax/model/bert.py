@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linen BERT, parametrised by an `Arch` (arXiv 2010.10499, section 3; bort companion code).
 
-Learned positions, no token types, no pooler, exact GELU, LayerNorm after the residual sum.
+Learned positions, exact GELU, LayerNorm after the residual sum; Bort's presets have neither token
+types nor a pooler.
 Letters: `b` batch, `s`/`t` query/key position, `m` masked position, `a` head, `k` head size,
 `h` hidden, `i` intermediate, `v` vocabulary, `c` class.
 """
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from bort_jax.arch import Arch
+from bort_jax.arch import Arch, LayerwiseArch
 
 INIT = nn.initializers.normal(stddev=0.02)
 
@@ -23,26 +24,31 @@ class BertConfig:
     """Everything that fixes the shapes and the arithmetic of a model.
 
     Attributes:
-      arch: <D, A, H, I>.
+      arch: <D, A, H, I>, or one in which every layer has sizes of its own.
       vocab_size: rows of the embedding table.
       positions: learned positions; the longest sequence.
       dropout: on embeddings, attention weights and each residual branch.
-      layer_norm_eps: ε of every LayerNorm.
+      layer_norm_eps: ε of every LayerNorm, but perhaps not of the masked-LM head's.
+      head_norm_eps: ε of that one, where it is another (GluonNLP); stock BERT cannot express it.
+      token_types: rows of the token-type table; 0: there is none.
+      separator: id of the token after which types are 1, not 0; None: all are 0.
       dtype: of activations, `float32` or `bfloat16`; parameters are always float32.
     """
 
-    arch: Arch
+    arch: Arch | LayerwiseArch
     vocab_size: int
     positions: int = 512
     dropout: float = 0.1
     layer_norm_eps: float = 1e-5
+    head_norm_eps: float | None = None
+    token_types: int = 0
+    separator: int | None = None
     dtype: str = "float32"
 
-    def layer_norm(self, name: str | None = None) -> nn.LayerNorm:
+    def layer_norm(self, name: str | None = None, *, eps: float | None = None) -> nn.LayerNorm:
+        eps = self.layer_norm_eps if eps is None else eps
         # The one-pass variance loses digits to cancellation; the two-pass form agrees with torch.
-        return nn.LayerNorm(
-            self.layer_norm_eps, dtype=self.dtype, use_fast_variance=False, name=name
-        )
+        return nn.LayerNorm(eps, dtype=self.dtype, use_fast_variance=False, name=name)
 
     def dense(
         self, features, name: str | None = None, axis: int | tuple[int, ...] = -1
@@ -57,22 +63,38 @@ class Embeddings(nn.Module):
         config = self.config
         self.word = nn.Embed(config.vocab_size, config.arch.hidden, embedding_init=INIT)
         self.position = nn.Embed(config.positions, config.arch.hidden, embedding_init=INIT)
+        if config.token_types:
+            self.token_type = nn.Embed(config.token_types, config.arch.hidden, embedding_init=INIT)
         self.norm = config.layer_norm()
         self.dropout = nn.Dropout(config.dropout)
 
-    def __call__(self, ids, *, deterministic: bool):
+    def __call__(self, ids, mask, *, deterministic: bool):
         x = self.word(ids) + self.position.embedding[: ids.shape[1]]
+        if self.config.token_types:
+            x = x + self.token_type(token_types(ids, mask, separator=self.config.separator))
         return self.dropout(self.norm(x.astype(self.config.dtype)), deterministic=deterministic)
+
+
+def token_types(
+    ids: Int[Array, "b s"], mask: Bool[Array, "b s"], *, separator: int | None
+) -> Int[Array, "b s"]:
+    """1 for tokens after the first separator, as in `[CLS] a [SEP] b [SEP]`; 0 before, and in
+    padding: what BERT's tokenizer gives for a text and for a pair."""
+    if separator is None:
+        return jnp.zeros_like(ids)
+    ends = (ids == separator).astype(jnp.int32)
+    return ((jnp.cumsum(ends, axis=1) > ends) & mask).astype(jnp.int32)
 
 
 class Attention(nn.Module):
     config: BertConfig
+    heads: int
 
     @nn.compact
     def __call__(self, x, mask, *, deterministic: bool):
         config, arch = self.config, self.config.arch
         q, k, v = (
-            config.dense((arch.heads, arch.head_size), name=name)(x)
+            config.dense((self.heads, arch.head_size), name=name)(x)
             for name in ("query", "key", "value")
         )
         scores = jnp.einsum("bsak,btak->bast", q * arch.head_size**-0.5, k)
@@ -86,10 +108,11 @@ class Attention(nn.Module):
 
 class FeedForward(nn.Module):
     config: BertConfig
+    intermediate: int
 
     @nn.compact
     def __call__(self, x):
-        x = self.config.dense(self.config.arch.intermediate, name="up")(x)
+        x = self.config.dense(self.intermediate, name="up")(x)
         return self.config.dense(self.config.arch.hidden, name="down")(
             nn.gelu(x, approximate=False)
         )
@@ -97,6 +120,8 @@ class FeedForward(nn.Module):
 
 class Layer(nn.Module):
     config: BertConfig
+    heads: int
+    intermediate: int
 
     @nn.compact
     def __call__(self, x, mask, *, deterministic: bool):
@@ -104,9 +129,10 @@ class Layer(nn.Module):
             branch = nn.Dropout(self.config.dropout)(branch, deterministic=deterministic)
             return self.config.layer_norm(name)(x + branch)
 
-        attention = Attention(self.config, name="attention")
+        attention = Attention(self.config, self.heads, name="attention")
         x = residual(attention(x, mask, deterministic=deterministic), "attention_norm")
-        return residual(FeedForward(self.config, name="feed_forward")(x), "feed_forward_norm")
+        feed_forward = FeedForward(self.config, self.intermediate, name="feed_forward")
+        return residual(feed_forward(x), "feed_forward_norm")
 
 
 class Encoder(nn.Module):
@@ -120,12 +146,15 @@ class Encoder(nn.Module):
 
     def setup(self):
         self.embeddings = Embeddings(self.config)
-        self.layers = [Layer(self.config, name=f"layer_{n}") for n in range(self.config.arch.depth)]
+        self.layers = [
+            Layer(self.config, heads, intermediate, name=f"layer_{n}")
+            for n, (heads, intermediate) in enumerate(self.config.arch.sizes())
+        ]
 
     def __call__(
         self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"], *, deterministic: bool = True
     ) -> Float[Array, "b s h"]:
-        x = self.embeddings(ids, deterministic=deterministic)
+        x = self.embeddings(ids, mask, deterministic=deterministic)
         for layer in self.layers:
             x = layer(x, mask, deterministic=deterministic)
         return x
@@ -140,9 +169,23 @@ class MlmHead(nn.Module):
         x = nn.gelu(
             self.config.dense(self.config.arch.hidden, name="transform")(x), approximate=False
         )
-        x = self.config.layer_norm("norm")(x)
+        x = self.config.layer_norm("norm", eps=self.config.head_norm_eps)(x)
         bias = self.param("bias", nn.initializers.zeros, (self.config.vocab_size,))
         return jnp.einsum("bmh,vh->bmv", x, table.astype(x.dtype)).astype(jnp.float32) + bias
+
+
+class Headless(nn.Module):
+    """`Encoder` alone, its parameters named as those of the models with a head."""
+
+    config: BertConfig
+
+    def setup(self):
+        self.encoder = Encoder(self.config)
+
+    def __call__(
+        self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"], *, deterministic: bool = True
+    ) -> Float[Array, "b s h"]:
+        return self.encoder(ids, mask, deterministic=deterministic)
 
 
 class MaskedLM(nn.Module):

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model with its parameters, in memory: what every format is read into and written from."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from bort_jax.arch import Arch, LayerwiseArch
+from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.model import BertConfig, Classifier, Headless, MaskedLM
+
+HEADS = ("masked_lm", "classifier", "none")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model with its parameters.
+
+    Attributes:
+      config: shapes and arithmetic.
+      params: tree of float32 numpy arrays.
+      labels: class names of a classifier; empty for other models.
+      tokenizer: what the ids mean; None where the folder has none.
+      headless: there is an encoder and no head; then there are no labels.
+      family: `bert` or `roberta`, the stock classes that it is written for.
+      facts: what the model card says of it beside its architecture, such as data and scores.
+      notes: what reading it left aside, a sentence each.
+    """
+
+    config: BertConfig
+    params: Any
+    labels: tuple[str, ...] = ()
+    tokenizer: Tokenizer | None = None
+    headless: bool = False
+    family: str = "bert"
+    facts: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def head(self) -> str:
+        """One of HEADS."""
+        return "classifier" if self.labels else "none" if self.headless else "masked_lm"
+
+    @property
+    def model(self) -> Any:
+        """The Linen module: `Classifier`, `Headless` or `MaskedLM`."""
+        if self.labels:
+            return Classifier(self.config, len(self.labels))
+        return Headless(self.config) if self.headless else MaskedLM(self.config)
+
+    @property
+    def required_tokenizer(self) -> Tokenizer:
+        """The tokenizer; raises ValueError where the folder has none."""
+        if self.tokenizer is None:
+            raise ValueError("the checkpoint has no tokenizer.json: its ids cannot be read")
+        return self.tokenizer
+
+    def with_tokenizer(self, tokenizer: Tokenizer | None, *, source: str) -> "Checkpoint":
+        """The same with a tokenizer; its separator is where token types change.
+
+        Raises:
+          ValueError: the tokenizer has another number of tokens than the embedding table.
+        """
+        if tokenizer is None:
+            return self
+        if tokenizer.vocab_size != self.config.vocab_size:
+            raise ValueError(
+                f"{source}: the tokenizer has {tokenizer.vocab_size} tokens, the model "
+                f"{self.config.vocab_size}; they must be of one size"
+            )
+        separator = tokenizer.special.eos if self.config.token_types > 1 else None
+        config = replace(self.config, separator=separator)
+        return replace(self, tokenizer=tokenizer, config=config)
+
+    def description(self) -> dict:
+        """All but parameters, tokenizer and notes, as JSON has it; `of_description` reads it."""
+        return {
+            "config": asdict(self.config) | {"arch": str(self.config.arch)},
+            "labels": list(self.labels),
+            "headless": self.headless,
+            "family": self.family,
+            "facts": dict(self.facts),
+        }
+
+    @classmethod
+    def of_description(cls, described: dict) -> "Checkpoint":
+        """A checkpoint without parameters.
+
+        Raises:
+          ValueError: a field is missing, or is none of ours.
+        """
+        try:
+            config = BertConfig(**described["config"] | {"arch": _arch(described["config"]["arch"])})
+            labels, rest = tuple(described["labels"]), ("headless", "family", "facts")
+            return cls(config, None, labels, **{name: described[name] for name in rest})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not the description of a checkpoint: {error}") from error
+
+
+def _arch(text: str) -> Arch | LayerwiseArch:
+    return Arch.parse(text) if text.startswith("D") else LayerwiseArch.parse(text)

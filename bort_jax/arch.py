@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Architectures and search spaces: the one place that knows the order <D, A, H, I>."""
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -78,7 +79,8 @@ class Arch(NamedTuple):
 
 
 def _nearest_divisors(number: int, wanted: int) -> str:
-    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    divisors = {*small, *(number // d for d in small)}
     return " and ".join(map(str, sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:2])))
 
 

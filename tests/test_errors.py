@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from bort_jax.arch import Arch, SearchSpace
+from bort_jax.arch import Arch, LayerwiseArch, SearchSpace
 from bort_jax.data.masking import masked_batch
 from bort_jax.model import BertConfig, MaskedLM, drawn_params, init_params, masked_lm
 from bort_jax.model.elastic import ElasticLM, Shape, slice_params
@@ -22,6 +22,7 @@ from bort_jax.train.candidate import (
     segments,
 )
 from bort_jax.train.elastic_error import elastic_error, elastic_logits
+from bort_jax.train.layer_errors import shape_of
 from bort_jax.train.loop import fit
 from bort_jax.train.measure import unigram_loss
 from bort_jax.train.parallel import new_state, parallel_population, parallel_step
@@ -67,6 +68,13 @@ ARCHS = [Arch(3, 3, 24, 8), Arch(1, 2, 12, 5), Arch(2, 3, 12, 8), Arch(2, 1, 24,
 @pytest.mark.parametrize("arch", ARCHS, ids=str)
 def test_the_elastic_network_is_the_sliced_one(params, inputs, arch):
     logits = elastic_apply(params, MODEL.shape(arch), *inputs)
+    wanted = jax.jit(small(arch).apply)({"params": slice_params(params, arch)}, *inputs)
+    np.testing.assert_allclose(logits, wanted, atol=1e-6 * np.abs(wanted).max())
+
+
+def test_a_layerwise_part_is_the_layerwise_network(params, inputs):
+    arch = LayerwiseArch(12, 6, ((2, 5), (0, 0), (1, 8)))
+    logits = elastic_apply(params, shape_of(arch), *inputs)
     wanted = jax.jit(small(arch).apply)({"params": slice_params(params, arch)}, *inputs)
     np.testing.assert_allclose(logits, wanted, atol=1e-6 * np.abs(wanted).max())
 

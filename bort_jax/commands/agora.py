@@ -111,7 +111,11 @@ def run(config: Config) -> dict:
         "rounds": history,
         "examples": generated_examples(state, tuner),
     }
-    save(tuner.checkpoint(state.champion.model), out / "model")
+    facts = {
+        "fine-tuned": f"Agora, {len(history)} rounds on {Path(config.data).name}",
+        "accuracy, test": f"{100 * np.mean(summary['agora']['test']):.1f} %, mean over seeds",
+    }
+    save(tuner.checkpoint(state.champion.model, facts), out / "model")
     write_json(out / "results.json", summary)
     page.write_page(out / "report.html", "Agora", blocks(summary))
     show(summary, out)
@@ -124,7 +128,7 @@ def check_family(timaeus: Checkpoint, socrates: Checkpoint, masked_lm: Checkpoin
         raise ValueError("socrates must be a classifier, not a masked LM")
     if socrates.labels != labels:
         raise ValueError(f"socrates knows the labels {socrates.labels}, the task has {labels}")
-    if masked_lm.labels:
+    if masked_lm.head != "masked_lm":
         raise ValueError("masked_lm must be a masked LM, not a classifier")
     hashes = {c.tokenizer.sha256 if c.tokenizer else None for c in (timaeus, socrates, masked_lm)}
     if len(hashes) > 1 or None in hashes:

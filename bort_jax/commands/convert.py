@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SRC is a checkpoint folder, or the run folder of a pretraining, finished or not: then its
-newest verified checkpoint is taken. The copy is read back and compared."""
+"""SRC is a checkpoint folder in any of the formats below or of stock transformers (BERT, RoBERTa,
+Bort), a `bort.params` of GluonNLP, or the run folder of a pretraining, finished or not: then its
+newest verified checkpoint is taken. The copy is read back and compared.
+
+hf: what stock transformers loads. orbax: arrays for any number of devices. stablehlo: the forward
+pass as a program of its own, for cpu, cuda and tpu, with any batch and length."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from bort_jax.interop import Checkpoint, hf_class, load, save
+from bort_jax.interop import Checkpoint, hf_class, load, load_params, save
+from bort_jax.interop.orbax_folder import DESCRIPTION, load_orbax, save_orbax
+from bort_jax.interop.stablehlo import PROGRAM, load_program, load_stablehlo, save_stablehlo
 from bort_jax.model import MaskedLM, forward, init_params
 from bort_jax.report.terminal import show_box
 from bort_jax.train.checkpoint import Checkpoints
@@ -16,7 +24,14 @@ from bort_jax.train.parallel import new_state
 from bort_jax.train.pretrain import PretrainConfig, corpus_of, hyper, model_config
 from bort_jax.train.run_folder import CONFIG as RUN
 
-POSITIONAL = {"source": "checkpoint folder, or run folder of a pretraining", "out": "new folder"}
+POSITIONAL = {"source": "checkpoint folder, .params file, or run folder", "out": "new folder"}
+WRITERS: dict[str, Callable] = {"hf": save, "orbax": save_orbax, "stablehlo": save_stablehlo}
+READERS: dict[str, Callable] = {"hf": load, "orbax": load_orbax, "stablehlo": load_stablehlo}
+NEXT = {
+    "hf": "transformers.{name}.from_pretrained({out!r})",
+    "orbax": "bort-jax convert {out} FOLDER --to hf",
+    "stablehlo": "bort_jax.interop.stablehlo.load_program({out!r})(ids, mask, positions)",
+}
 
 
 @dataclass(frozen=True)
@@ -24,28 +39,54 @@ class Config:
     """From where to where.
 
     Attributes:
-      source: checkpoint folder, or run folder of a pretraining.
+      source: checkpoint folder, `.params` file, or run folder of a pretraining.
       out: new folder.
+      to: the format to write: hf, orbax or stablehlo.
+      family: with --to hf, the stock classes to write for: bert or roberta; default: as it came.
+      heads: attention heads of a `.params` file, which does not say them.
     """
 
     source: str
     out: str
+    to: Literal["hf", "orbax", "stablehlo"] = "hf"
+    family: Literal["bert", "roberta"] | None = None
+    heads: int = 8
 
 
 def run(config: Config) -> None:
-    source = Path(config.source)
-    is_run = (source / RUN).is_file() and (source / "checkpoints").is_dir()
-    checkpoint = from_run(source) if is_run else load(source)
-    save(checkpoint, config.out)
-    difference = compared_with_stock(checkpoint, config.out)
+    checkpoint = read(Path(config.source), heads=config.heads)
+    checkpoint = replace(checkpoint, family=config.family or checkpoint.family)
+    WRITERS[config.to](checkpoint, config.out)
+    verified = [compared_with_copy(checkpoint, READERS[config.to](config.out))]
+    if config.to == "stablehlo":
+        verified += [compared_with_program(checkpoint, config.out)]
+    if config.to == "hf":
+        verified = compared_with_stock(checkpoint, config.out)
+    name = hf_class(checkpoint)
     show_box(
         "conversion",
         [
-            f"{hf_class(checkpoint)}, {checkpoint.config.arch}, in {config.out}",
-            difference,
-            f"next: transformers.{hf_class(checkpoint)}.from_pretrained({config.out!r})",
+            f"{name}, {checkpoint.config.arch}, in {config.out}",
+            *[f"left aside: {note}" for note in checkpoint.notes],
+            *verified,
+            f"next: {NEXT[config.to].format(name=name, out=config.out)}",
         ],
     )
+
+
+def read(source: Path, *, heads: int) -> Checkpoint:
+    """The checkpoint of whatever SRC is.
+
+    Raises:
+      FileNotFoundError, ValueError: it is nothing of the kind, or damaged.
+    """
+    if source.is_file():
+        return load_params(source, heads=heads)
+    if (source / RUN).is_file() and (source / "checkpoints").is_dir():
+        return from_run(source)
+    if (source / PROGRAM).is_file():
+        return load_stablehlo(source)
+    return load_orbax(source) if (source / DESCRIPTION).is_file() else load(source)
 
 
 def from_run(folder: Path) -> Checkpoint:
@@ -71,30 +112,70 @@ def from_run(folder: Path) -> Checkpoint:
     return Checkpoint(model.config, state.params, tokenizer=corpus.tokenizer)
 
 
-def compared_with_stock(checkpoint: Checkpoint, folder: str | Path) -> str:
+def compared_with_copy(checkpoint: Checkpoint, copy: Checkpoint) -> str:
+    """Raises ValueError if the logits of what was read back differ at all."""
+    ids = some_ids(checkpoint)
+    difference = float(np.abs(logits(checkpoint, ids) - logits(copy, ids)).max())
+    if difference > 0:
+        raise ValueError(f"logits of the copy, read back, differ by {difference:.1e}")
+    return "logits of the copy, read back, equal ours to 0.0e+00"
+
+
+def compared_with_program(checkpoint: Checkpoint, folder: str | Path) -> str:
+    """Raises ValueError if the exported program's logits differ by more than 1e-4."""
+    ids = some_ids(checkpoint).astype(np.int32)
+    theirs = load_program(folder)(ids, *inputs_beside(checkpoint, ids))
+    difference = float(np.abs(logits(checkpoint, ids) - np.asarray(theirs)).max())
+    if difference > 1e-4:
+        raise ValueError(f"{folder}: logits of the exported program differ by {difference:.1e}")
+    return f"logits of the exported program equal ours to {difference:.1e}"
+
+
+def compared_with_stock(checkpoint: Checkpoint, folder: str | Path) -> list[str]:
     """What the written folder gives, in stock transformers if torch is here, else in ours.
 
     Raises:
       ValueError: the logits differ by more than 1e-4 (torch) or at all (ours).
     """
-    ids = np.random.default_rng(0).integers(
-        0, checkpoint.config.vocab_size, (2, min(32, checkpoint.config.positions))
-    )
-    ours = logits(checkpoint, ids)
-    theirs, reader, tolerance = stock_logits(checkpoint, folder, ids), "stock transformers", 1e-4
+    ids = some_ids(checkpoint)
+    theirs = stock_logits(checkpoint, folder, ids)
     if theirs is None:
-        theirs, reader, tolerance = logits(load(folder), ids), "its safetensors file", 0.0
+        return [compared_with_copy(checkpoint, load(folder)).replace("the copy", str(folder))]
+    # Stock classes have one ε for all LayerNorms; what that costs is told apart from errors.
+    stock = replace(checkpoint, config=replace(checkpoint.config, head_norm_eps=None))
+    ours = logits(stock, ids)
     difference = float(np.abs(ours - theirs).max())
-    if difference > tolerance:
-        raise ValueError(f"{folder}: logits from {reader} differ by {difference:.1e}")
-    return f"logits from {reader} equal ours to {difference:.1e}"
+    if difference > 1e-4:
+        raise ValueError(f"{folder}: logits from stock transformers differ by {difference:.1e}")
+    said = [f"logits from stock transformers equal ours to {difference:.1e}"]
+    own, common = checkpoint.config.head_norm_eps, checkpoint.config.layer_norm_eps
+    if own not in (None, common):
+        cost = float(np.abs(ours - logits(checkpoint, ids)).max())
+        said += [
+            f"but the head's LayerNorm has ε {own:g}, which stock classes cannot express: "
+            f"with their {common:g} the logits differ by {cost:.1e}"
+        ]
+    return said
+
+
+def some_ids(checkpoint: Checkpoint) -> np.ndarray:
+    """Two rows of random tokens, none of them padding."""
+    special = checkpoint.tokenizer.special if checkpoint.tokenizer else None
+    width = min(32, checkpoint.config.positions)
+    choices = np.setdiff1d(np.arange(checkpoint.config.vocab_size), special or [1])
+    return np.random.default_rng(0).choice(choices, (2, width))
 
 
 def logits(checkpoint: Checkpoint, ids: np.ndarray) -> np.ndarray:
-    everywhere = np.tile(np.arange(ids.shape[1]), (len(ids), 1))
-    positions = () if checkpoint.labels else (everywhere,)
-    mask = np.ones(ids.shape, bool)
-    return np.asarray(forward(checkpoint.model, checkpoint.params, ids, mask, *positions))
+    """Logits, or the hidden states where there is no head."""
+    beside = inputs_beside(checkpoint, ids)
+    return np.asarray(forward(checkpoint.model, checkpoint.params, ids, *beside))
+
+
+def inputs_beside(checkpoint: Checkpoint, ids: np.ndarray) -> list[np.ndarray]:
+    """The mask of full rows and, for a masked LM, every position."""
+    everywhere = np.tile(np.arange(ids.shape[1], dtype=np.int32), (len(ids), 1))
+    return [np.ones(ids.shape, bool)] + [everywhere] * (checkpoint.head == "masked_lm")
 
 
 def stock_logits(checkpoint: Checkpoint, folder: str | Path, ids: np.ndarray) -> np.ndarray | None:
@@ -106,7 +187,11 @@ def stock_logits(checkpoint: Checkpoint, folder: str | Path, ids: np.ndarray) ->
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    model = getattr(transformers, hf_class(checkpoint)).from_pretrained(folder).eval()
-    transformers.AutoTokenizer.from_pretrained(folder)
+    # A pooler that the encoder does not need would be drawn at random, with a warning.
+    plain = {"add_pooling_layer": False} if checkpoint.headless else {}
+    stock = getattr(transformers, hf_class(checkpoint)).from_pretrained(folder, **plain).eval()
+    if checkpoint.tokenizer:
+        transformers.AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
-        return model(torch.tensor(ids)).logits.numpy()
+        outputs = stock(torch.tensor(ids))
+        return (outputs.last_hidden_state if checkpoint.headless else outputs.logits).numpy()

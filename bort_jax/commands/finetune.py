@@ -15,6 +15,8 @@ from bort_jax.report.terminal import say, show_box, show_table
 from bort_jax.train.finetune import FineTuner, Theta
 from bort_jax.train.run_folder import claim, write_json
 
+SCORES = {"accuracy, validation": "best_validation", "accuracy, test": "test"}  # on the model card
+
 
 @dataclass(frozen=True)
 class Config(TaskOptions):
@@ -67,10 +69,14 @@ def run(config: Config) -> dict:
             best = (params, accuracy)
     if best is None:
         raise ValueError("learning_rates and seeds must each name at least one value")
-    save(tuner.checkpoint(best[0]), out / "model")
     summary = {"best_validation": best[1], "runs": results, "by_rate": by_rate(results)}
     if config.has("test"):
         summary["test"] = tuner.accuracy(best[0], encoded(config, "test", tuner))
+    scores = {name: summary[key] for name, key in SCORES.items() if key in summary}
+    facts = {name: f"{100 * score:.1f} %" for name, score in scores.items()}
+    rows = f"{config.batch_size} rows of {Path(config.data).name}"
+    facts["fine-tuned"] = f"{config.steps} steps of {rows}"
+    save(tuner.checkpoint(best[0], facts), out / "model")
     write_json(out / "results.json", summary)
     show(summary, out)
     return summary

@@ -159,8 +159,8 @@ def _framed(backend):
     """Stock tools then frame a text, or a pair, exactly as `encode` does."""
     from tokenizers.processors import RobertaProcessing
 
-    ends = ((token, backend.token_to_id(token)) for token in ("</s>", "<s>"))
-    backend.post_processor = RobertaProcessing(*ends)
+    eos, bos = (("</s>", backend.token_to_id("</s>")), ("<s>", backend.token_to_id("<s>")))
+    backend.post_processor = RobertaProcessing(eos, bos)
     return backend
 
 

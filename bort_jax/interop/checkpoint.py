@@ -55,6 +55,9 @@ class Checkpoint:
             raise ValueError("the checkpoint has no tokenizer.json: its ids cannot be read")
         return self.tokenizer
 
+    def with_params(self, params) -> "Checkpoint":
+        return replace(self, params=params)
+
     def with_tokenizer(self, tokenizer: Tokenizer | None, *, source: str) -> "Checkpoint":
         """The same with a tokenizer; its separator is where token types change.
 
@@ -90,7 +93,9 @@ class Checkpoint:
           ValueError: a field is missing, or is none of ours.
         """
         try:
-            config = BertConfig(**described["config"] | {"arch": _arch(described["config"]["arch"])})
+            config = BertConfig(
+                **described["config"] | {"arch": _arch(described["config"]["arch"])}
+            )
             labels, rest = tuple(described["labels"]), ("headless", "family", "facts")
             return cls(config, None, labels, **{name: described[name] for name in rest})
         except (KeyError, TypeError) as error:

@@ -46,9 +46,7 @@ def load_params(file: str | Path, *, heads: int = 8) -> Checkpoint:
       ValueError: the file is damaged, its tensors are not those of a Bort, or `heads` does not
         divide its hidden size.
     """
-    tensors = {
-        name.removeprefix("arg:"): array for name, array in read_ndarray_list(file).items()
-    }
+    tensors = {name.removeprefix("arg:"): array for name, array in read_ndarray_list(file).items()}
     config = BertConfig(
         arch=_arch(tensors, heads=heads, source=str(file)),
         vocab_size=len(tensors["word_embed.0.weight"]),

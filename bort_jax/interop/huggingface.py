@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bort_jax.arch import Arch
-from bort_jax.data.tokenizer import Tokenizer, load_tokenizer
+from bort_jax.data.tokenizer import load_tokenizer
 from bort_jax.interop.checkpoint import Checkpoint
 from bort_jax.interop.layout import Layout, from_tensors, to_tensors
 from bort_jax.interop.model_card import model_card
@@ -262,7 +262,7 @@ SIZES = (
 
 def _from_hf_config(hf: dict, source: str) -> Checkpoint:
     """A checkpoint without parameters."""
-    family, name = hf.get("model_type"), (hf.get("architectures") or [None])[0]
+    family, name = hf.get("model_type"), str((hf.get("architectures") or [None])[0])
     if family not in FAMILIES:
         raise ValueError(f"{source}: expected model_type bert or roberta; got {family!r}")
     if CLASSES.get(name, ("", ""))[0] != family:
@@ -291,6 +291,6 @@ def _from_hf_config(hf: dict, source: str) -> Checkpoint:
 
 def _sizes(hf: dict, source: str) -> list[int]:
     for name in SIZES:
-        if type(hf.get(name)) is not int or hf[name] < 1:
-            raise ValueError(f"{source}: {name} must be a positive integer; got {hf.get(name)!r}")
+        if type(hf.get(name)) is not int or not 1 <= hf[name] < 2**31:
+            raise ValueError(f"{source}: {name} must be in [1, 2³¹); got {hf.get(name)!r}")
     return [hf[name] for name in SIZES]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One table of names for each family of files; strict in both directions."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -80,9 +81,8 @@ def from_tensors(tensors: dict[str, np.ndarray], like: Checkpoint, layout: Layou
     _check_copies(tensors, layout, source)
     flat = {}
     for name, theirs in names.items():
-        expected = _to_torch(name, np.empty(shapes[name], bool)).shape
-        if tensors[theirs].shape != expected:
-            got = tensors[theirs].shape
+        expected, got = _torch_shape(name, shapes[name]), tensors[theirs].shape
+        if got != expected:
             raise ValueError(f"{source}: {theirs} has shape {got}, expected {expected}")
         flat[name] = _from_torch(name, tensors[theirs], shapes[name])
     notes = [
@@ -103,10 +103,15 @@ def _check_copies(tensors, layout: Layout, source: str) -> None:
 
 def _to_torch(name: str, array: np.ndarray) -> np.ndarray:
     """[h, a, k] or [a, k, h] to [out, in]; a bias [a, k] to [out]."""
+    shape = _torch_shape(name, array.shape)
+    return array.reshape(shape[::-1]).T if name.endswith(".kernel") else array.reshape(shape)
+
+
+def _torch_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     if name.endswith(".kernel"):
-        inputs = array.shape[0] * (array.shape[1] if name.endswith("out.kernel") else 1)
-        return array.reshape(inputs, -1).T
-    return array.reshape(-1) if name.endswith(".bias") else array
+        inner = 2 if name.endswith("out.kernel") else 1
+        return math.prod(shape[inner:]), math.prod(shape[:inner])
+    return (math.prod(shape),) if name.endswith(".bias") else shape
 
 
 def _from_torch(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -3,7 +3,14 @@
 
 from bort_jax.model.bert import BertConfig, Classifier, Encoder, Headless, MaskedLM
 from bort_jax.model.losses import classification, distillation, masked_lm
-from bort_jax.model.params import count_params, drawn_params, flat_shapes, forward, init_params
+from bort_jax.model.params import (
+    count_params,
+    drawn_params,
+    flat_shapes,
+    forward,
+    init_params,
+    param_structs,
+)
 
 __all__ = [
     "BertConfig",
@@ -19,4 +26,5 @@ __all__ = [
     "init_params",
     "masked_lm",
     "flat_shapes",
+    "param_structs",
 ]

@@ -11,14 +11,14 @@ Letters as in bert.py, and `d` layer, `f` attention feature, `n` grain, `g` feat
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from bort_jax.arch import Arch
+from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.model.bert import BertConfig, MaskedLM
 from bort_jax.model.params import drawn_params
 
@@ -70,6 +70,10 @@ class ElasticLM:
     config: BertConfig
     grain: int
 
+    @property
+    def largest(self) -> Arch:
+        return cast(Arch, self.config.arch)
+
     @classmethod
     def over(cls, archs: Iterable[Arch], *, vocab_size: int, positions: int) -> "ElasticLM":
         """The smallest elastic network that holds all of `archs`."""
@@ -84,7 +88,7 @@ class ElasticLM:
         Raises:
           ValueError: it does not fit into this network, or its heads are not whole grains.
         """
-        largest = self.config.arch
+        largest = self.largest
         if arch.head_size % self.grain or any(np.greater(arch.checked(), largest)):
             raise ValueError(
                 f"{arch} is no part of {largest} with heads of a multiple of {self.grain} features"
@@ -96,7 +100,7 @@ class ElasticLM:
 
         Slices of them are fresh parameters of the small networks.
         """
-        largest = self.config.arch._replace(heads=1)  # heads change no shape once flattened
+        largest = self.largest._replace(heads=1)  # heads change no shape once flattened
         config = BertConfig(largest, self.config.vocab_size, positions=self.config.positions)
         return stack_layers(drawn_params(MaskedLM(config), seed=seed))
 
@@ -156,7 +160,7 @@ class ElasticLM:
     def _membership(self, head_size, heads) -> Float[Array, "n a"]:
         """1 where grain n belongs to head a; grains beyond the last head belong to none."""
         grains = jnp.arange(self.config.arch.hidden // self.grain)
-        numbers = jnp.arange(self.config.arch.heads)
+        numbers = jnp.arange(self.largest.heads)
         mine = grains[:, None] * self.grain // head_size == numbers
         return (mine & (numbers < heads)).astype(jnp.float32)
 
@@ -205,13 +209,14 @@ def _flat_heads(layer):
     return layer | {"attention": flat | {"out": out}}
 
 
-def slice_params(params, arch: Arch):
+def slice_params(params, arch: Arch | LayerwiseArch):
     """The part of an elastic network's parameters that is `arch`'s, as `MaskedLM` has them."""
-    _, a, h, i = arch
+    h, k = arch.hidden, arch.head_size
     encoder = params["encoder"]
+    stacked = lambda at: jax.tree.map(lambda x: x[at], encoder["layers"])
     layers = {
-        f"layer_{n}": _sliced_layer(jax.tree.map(lambda x, n=n: x[n], encoder["layers"]), a, h, i)
-        for n in range(arch.depth)
+        f"layer_{n}": _sliced_layer(stacked(at), h, k, *sizes)
+        for n, (at, sizes) in enumerate(zip(_kept(arch), arch.sizes(), strict=True))
     }
     embeddings = jax.tree.map(lambda x: x[..., :h], encoder["embeddings"])
     head = params["head"]
@@ -225,16 +230,23 @@ def slice_params(params, arch: Arch):
     }
 
 
-def _sliced_layer(layer, a: int, h: int, i: int):
-    k = h // a
+def _kept(arch: Arch | LayerwiseArch) -> list[int]:
+    """The elastic network's layers that `arch` has."""
+    if isinstance(arch, Arch):
+        return list(range(arch.depth))
+    return [n for n, layer in enumerate(arch.layers) if layer != (0, 0)]
+
+
+def _sliced_layer(layer, h: int, k: int, a: int, i: int):
+    f = a * k
     attention = {
         name: {
-            "kernel": layer["attention"][name]["kernel"][:h, :h].reshape(h, a, k),
-            "bias": layer["attention"][name]["bias"][:h].reshape(a, k),
+            "kernel": layer["attention"][name]["kernel"][:h, :f].reshape(h, a, k),
+            "bias": layer["attention"][name]["bias"][:f].reshape(a, k),
         }
         for name in QKV
     }
-    out = _cut(layer["attention"]["out"], h, h)
+    out = _cut(layer["attention"]["out"], f, h)
     return {
         "attention": attention | {"out": out | {"kernel": out["kernel"].reshape(a, k, h)}},
         "attention_norm": _first(layer["attention_norm"], h),

@@ -33,7 +33,7 @@ def drawn_params(model: nn.Module, *, seed: int):
             return generator.normal(0, SIGMA, leaf.shape).astype(np.float32)
         return np.full(leaf.shape, float(path[-1].key == "scale"), np.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, _structs(model))
+    return jax.tree_util.tree_map_with_path(draw, param_structs(model))
 
 
 def forward(model: nn.Module, params, *inputs, key=None) -> jax.Array:
@@ -52,11 +52,12 @@ def count_params(model: nn.Module) -> int:
 
 def flat_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shapes by dotted name, without allocating the parameters."""
-    leaves = jax.tree_util.tree_leaves_with_path(_structs(model))
+    leaves = jax.tree_util.tree_leaves_with_path(param_structs(model))
     return {".".join(entry.key for entry in path): leaf.shape for path, leaf in leaves}
 
 
-def _structs(model: nn.Module):
+def param_structs(model: nn.Module):
+    """The parameter tree as shapes and types, without allocating it."""
     return jax.eval_shape(model.init, jax.random.key(0), *_inputs(model))["params"]
 
 

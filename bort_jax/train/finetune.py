@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning of a classifier: one hyperparameter set, one data set, one result."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any, NamedTuple
@@ -94,8 +94,12 @@ class FineTuner:
     def accuracy(self, params, points: Points) -> float:
         return float((self.predict(params, points.x) == points.y).mean())
 
-    def checkpoint(self, params) -> Checkpoint:
-        return Checkpoint(self.start.config, params, self.labels, self.start.tokenizer)
+    def checkpoint(self, params, facts: Mapping[str, str]) -> Checkpoint:
+        """The classifier in the family of the start; `facts` are for its model card."""
+        facts = {**self.start.facts, **facts}
+        return replace(
+            self.start, params=params, labels=self.labels, headless=False, facts=facts, notes=()
+        )
 
 
 def classifier_loss(model: Classifier, *, pad: int) -> Callable:

@@ -24,8 +24,8 @@ def check_measure(measure: Measure, *, vocab_size: int, seq_len: int, teacher) -
         raise ValueError("a teacher belongs to the measure distillation, and to no other")
     if teacher is None:
         return
-    if teacher.labels:
-        raise ValueError("a teacher must be a masked LM; this checkpoint is a classifier")
+    if teacher.head != "masked_lm":
+        raise ValueError("a teacher must be a masked LM; this checkpoint is none")
     if teacher.config.vocab_size != vocab_size or teacher.config.positions < seq_len:
         raise ValueError(
             f"the teacher has {teacher.config.vocab_size} tokens and {teacher.config.positions} "

@@ -113,9 +113,24 @@ def pretrain(config: PretrainConfig) -> MlmScores:
         params
     )
     if is_leader():
-        save(Checkpoint(model.config, params, tokenizer=corpus.tokenizer), out / "model")
+        facts = card_facts(config, scores)
+        done = Checkpoint(model.config, params, tokenizer=corpus.tokenizer, facts=facts)
+        save(done, out / "model")
         write_json(out / "scores.json", scores._asdict())
     return scores
+
+
+def card_facts(config: PretrainConfig, scores: MlmScores) -> dict[str, str]:
+    """What the model card says of a run."""
+    teacher = {"teacher": Path(config.teacher).name} if config.teacher else {}
+    rows = f"{config.batch_size} rows of {config.seq_len} tokens"
+    return {
+        "data": Path(config.data).name,
+        "pretrained": f"{config.steps:,} steps of {rows}",
+        **teacher,
+        "held-out loss": f"{scores.loss:.3f} nats a masked token",
+        "held-out error": f"{100 * scores.error:.1f} % of the masked tokens",
+    }
 
 
 def corpus_of(config: PretrainConfig) -> Corpus:
@@ -289,8 +304,8 @@ def _renamed(sums: dict, *, loss) -> dict:
 
 
 def _check_teacher(teacher: Checkpoint, model: MaskedLM, config: PretrainConfig) -> None:
-    if teacher.labels:
-        raise ValueError(f"{config.teacher} is a classifier; a teacher must be a masked LM")
+    if teacher.head != "masked_lm":
+        raise ValueError(f"{config.teacher} has no masked-LM head; a teacher must have one")
     if teacher.config.vocab_size != model.config.vocab_size:
         raise ValueError(
             f"the teacher has {teacher.config.vocab_size} tokens, the student "

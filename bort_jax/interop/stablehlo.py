@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The forward pass as portable StableHLO, for programs that have jax and nothing of ours.
+
+    exported = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
+    weights = safetensors.numpy.load_file("weights.safetensors")
+    logits = exported.call(weights, ids, mask)     # masked LM: one more, positions int32[b, m]
+
+`ids` is int32[b, s], `mask` bool[b, s]; b, s and m are free, s up to the learned positions.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.export  # not imported by jax itself
+import numpy as np
+from flax import traverse_util
+
+from bort_jax.interop.checkpoint import Checkpoint
+from bort_jax.interop.orbax_folder import load_description, save_description
+from bort_jax.model import flat_shapes, forward
+
+PROGRAM, WEIGHTS = "model.stablehlo", "weights.safetensors"
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def save_stablehlo(checkpoint: Checkpoint, folder: str | Path) -> Path:
+    """Writes the program, its weights under our own dotted names, description and tokenizer."""
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = traverse_util.flatten_dict(checkpoint.params, sep=".")
+    weights = {name: np.ascontiguousarray(array, np.float32) for name, array in flat.items()}
+    save_file(weights, str(folder / WEIGHTS))
+    (folder / PROGRAM).write_bytes(exported(checkpoint).serialize())
+    save_description(checkpoint, folder)
+    return folder
+
+
+def load_stablehlo(folder: str | Path) -> Checkpoint:
+    """The checkpoint of an exported folder, from its weights and its description.
+
+    Raises:
+      FileNotFoundError, ValueError: something is missing, or names or shapes are others.
+    """
+    from safetensors.numpy import load_file
+
+    folder = Path(folder)
+    empty = load_description(folder)
+    weights = load_file(str(folder / WEIGHTS))
+    found = {name: array.shape for name, array in weights.items()}
+    expected = flat_shapes(empty.model)
+    if found != expected:
+        different = sorted(k for k in found.keys() | expected if found.get(k) != expected.get(k))
+        raise ValueError(f"{folder / WEIGHTS} does not fit its description: {different}")
+    return empty.with_params(traverse_util.unflatten_dict(weights, sep="."))
+
+
+def load_program(folder: str | Path) -> Callable:
+    """The exported forward pass with its weights: `(ids, mask[, positions]) -> logits`."""
+    from safetensors.numpy import load_file
+
+    folder = Path(folder)
+    program = jax.export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
+    weights = load_file(str(folder / WEIGHTS))
+    return lambda *inputs: program.call(weights, *inputs)
+
+
+def exported(checkpoint: Checkpoint) -> jax.export.Exported:
+    """The forward pass for PLATFORMS, with symbolic batch, length and masked positions."""
+    limit = checkpoint.config.positions
+    b, s, m = jax.export.symbolic_shape("b, s, m", constraints=[f"s <= {limit}"])
+    ids = jax.ShapeDtypeStruct((b, s), np.int32)
+    mask = jax.ShapeDtypeStruct((b, s), np.bool_)
+    where = (jax.ShapeDtypeStruct((b, m), np.int32),) * (checkpoint.head == "masked_lm")
+    weights = {
+        name: jax.ShapeDtypeStruct(shape, np.float32)
+        for name, shape in flat_shapes(checkpoint.model).items()
+    }
+
+    def program(weights, ids, mask, *positions):
+        params = traverse_util.unflatten_dict(weights, sep=".")
+        return forward(checkpoint.model, params, ids, mask, *positions)
+
+    return jax.export.export(jax.jit(program), platforms=PLATFORMS)(weights, ids, mask, *where)

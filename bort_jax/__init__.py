@@ -19,6 +19,7 @@ _LATER = {
     "MaskedLM": "model",
     "PretrainConfig": "train.pretrain",
     "load": "interop",
+    "load_params": "interop",
     "pretrain": "train.pretrain",
     "save": "interop",
 }

@@ -203,6 +203,15 @@ def test_every_stock_class_reads_back(tmp_path, before):
     assert hf_class(before) in card and str(before.config.arch) in card
 
 
+def test_an_encoder_alone_is_not_scored(tmp_path, capsys):
+    save_hf(variants()[2], tmp_path / "model")
+    command = ["evaluate", "--model", str(tmp_path / "model"), "--data", "x", "--seq_len", "8"]
+    with pytest.raises(SystemExit):
+        main([*command, "--out", str(tmp_path / "out")])
+    assert "has no head, nothing to score" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("before", variants(), ids=hf_class)
 def test_every_stock_class_gives_the_same(tmp_path, before):
     torch = pytest.importorskip("torch", reason="needs the parity extra")

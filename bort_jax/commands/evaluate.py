@@ -40,12 +40,10 @@ class Config:
 def run(config: Config) -> dict:
     checkpoint = load(config.model)
     check_length(config.seq_len, checkpoint)
+    if checkpoint.headless:
+        raise ValueError(f"{config.model} has no head, nothing to score: fine-tune it first")
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    if checkpoint.headless:
-        raise ValueError(
-            f"{config.model} has no head: there is nothing to score; finetune it first"
-        )
     score = score_classifier if checkpoint.labels else score_masked_lm
     scores = score(checkpoint, config, out)
     write_json(out / "scores.json", scores)

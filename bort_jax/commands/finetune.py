@@ -130,7 +130,7 @@ def show(summary: dict, out: Path) -> None:
         "fine-tuning",
         [
             f"best accuracy on validation {summary['best_validation']:.4f}{test}",
-            f"model: {out}/model (loads as BertForSequenceClassification)",
+            f"model: {out}/model (stock transformers loads it)",
             f"next: bort-jax evaluate --model {out}/model --data FILE",
         ],
     )

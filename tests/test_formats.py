@@ -22,7 +22,7 @@ from bort_jax.data.tokenizer import Tokenizer, load_tokenizer
 from bort_jax.interop import Checkpoint, hf_class, load, load_params
 from bort_jax.interop import save as save_hf
 from bort_jax.interop.gluonnlp import GLUONNLP
-from bort_jax.interop.huggingface import from_hf, to_hf
+from bort_jax.interop.huggingface import FAMILIES, from_hf, to_hf
 from bort_jax.interop.layout import to_tensors
 from bort_jax.interop.ndarray_list import TYPES, parse_ndarray_list
 from bort_jax.interop.orbax_folder import load_orbax, save_orbax
@@ -30,6 +30,7 @@ from bort_jax.interop.stablehlo import load_program, load_stablehlo, save_stable
 from bort_jax.interop.tensor_files import read_tensors
 from bort_jax.model import Headless, drawn_params, forward
 from bort_jax.model.bert import token_types
+from bort_jax.train.predict import probabilities
 
 MUTATIONS = 10_000
 DATA = Path(os.environ.get("BORT_JAX_DATA", "no such folder")) / "gluon_bort_tiny"
@@ -226,6 +227,32 @@ def test_every_stock_class_gives_the_same(tmp_path, before):
     np.testing.assert_allclose(logits(before, ids), theirs.numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stock_pipelines_give_our_probabilities(tmp_path, tiny, family):
+    pytest.importorskip("torch", reason="needs the parity extra")
+    from transformers import pipeline
+
+    masked = replace(tiny, family=family)
+    save_hf(masked, tmp_path / "lm")
+    words = tiny.required_tokenizer
+    found = pipeline("fill-mask", model=str(tmp_path / "lm"))("the <mask> sat", top_k=3)
+    ids = words.encode([["the <mask> sat"]], seq_len=12)
+    ids = ids.ids[:, : ids.mask.sum()]
+    at = int(np.flatnonzero(ids[0] == words.special.mask)[0])
+    chances = probabilities(logits(masked, ids)[0, at])
+    for guess in found:
+        assert guess["score"] == pytest.approx(chances[guess["token"]], abs=1e-6)
+
+    empty = replace(masked, labels=("good", "bad"))
+    before = empty.with_params(drawn_params(empty.model, seed=0))
+    save_hf(before, tmp_path / "classes")
+    found = pipeline("text-classification", model=str(tmp_path / "classes"))("the cat", top_k=2)
+    ids = words.encode([["the cat"]], seq_len=12)
+    ids = ids.ids[:, : ids.mask.sum()]
+    wanted = dict(zip(before.labels, probabilities(logits(before, ids)[0]), strict=True))
+    assert {guess["label"]: guess["score"] for guess in found} == pytest.approx(wanted, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", ["BertModel", "BertForPreTraining", "RobertaForMaskedLM"])
 def test_what_stock_classes_write_is_read_in_shards_and_from_torch_files(tmp_path, name):
     torch = pytest.importorskip("torch", reason="needs the parity extra")
@@ -282,6 +309,19 @@ def test_absurd_sizes_are_refused_before_anything_is_built(tmp_path):
         ("hidden_act", "relu", "expected hidden_act 'gelu'; got 'relu'"),
     ]:
         (tmp_path / "config.json").write_text(json.dumps(config | {name: value}))
+        with pytest.raises(ValueError, match=message):
+            load(tmp_path)
+
+
+def test_a_position_table_of_another_length_is_refused(tmp_path):
+    save_hf(replace(checkpoint(), family="roberta"), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for text, message in [
+        (json.dumps(config | {"max_position_embeddings": 11}), r"has shape \(12, 16\), expected"),
+        ("[]", "holds no object"),
+        ("{", "Expecting property name"),
+    ]:
+        (tmp_path / "config.json").write_text(text)
         with pytest.raises(ValueError, match=message):
             load(tmp_path)
 

@@ -2,6 +2,7 @@
 """Round trips, strictness, and agreement with stock transformers (or its stored outputs)."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from bort_jax.arch import Arch
 from bort_jax.commands.convert import logits
 from bort_jax.interop import Checkpoint, hf_class, load, save
-from bort_jax.interop.huggingface import from_hf, to_hf
+from bort_jax.interop.huggingface import FAMILIES, from_hf, to_hf
 from bort_jax.model import BertConfig, init_params
 
 GOLDEN = Path(__file__).parent / "golden" / "stock_bert.npz"
@@ -49,10 +50,11 @@ def trees_equal(one, two):
     head_size=st.integers(1, 5),
     intermediate=st.integers(1, 9),
     labels=st.sampled_from([(), ("a", "b"), ("x", "y", "z")]),
+    family=st.sampled_from(FAMILIES),
 )
-def test_there_and_back_is_the_identity(depth, heads, head_size, intermediate, labels):
+def test_there_and_back_is_the_identity(depth, heads, head_size, intermediate, labels, family):
     arch = Arch(depth, heads, heads * head_size, intermediate)
-    before = checkpoint(arch, labels)
+    before = replace(checkpoint(arch, labels), family=family)
     assert trees_equal(from_hf(to_hf(before), before).params, before.params)
 
 

@@ -123,6 +123,8 @@ def load(folder: str | Path) -> Checkpoint:
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"no {CONFIG} in {folder}: not a checkpoint folder")
     hf = json.loads((folder / CONFIG).read_text())
+    if not isinstance(hf, dict):
+        raise ValueError(f"{folder / CONFIG} holds no object")
     tensors = read_tensors(folder)
     empty = _from_hf_config(hf, str(folder))
     if empty.config.arch.depth > len(tensors):
@@ -192,8 +194,8 @@ def _first_position(checkpoint: Checkpoint) -> int:
 
 def _without_unread_positions(tensors: dict, like: Checkpoint) -> tuple[str, ...]:
     table = like.family + ENCODER["encoder.embeddings.position.embedding"]
-    first = len(tensors[table]) - like.config.positions if table in tensors else 0
-    if like.family == "bert" or first <= 0:
+    first = _first_position(like)
+    if not first or table not in tensors:
         return ()
     tensors[table] = tensors[table][first:]
     return (f"the first {first} rows of {table}, which only padding reads",)

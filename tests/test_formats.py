@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save, save_file
-from test_interop import IDS, checkpoint, trees_equal
+from test_interop import IDS, STOCK_SIZES, checkpoint, trees_equal
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.cli import main
@@ -260,11 +260,7 @@ def test_what_stock_classes_write_is_read_in_shards_and_from_torch_files(tmp_pat
 
     family = "Bert" if name.startswith("Bert") else "Roberta"
     settings = getattr(transformers, f"{family}Config")(
-        vocab_size=31,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=24,
+        **STOCK_SIZES,
         max_position_embeddings=14,
         type_vocab_size=2 if family == "Bert" else 1,
     )
@@ -341,6 +337,15 @@ def test_token_types_are_kept_and_used(tmp_path):
     assert after.config == replace(config, separator=None)  # no tokenizer says it
     assert trees_equal(after.params, before.params)
     assert np.abs(logits(after, IDS) - logits(before, IDS))[:, 3:].max() > 1e-4
+
+
+def test_types_change_at_berts_separator_and_not_at_robertas(tmp_path, tiny):
+    typed = replace(tiny, config=replace(tiny.config, token_types=2))
+    assert typed.with_tokenizer(tiny.tokenizer, source="here").config.separator is None
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]")
+    bert = replace(typed, config=replace(typed.config, vocab_size=5))
+    found = bert.with_tokenizer(load_tokenizer(tmp_path), source="here")
+    assert found.config.separator == 3
 
 
 def test_wordpiece_frames_texts_as_bert_does(tmp_path):

@@ -23,6 +23,13 @@ IDS = np.array([[5, 17, 3, 0, 29, 8], [1, 2, 30, 4, 9, 11]])
 
 
 SMALL = Arch(2, 2, 16, 24)
+STOCK_SIZES = dict(
+    vocab_size=31,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=24,
+)
 
 
 def checkpoint(arch=SMALL, labels=(), seed=0):
@@ -94,14 +101,7 @@ def test_what_stock_transformers_saves_reads_back(tmp_path):
     torch = pytest.importorskip("torch", reason="needs the parity extra")
     import transformers
 
-    settings = transformers.BertConfig(
-        vocab_size=31,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=24,
-        max_position_embeddings=12,
-    )
+    settings = transformers.BertConfig(**STOCK_SIZES, max_position_embeddings=12)
     torch.manual_seed(0)
     stock = transformers.BertForMaskedLM(settings).eval()
     stock.save_pretrained(tmp_path)

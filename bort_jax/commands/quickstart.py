@@ -269,7 +269,7 @@ def export(out: Path) -> dict[str, str]:
     for name, source in (("masked_lm", "student"), ("classifier", "agora")):
         checkpoint = load(out / source / "model")
         convert.save(checkpoint, out / "export" / name)
-        found[name] = "; ".join(convert.compared_with_stock(checkpoint, out / "export" / name))
+        found[name] = "; ".join(convert.verify(checkpoint, out / "export" / name))
         say(f"{out / 'export' / name}: {found[name]}")
     return found
 

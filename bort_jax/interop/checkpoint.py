@@ -9,8 +9,6 @@ from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.model import BertConfig, Classifier, Headless, MaskedLM
 
-HEADS = ("masked_lm", "classifier", "none")
-
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -38,7 +36,7 @@ class Checkpoint:
 
     @property
     def head(self) -> str:
-        """One of HEADS."""
+        """`masked_lm`, `classifier` or `none`."""
         return "classifier" if self.labels else "none" if self.headless else "masked_lm"
 
     @property
@@ -56,10 +54,13 @@ class Checkpoint:
         return self.tokenizer
 
     def with_params(self, params) -> "Checkpoint":
+        """The same model with other parameters."""
         return replace(self, params=params)
 
     def with_tokenizer(self, tokenizer: Tokenizer | None, *, source: str) -> "Checkpoint":
-        """The same with a tokenizer; its separator is where token types change.
+        """The same with a tokenizer; BERT's separator is where token types change.
+
+        RoBERTa's tokenizer gives type 0 to both texts of a pair.
 
         Raises:
           ValueError: the tokenizer has another number of tokens than the embedding table.
@@ -71,7 +72,8 @@ class Checkpoint:
                 f"{source}: the tokenizer has {tokenizer.vocab_size} tokens, the model "
                 f"{self.config.vocab_size}; they must be of one size"
             )
-        separator = tokenizer.special.eos if self.config.token_types > 1 else None
+        typed = self.config.token_types > 1 and tokenizer.separators == 1
+        separator = tokenizer.special.eos if typed else None
         config = replace(self.config, separator=separator)
         return replace(self, tokenizer=tokenizer, config=config)
 
@@ -93,9 +95,8 @@ class Checkpoint:
           ValueError: a field is missing, or is none of ours.
         """
         try:
-            config = BertConfig(
-                **described["config"] | {"arch": _arch(described["config"]["arch"])}
-            )
+            sizes = described["config"]
+            config = BertConfig(**sizes | {"arch": _arch(sizes["arch"])})
             labels, rest = tuple(described["labels"]), ("headless", "family", "facts")
             return cls(config, None, labels, **{name: described[name] for name in rest})
         except (KeyError, TypeError) as error:

@@ -14,6 +14,7 @@ import numpy as np
 from bort_jax.arch import Arch
 from bort_jax.data.tokenizer import load_tokenizer
 from bort_jax.interop.checkpoint import Checkpoint
+from bort_jax.interop.description import save_tokenizer
 from bort_jax.interop.layout import Layout, from_tensors, to_tensors
 from bort_jax.interop.model_card import model_card
 from bort_jax.interop.tensor_files import WEIGHTS, read_tensors
@@ -97,9 +98,7 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> Path:
     folder = Path(folder)
     config = _hf_config(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
-    if checkpoint.tokenizer:
-        checkpoint.with_tokenizer(checkpoint.tokenizer, source=str(folder))
-        checkpoint.tokenizer.save(folder)
+    save_tokenizer(checkpoint, folder)
     (folder / CONFIG).write_text(json.dumps(config, indent=2))
     (folder / CARD).write_text(model_card(checkpoint, hf_class(checkpoint)))
     partial = folder / (WEIGHTS + ".partial")
@@ -165,13 +164,15 @@ def _layout(checkpoint: Checkpoint) -> Layout:
     aside = {f"{family}.embeddings.position_ids": "constants"}
     if not (family == "bert" and checkpoint.labels):
         aside |= {f"{family}.pooler.": "a pooler, which this model does not use"}
-    if checkpoint.head == "none":
-        aside |= {"cls.": "a head, which was not asked for", "lm_head.": "a head, not asked for"}
+    heads = {
+        "masked_lm": {"cls.seq_relationship.": "a next-sentence head, not in our masked LM"},
+        "none": {"cls.": "a head, which was not asked for", "lm_head.": "a head, not asked for"},
+    }
     return Layout(
         title=hf_class(checkpoint),
         names={ours: family + theirs for ours, theirs in ENCODER.items()} | HEAD_NAMES[kind],
         copies=COPIES.get(kind, {}),
-        aside=aside | {"cls.seq_relationship.": "a next-sentence head, not in our masked LM"},
+        aside=aside | heads.get(checkpoint.head, {}),
     )
 
 

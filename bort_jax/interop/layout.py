@@ -19,7 +19,8 @@ class Layout(NamedTuple):
     Attributes:
       title: what error messages call it.
       names: our module or parameter to theirs; `{n}` is the number of a layer.
-      leaves: our last name to theirs, where the table names a module.
+      leaves: our last name to theirs, where the table names a module; `norm.bias` for the bias
+        of a LayerNorm, where that has a name of its own.
       copies: tensors of theirs that may be there and must equal another.
       aside: beginnings of names of theirs that our model has no place for, and what they are.
     """
@@ -35,10 +36,10 @@ class Layout(NamedTuple):
         return {name: self._theirs(name) for name in shapes}
 
     def _theirs(self, name: str) -> str:
-        first, _, rest = name.removeprefix("encoder.layer_").partition(".")
         if not name.startswith("encoder.layer_"):
             return self._looked_up(name)
-        return self._looked_up(f"encoder.layer_{{n}}.{rest}").format(n=first)
+        n, _, rest = name.removeprefix("encoder.layer_").partition(".")
+        return self._looked_up(f"encoder.layer_{{n}}.{rest}").format(n=n)
 
     def _looked_up(self, name: str) -> str:
         if name in self.names:

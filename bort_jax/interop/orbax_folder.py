@@ -1,38 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A checkpoint as an orbax folder: any architecture, on any device."""
 
-import json
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from bort_jax.data.tokenizer import load_tokenizer
 from bort_jax.interop.checkpoint import Checkpoint
+from bort_jax.interop.description import check_fits, load_description, save_description
 from bort_jax.model import param_structs
 
-DESCRIPTION, PARAMS = "checkpoint.json", "params"
-
-
-def save_description(checkpoint: Checkpoint, folder: Path) -> None:
-    """Writes all but the parameters; the description last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if checkpoint.tokenizer:
-        checkpoint.with_tokenizer(checkpoint.tokenizer, source=str(folder))
-        checkpoint.tokenizer.save(folder)
-    (folder / DESCRIPTION).write_text(json.dumps(checkpoint.description(), indent=2))
-
-
-def load_description(folder: Path) -> Checkpoint:
-    """A checkpoint without parameters.
-
-    Raises:
-      FileNotFoundError, ValueError: there is no description, or it is none of ours.
-    """
-    if not (folder / DESCRIPTION).is_file():
-        raise FileNotFoundError(f"no {DESCRIPTION} in {folder}")
-    empty = Checkpoint.of_description(json.loads((folder / DESCRIPTION).read_text()))
-    return empty.with_tokenizer(load_tokenizer(folder), source=str(folder))
+PARAMS = "params"
 
 
 def save_orbax(checkpoint: Checkpoint, folder: str | Path) -> Path:
@@ -70,7 +48,4 @@ def _check_types(found, target, folder: Path) -> None:
         jax.tree_util.keystr(path): (tuple(leaf.shape), np.dtype(leaf.dtype))
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
-    found, expected = describe(dict(found)), describe(target)
-    if found != expected:
-        different = sorted(k for k in found.keys() | expected if found.get(k) != expected.get(k))
-        raise ValueError(f"{folder / PARAMS} does not fit its {DESCRIPTION}: {different}")
+    check_fits(describe(dict(found)), describe(target), folder / PARAMS)

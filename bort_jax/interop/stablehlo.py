@@ -17,7 +17,7 @@ import numpy as np
 from flax import traverse_util
 
 from bort_jax.interop.checkpoint import Checkpoint
-from bort_jax.interop.orbax_folder import load_description, save_description
+from bort_jax.interop.description import check_fits, load_description, save_description
 from bort_jax.model import flat_shapes, forward
 
 PROGRAM, WEIGHTS = "model.stablehlo", "weights.safetensors"
@@ -50,10 +50,7 @@ def load_stablehlo(folder: str | Path) -> Checkpoint:
     empty = load_description(folder)
     weights = load_file(str(folder / WEIGHTS))
     found = {name: array.shape for name, array in weights.items()}
-    expected = flat_shapes(empty.model)
-    if found != expected:
-        different = sorted(k for k in found.keys() | expected if found.get(k) != expected.get(k))
-        raise ValueError(f"{folder / WEIGHTS} does not fit its description: {different}")
+    check_fits(found, flat_shapes(empty.model), folder / WEIGHTS)
     return empty.with_params(traverse_util.unflatten_dict(weights, sep="."))
 
 

@@ -3,7 +3,6 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int
 
 Sums = dict[str, Float[Array, ""]]
@@ -51,6 +50,10 @@ def distillation(
 def _cross_entropy(logits, labels, weights, *, name: str) -> Sums:
     # A label that carries no weight may be −100 or out of range, which would give NaN · 0.
     labels = jnp.where(weights > 0, labels, 0)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    correct = (jnp.argmax(logits, axis=-1) == labels) * weights
+    best = jax.lax.stop_gradient(logits.max(axis=-1))
+    # A comparison, not a gather: its gradient is element-wise, where a gather's is a scatter.
+    is_label = jnp.arange(logits.shape[-1]) == labels[..., None]
+    at_label = jnp.sum(jnp.where(is_label, logits, 0), axis=-1)
+    losses = jax.nn.logsumexp(logits, axis=-1) - at_label
+    correct = (at_label >= best) * weights
     return {name: jnp.sum(losses * weights), "correct": correct.sum(), "count": weights.sum()}

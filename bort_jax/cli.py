@@ -4,7 +4,7 @@
 import os
 import re
 import sys
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -13,10 +13,13 @@ VERBS = {
     "quickstart": "the whole pipeline on real movie reviews, in minutes, on a laptop",
     "extract": "find the architecture with the best trade of size, cost and error",
     "cost": "count parameters and multiply-adds of an architecture, exactly",
+    "data": "build a corpus of token shards from text, or check one",
     "pretrain": "train a masked LM, alone or by distillation from a teacher",
     "finetune": "train a classifier from a checkpoint, over rates and seeds",
+    "tasks": "the 23 test sets of GLUE, SuperGLUE and RACE: list them, or check a folder of them",
     "agora": "fine-tune where data is scarce, with a second model's labels",
     "evaluate": "score a checkpoint and write its predictions",
+    "submit": "predict test sets, write the leaderboards' files, and check them",
     "convert": "write a checkpoint as a folder that stock transformers loads",
     "doctor": "say what this machine has and whether training would work on it",
 }
@@ -70,8 +73,10 @@ def parse(verb: str, module, argv: list[str]):
         description=f"{VERBS[verb]}.\n{module.__doc__ or ''}",
     )
     parser.add_argument("--config", action="config", help="YAML preset; later options override it")
+    optional = {field.name for field in fields(module.Config) if field.default is not MISSING}
     for name, text in getattr(module, "POSITIONAL", {}).items():
-        parser.add_argument(name, type=str, help=text)
+        kept: dict = {"nargs": "?", "default": ""} if name in optional else {}
+        parser.add_argument(name, type=str, help=text, **kept)
     skip = set(getattr(module, "POSITIONAL", {}))
     parser.add_class_arguments(module.Config, skip=skip)
     known = [action.dest for action in parser._actions]

@@ -251,7 +251,7 @@ def test_a_label_outside_the_declared_set_is_one_clear_line(pretrained, labelled
         *f"""finetune --model {pretrained}/model --data {labelled} --out {tmp_path} --seq-len 24
         --labels [good]""".split(),
     )
-    assert "train.jsonl, row 2: label 1 is not one of good" in line
+    assert "train.jsonl, line 2: label 1 is not one of good" in line
 
 
 def test_rows_longer_than_the_model_reads_are_refused(pretrained, labelled, tmp_path, capsys):

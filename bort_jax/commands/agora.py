@@ -14,8 +14,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
 from bort_jax.agora import Agora, AgoraState, Copy, Dataset, Round, Tau, agora, grid, mlm_tau, start
-from bort_jax.commands.finetune import check_length
-from bort_jax.data.tasks import Points, TaskOptions, find_split, split_dev
+from bort_jax.commands.finetune import check_length, trainable
+from bort_jax.data.tasks import Points, TaskOptions, split_dev
 from bort_jax.interop import Checkpoint, load, save
 from bort_jax.report import page, plots
 from bort_jax.report.terminal import say, show_box, show_table
@@ -70,19 +70,19 @@ class Config(TaskOptions):
 
 
 def run(config: Config) -> dict:
+    labels = trainable(config).labels
     timaeus, socrates, masked_lm = map(load, (config.model, config.socrates, config.masked_lm))
     for checkpoint in (timaeus, socrates, masked_lm):
         check_length(config.seq_len, checkpoint)
-    check_family(timaeus, socrates, masked_lm, tuple(map(str, config.labels)))
-    find_split(config.data, "test")  # missing, it should not be missed after the last round
+    check_family(timaeus, socrates, masked_lm, labels)
+    if not config.read("test").labelled:  # it should not be missed after the last round
+        raise ValueError(f"the test split of {config.source} has no labels to compare on")
     out = claim(config.out, config)
     if (out / "results.json").is_file():
         say(f"{out} is finished; its results:")
         show(summary := json.loads((out / "results.json").read_text()), out)
         return summary
-    tuner = FineTuner.of(
-        timaeus, tuple(map(str, config.labels)), steps=config.steps, dropout=config.dropout
-    )
+    tuner = FineTuner.of(timaeus, labels, steps=config.steps, dropout=config.dropout)
     train = points(config, "train", tuner)
     steer, report = dev_halves(config, tuner)
     label_fn = labeller(socrates)
@@ -102,7 +102,7 @@ def run(config: Config) -> dict:
     for state in agora(state, Dataset(*steer), calls=calls):
         history.append(one_line(state, tuner.accuracy(state.champion.model, report)))
         save_state(out, state, history)
-    test = points(config, "test", tuner)  # read here for the first time
+    test = points(config, "test", tuner)  # its texts are looked at here for the first time
     summary = compare(config, tuner, state, train=train, test=test, report=report)
     summary |= {
         "socrates_report_dev": trust,
@@ -112,7 +112,7 @@ def run(config: Config) -> dict:
         "examples": generated_examples(state, tuner),
     }
     facts = {
-        "fine-tuned": f"Agora, {len(history)} rounds on {Path(config.data).name}",
+        "fine-tuned": f"Agora, {len(history)} rounds on {config.source}",
         "accuracy, test": f"{100 * np.mean(summary['agora']['test']):.1f} %, mean over seeds",
     }
     save(tuner.checkpoint(state.champion.model, facts), out / "model")

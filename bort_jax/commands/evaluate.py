@@ -5,9 +5,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from bort_jax.commands.finetune import check_length
 from bort_jax.data.prepared import prepare_corpus
-from bort_jax.data.tasks import Task, read_examples
+from bort_jax.data.tasks import Examples, Task, arranged, decide, find_task, read_examples, score
 from bort_jax.interop import Checkpoint, load
 from bort_jax.report.terminal import show_box
 from bort_jax.train.predict import class_logits, mlm_scores, probabilities
@@ -24,6 +26,8 @@ class Config:
       out: folder for `scores.json` and `predictions.jsonl`.
       columns: one text column, or two of a pair.
       label: label column.
+      task: a test set whose rows the file holds, such as glue/rte: its columns, labels and metrics;
+        a file without labels then gives predictions and no scores.
       seq_len: tokens in a row.
       rows: masked LM: how many held-out rows to score at the most.
     """
@@ -33,6 +37,7 @@ class Config:
     out: str = "runs/evaluate"
     columns: tuple[str, ...] = ("text",)
     label: str = "label"
+    task: str = ""
     seq_len: int = 128
     rows: int = 512
 
@@ -52,18 +57,47 @@ def run(config: Config) -> dict:
 
 
 def score_classifier(checkpoint: Checkpoint, config: Config, out: Path) -> dict[str, float]:
-    """Accuracy; one line a row in `predictions.jsonl`: index, label name, its probability."""
-    task = Task(tuple(config.columns), config.label, checkpoint.labels)
-    examples = read_examples(config.data, task)
-    points = examples.encode(checkpoint.required_tokenizer, seq_len=config.seq_len)
-    logits_fn = class_logits(checkpoint.model, pad=checkpoint.required_tokenizer.special.pad)
-    chances = probabilities(logits_fn(checkpoint.params, points.x))
-    best = chances.argmax(axis=-1)
+    """The task's metrics; a line an example in `predictions.jsonl`: index, label name, and its
+    probability, or the score that the model predicts."""
+    own = Task(tuple(config.columns), config.label, checkpoint.labels)
+    task = find_task(config.task) if config.task else own
+    examples = read_examples(config.data, task, required=not config.task)
+    outputs = outputs_of(checkpoint, task, examples=examples, seq_len=config.seq_len)
+    predicted = decide(outputs, task, examples=examples)
+    records = told(predicted, outputs, task)
     with (out / "predictions.jsonl").open("w") as lines:
-        for index, (k, row) in enumerate(zip(best, chances, strict=True)):
-            record = {"idx": index, "label": checkpoint.labels[k], "probability": float(row[k])}
-            lines.write(json.dumps(record) + "\n")
-    return {"accuracy": float((best == points.y).mean())}
+        lines.writelines(json.dumps(record) + "\n" for record in records)
+    return score(predicted, task, examples=examples) if examples.labelled else {}
+
+
+def outputs_of(
+    checkpoint: Checkpoint, task: Task, *, examples: Examples, seq_len: int
+) -> np.ndarray:
+    """A classifier's outputs on examples, a row of tokens a line, with the task's columns.
+
+    Raises:
+      ValueError: the checkpoint has no head, or not one for the task.
+    """
+    if not checkpoint.labels:
+        raise ValueError(f"a {checkpoint.head} checkpoint cannot predict {task.name}: fine-tune it")
+    width = len(checkpoint.labels)
+    # An empty batch of the head's width: a wrong head is refused before any forward pass.
+    arranged(np.zeros((0, width)), task, labels=checkpoint.labels)
+    points = examples.encode(checkpoint.required_tokenizer, seq_len=seq_len)
+    run = class_logits(checkpoint.model, pad=checkpoint.required_tokenizer.special.pad)
+    logits = run(checkpoint.params, points.x.reshape(-1, seq_len))
+    return arranged(logits, task, labels=checkpoint.labels)
+
+
+def told(predicted: np.ndarray, outputs: np.ndarray, task: Task) -> list[dict]:
+    """Predictions as records."""
+    if task.head == "regression":
+        return [{"idx": k, "score": float(value)} for k, value in enumerate(predicted)]
+    chances = probabilities(outputs.reshape(len(predicted), -1))
+    return [
+        {"idx": k, "label": task.labels[label], "probability": float(chances[k, label])}
+        for k, label in enumerate(predicted)
+    ]
 
 
 def score_masked_lm(checkpoint: Checkpoint, config: Config, out: Path) -> dict[str, float]:

@@ -5,17 +5,27 @@ import json
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from bort_jax.data.tasks import Points, TaskOptions
+from bort_jax.data.tasks import (
+    Examples,
+    Points,
+    Task,
+    TaskOptions,
+    arranged,
+    decide,
+    headline,
+    score,
+)
 from bort_jax.interop import load, save
 from bort_jax.report import page
 from bort_jax.report.terminal import say, show_box, show_table
 from bort_jax.train.finetune import FineTuner, Theta
 from bort_jax.train.run_folder import claim, write_json
 
-SCORES = {"accuracy, validation": "best_validation", "accuracy, test": "test"}  # on the model card
+SCORES = {"validation": "best_validation", "test": "test"}  # on the model card
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,8 @@ class Config(TaskOptions):
 
     Attributes:
       model: checkpoint folder to start from.
+      init_from: a fine-tuned model to start from instead, under a fresh head, as RTE, MRPC, STS-B
+        and CB may from MNLI's.
       out: run folder; the best classifier is written to `OUT/model`.
       steps: gradient steps of each fine-tuning, whatever the size of the data.
       batch_size: rows in a step.
@@ -36,6 +48,7 @@ class Config(TaskOptions):
     """
 
     model: str = ""
+    init_from: str = ""
     out: str = "runs/finetune"
     steps: int = 500
     batch_size: int = 16
@@ -48,45 +61,93 @@ class Config(TaskOptions):
 
 
 def run(config: Config) -> dict:
-    start = load(config.model)
+    task = trainable(config)
+    start = load(starting_point(config, task))
     check_length(config.seq_len, start)
     out = claim(config.out, config)
     if (out / "results.json").is_file():
-        return finished(out)
-    tuner = FineTuner.of(
-        start, tuple(map(str, config.labels)), steps=config.steps, dropout=config.dropout
-    )
-    train, dev = encoded(config, "train", tuner), encoded(config, "validation", tuner)
+        return finished(out, " and ".join(task.metrics))
+    tuner = FineTuner.of(start, task.labels, steps=config.steps, dropout=config.dropout)
+    train, dev = encoded(config, "train", tuner), held_out(config, "validation", tuner)
     say(
         f"{len(train.y):,} train rows: {config.steps * config.batch_size / len(train.y):.1f} epochs"
     )
     best, results = None, []
     for theta in thetas(config):
         params = tuner.fit(theta, train, title=f"rate {theta.learning_rate} seed {theta.seed}")
-        accuracy = tuner.accuracy(params, dev)
-        results.append({**theta._asdict(), "validation": accuracy})
-        if best is None or accuracy > best[1]:
-            best = (params, accuracy)
+        scores = scores_of(tuner.logits_fn(params, dev.x), task, examples=dev.examples)
+        results.append({**theta._asdict(), "validation": headline(scores), "metrics": scores})
+        if best is None or headline(scores) > best[1]:
+            best = (params, headline(scores))
     if best is None:
         raise ValueError("learning_rates and seeds must each name at least one value")
     summary = {"best_validation": best[1], "runs": results, "by_rate": by_rate(results)}
-    if config.has("test"):
-        summary["test"] = tuner.accuracy(best[0], encoded(config, "test", tuner))
-    scores = {name: summary[key] for name, key in SCORES.items() if key in summary}
-    facts = {name: f"{100 * score:.1f} %" for name, score in scores.items()}
-    rows = f"{config.batch_size} rows of {Path(config.data).name}"
-    facts["fine-tuned"] = f"{config.steps} steps of {rows}"
+    test = held_out(config, "test", tuner) if config.has("test") else None
+    if test and test.examples.labelled:  # leaderboards keep the labels: `submit` is for those
+        outputs = tuner.logits_fn(best[0], test.x)
+        summary["test_metrics"] = scores_of(outputs, task, examples=test.examples)
+        summary["test"] = headline(summary["test_metrics"])
+    facts = facts_of(summary, config)
     save(tuner.checkpoint(best[0], facts), out / "model")
     write_json(out / "results.json", summary)
-    show(summary, out)
+    show(summary, out, " and ".join(task.metrics))
     return summary
 
 
-def finished(out: Path) -> dict:
+def trainable(config: TaskOptions) -> Task:
+    """The task; raises ValueError where it has no train split or another head than classes."""
+    task = config.record()
+    if task.head != "classification":
+        raise ValueError(f"{task.name} needs a {task.head} head; only classes can be fine-tuned")
+    if task.scored_by and not task.rows[0]:
+        raise ValueError(
+            f"{task.name} has no train split: the model of {task.scored_by} predicts it"
+        )
+    return task
+
+
+def starting_point(config: Config, task: Task) -> str:
+    """The checkpoint folder that is trained further."""
+    if config.model and config.init_from:
+        raise ValueError("give one of --model and --init-from")
+    if config.init_from and task.suite and not task.init_from:
+        raise ValueError(f"{task.name} is not one of the tasks that start from another's model")
+    return config.init_from or config.model
+
+
+class HeldOut(NamedTuple):
+    """Rows to score on: their examples, and their tokens `[n, s]`."""
+
+    examples: Examples
+    x: np.ndarray
+
+
+def held_out(config: Config, split: str, tuner: FineTuner) -> HeldOut:
+    examples = config.read(split)
+    tokenizer = tuner.start.required_tokenizer
+    return HeldOut(examples, examples.encode(tokenizer, seq_len=config.seq_len).x)
+
+
+def scores_of(outputs: np.ndarray, task: Task, *, examples: Examples) -> dict[str, float]:
+    """The task's metrics of a head that has the task's own classes."""
+    outputs = arranged(outputs, task, labels=task.labels)
+    return score(decide(outputs, task, examples=examples), task, examples=examples)
+
+
+def facts_of(summary: dict, config: Config) -> dict[str, str]:
+    """What the model card says of the run."""
+    metrics = " and ".join(config.record().metrics)
+    scores = {name: summary[key] for name, key in SCORES.items() if key in summary}
+    facts = {f"{metrics}, {name}": f"{100 * score:.1f} %" for name, score in scores.items()}
+    rows = f"{config.batch_size} rows of {config.source}"
+    return facts | {"fine-tuned": f"{config.steps} steps of {rows}"}
+
+
+def finished(out: Path, metrics: str) -> dict:
     """The results of a run that was completed before."""
     say(f"{out} is finished; its results:")
     summary = json.loads((out / "results.json").read_text())
-    show(summary, out)
+    show(summary, out, metrics)
     return summary
 
 
@@ -120,16 +181,16 @@ def by_rate(results: list[dict]) -> list[dict]:
     ]
 
 
-def show(summary: dict, out: Path) -> None:
+def show(summary: dict, out: Path, metrics: str) -> None:
     header = ("learning rate", "validation mean", "std", "seeds")
     rows = [tuple(row.values()) for row in summary["by_rate"]]
-    show_table("accuracy on validation, over seeds", header, rows)
+    show_table(f"{metrics} on validation, over seeds", header, rows)
     page.write_page(out / "report.html", "Fine-tuning", [page.table(header, rows)])
     test = f", on test {summary['test']:.4f}" if "test" in summary else ""
     show_box(
         "fine-tuning",
         [
-            f"best accuracy on validation {summary['best_validation']:.4f}{test}",
+            f"best {metrics} on validation {summary['best_validation']:.4f}{test}",
             f"model: {out}/model (stock transformers loads it)",
             f"next: bort-jax evaluate --model {out}/model --data FILE",
         ],

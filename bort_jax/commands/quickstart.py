@@ -172,7 +172,7 @@ def prepare(config: Config, out: Path) -> None:
     if not (reviews / "text.parquet").is_file():  # written last
         write_reviews(reviews, config.reviews, seed=config.seed)
     corpus = prepare_corpus(reviews / "text.parquet", out / "data", vocab_size=config.vocab_size)
-    say(f"{len(corpus.train.tokens):,} tokens to train on, {corpus.tokenizer.vocab_size:,} in all")
+    say(f"{corpus.train.n_tokens:,} tokens to train on, {corpus.tokenizer.vocab_size:,} in all")
 
 
 def extract_config(config: Config, out: Path) -> extract.Config:

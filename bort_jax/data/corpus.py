@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Any file or folder of text, parquet, JSON lines or CSV, through `datasets`."""
+"""Any file or folder of text, parquet, JSON lines or CSV, or a dataset of the hub."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, NamedTuple
 
 BUILDERS = {
     ".txt": "text",
@@ -12,42 +14,138 @@ BUILDERS = {
     ".json": "json",
     ".csv": "csv",
 }
+HUB = "hub:"  # a prefix, so that a misspelt path is not looked for on the network
 
 
-def read_rows(path: str | Path) -> Iterator[dict]:
-    """Streams the rows of a file, or of every known file below a folder in sorted order.
+class Position(NamedTuple):
+    """The next row of a source to read: `row` of file number `file`."""
 
-    A text file has one row a line, in column `text`. Streaming keeps memory flat and
-    writes no cache.
+    file: int
+    row: int
+
+
+BEGINNING = Position(0, 0)
+
+
+class Document(NamedTuple):
+    """A cleaned text.
+
+    Attributes:
+      text: empty where the row held none.
+      bytes: of UTF-8 text, before it was cleaned.
+      next: where the row after it is.
+    """
+
+    text: str
+    bytes: int
+    next: Position
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where text is read from; every reading gives the same rows in the same order.
+
+    Attributes:
+      name: as the user wrote it.
+      files: local ones, in order; none if it is a dataset of the hub.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What another source would differ in: names and sizes of the files."""
+        if not self.files:
+            return {"source": self.name}
+        sizes = [[file.name, file.stat().st_size] for file in self.files]
+        return {"source": Path(self.name).name, "files": sizes}
+
+    def rows(self, start: Position = BEGINNING) -> Iterator[tuple[Position, dict]]:
+        """Streams (position of the row after it, row): memory is flat, no cache is written."""
+        for number in range(start.file, max(1, len(self.files))):
+            skipped = start.row if number == start.file else 0
+            rows = self._open(number).skip(skipped)
+            for place, row in enumerate(rows, start=skipped + 1):
+                yield Position(number, place), row
+
+    def documents(self, column: str, start: Position = BEGINNING) -> Iterator[Document]:
+        """Streams the cleaned texts of a column.
+
+        Raises:
+          ValueError: a row has no such column.
+        """
+        for position, row in self.rows(start):
+            if column not in row:
+                raise ValueError(f"{self.name}: no column {column!r}{nearest(column, row)}")
+            text = row[column] if isinstance(row[column], str) else ""
+            yield Document(cleaned(text), len(text.encode()), position)
+
+    def text_bytes(self, column: str) -> int | None:
+        """About how much text there is, for the time left; None where nobody knows."""
+        if not self.files:
+            return None
+        return sum(_text_bytes(file, column) for file in self.files)
+
+    def _open(self, number: int):
+        import datasets  # slow to import, and absent on some accelerator machines
+
+        if self.files:
+            file = self.files[number]
+            return datasets.load_dataset(
+                BUILDERS[file.suffix], data_files=str(file), split="train", streaming=True
+            )
+        name, _, subset = self.name.removeprefix(HUB).partition(":")
+        try:
+            return datasets.load_dataset(name, subset or None, split="train", streaming=True)
+        except (OSError, ValueError) as error:
+            raise FileNotFoundError(f"cannot read {self.name}: {error}") from error
+
+
+def open_source(path: str | Path) -> Source:
+    """A file, every known file below a folder in sorted order, or `hub:NAME[:SUBSET]`.
+
+    A text file has one row a line, in column `text`. Of a dataset of the hub it is the split
+    `train`.
 
     Raises:
       FileNotFoundError: nothing at `path`, or no file with a known ending below it.
     """
-    import datasets  # slow to import, and absent on some accelerator machines
+    if str(path).startswith(HUB):
+        return Source(str(path), ())
+    return Source(str(path), tuple(_files(Path(path))))
 
-    for file in _files(Path(path)):
-        builder = BUILDERS[file.suffix]
-        yield from datasets.load_dataset(
-            builder, data_files=str(file), split="train", streaming=True
-        )
+
+def read_rows(path: str | Path) -> Iterator[dict]:
+    """Streams the rows of a source; raises as `open_source`."""
+    for _, row in open_source(path).rows():
+        yield row
 
 
 def read_texts(path: str | Path, *, column: str = "text") -> Iterator[str]:
-    """Streams the non-empty texts of a column; rows without text there are passed over.
+    """Streams the cleaned, non-empty texts of a column.
 
     Raises:
-      FileNotFoundError: as `read_rows`.
+      FileNotFoundError: as `open_source`.
       ValueError: a row has no such column, or no row has any text.
     """
     found = False
-    for row in read_rows(path):
-        if column not in row:
-            raise ValueError(f"{path}: no column {column!r}{nearest(column, row)}")
-        if isinstance(row[column], str) and row[column].strip():
+    for document in open_source(path).documents(column):
+        if document.text:
             found = True
-            yield row[column]
+            yield document.text
     if not found:
         raise ValueError(f"{path}: column {column!r} holds no text")
+
+
+def cleaned(text: str) -> str:
+    """Newlines of every kind become one, other runs of white space one blank, at no edge any.
+
+    Nothing else is touched: no letter is folded, no markup removed (our reading: the published
+    description names no cleaning).
+    """
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    return "\n".join(line for line in lines if line)
 
 
 def nearest(wanted: str, choices) -> str:
@@ -59,9 +157,25 @@ def nearest(wanted: str, choices) -> str:
 
 def _files(path: Path) -> list[Path]:
     if not path.exists():
-        raise FileNotFoundError(f"no text at {path}: expected a file or a folder of text files")
+        raise FileNotFoundError(
+            f"no text at {path}: expected a file or a folder of text files, or {HUB}NAME"
+        )
     below = sorted(path.rglob("*")) if path.is_dir() else [path]
     files = [file for file in below if file.is_file() and file.suffix in BUILDERS]
     if not files:
         raise FileNotFoundError(f"{path}: no file that ends in {', '.join(BUILDERS)}")
     return files
+
+
+def _text_bytes(file: Path, column: str) -> int:
+    if file.suffix != ".parquet":
+        return file.stat().st_size
+    import pyarrow.parquet as pq
+
+    groups = pq.ParquetFile(file).metadata
+    chunks = (
+        groups.row_group(k).column(j)
+        for k in range(groups.num_row_groups)
+        for j in range(groups.num_columns)
+    )
+    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column)

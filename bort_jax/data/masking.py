@@ -1,73 +1,167 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masked batches as a pure function of (seed, epoch, index)."""
+"""Masked batches as a pure function of (seed, index), whatever the number of hosts."""
 
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int, UInt64
 
+from bort_jax.data.choice import choose_tokens, choose_words
+from bort_jax.data.order import HALF, STEP, keyed, keys_of, mixed, permuted
+from bort_jax.data.packing import Packing, Rows, packed
 from bort_jax.data.shards import Shard
 from bort_jax.data.tokenizer import Special
 
-MASK_SHARE, RANDOM_SHARE, KEEP_SHARE = 0.15, 0.10, 0.10
-ORDER, MASK = 0, 1  # separate the random streams of the row order and of the masks
+RANDOM_SHARE, KEEP_SHARE = 0.10, 0.10
+# What tells the random numbers apart that one seed is used for.
+ORDER, BATCHES, MASKS = range(3)
 
 Batch = dict[str, np.ndarray]
 
 
-def masked_batch(shard: Shard, index: int, *, seed: int, batch_size: int, seq_len: int) -> Batch:
-    """The `index`-th batch of an endless stream: the whole resume state is this one integer.
+@dataclass(frozen=True)
+class MaskedStream:
+    """An endless stream of masked batches; the whole resume state is the index of the next.
 
     Every epoch is a fresh permutation of the rows, every visit a fresh mask. Of the tokens
     of a row 15 % are predicted: of these 80 % show `<mask>`, 10 % a random token, 10 %
     themselves.
 
-    Returns:
-      `ids: int[b, s]`, `mask: bool[b, s]`, `positions: int[b, m]`, `labels: int[b, m]` and
-      `weights: float[b, m]`.
+    Attributes:
+      shard: where the tokens are.
+      seed: of order and masks.
+      batch_size: rows of a global batch; with buckets, of its longest rows.
+      seq_len: tokens of the longest rows.
+      packing: `joined` rows are full and cross documents; of `documents` each is within one.
+      buckets: batches of rows of about one length, padded to it: seq_len, its half, its quarter,
+        down to 32, all with the same number of tokens. An epoch then ends with its last batches
+        filled up by rows without weight.
+      word_starts: whole words are predicted: whether each token begins one, bool[v].
+
+    Raises:
+      ValueError: when a batch is asked for: buckets of joined rows, or too little text.
     """
-    rows = shard.rows(seq_len)
-    flat = index * batch_size + np.arange(batch_size)
-    epochs, places = np.divmod(flat, rows)
-    picked = np.array(
-        [_order(seed, int(epoch), rows)[place] for epoch, place in zip(epochs, places, strict=True)]
-    )
-    generator = np.random.default_rng((seed, MASK, index))
-    return apply_mask(shard.read(picked, seq_len=seq_len), shard, generator=generator)
+
+    shard: Shard
+    seed: int
+    batch_size: int
+    seq_len: int
+    packing: Packing = "joined"
+    buckets: bool = False
+    word_starts: Bool[np.ndarray, " v"] | None = None
+
+    def batch(self, index: int, *, host: int = 0, hosts: int = 1) -> Batch:
+        """Rows `host`, `host + hosts`, … of the global batch, without making the others.
+
+        Returns:
+          `ids: int[b, s]`, `mask: bool[b, s]`, `positions: int[b, m]`, `labels: int[b, m]` and
+          `weights: float[b, m]`; a position without weight is 0.
+        """
+        rows, picked, there = self._picked(index, host, hosts)
+        starts, lengths = rows.spans(picked)
+        lengths = np.where(there, lengths, 0)
+        ids = self.shard.read(starts, lengths, seq_len=rows.seq_len)
+        keys = keys_of(
+            keyed(self.seed, MASKS, index), np.arange(host, host + hosts * len(picked), hosts)
+        )
+        positions = self._chosen(ids, lengths, keys)
+        return hidden(ids, lengths, positions, self.shard, keys=keys)
+
+    @cached_property
+    def rows(self) -> tuple[Rows, ...]:
+        """The rows of an epoch, by length."""
+        return packed(self.shard, seq_len=self.seq_len, packing=self.packing, buckets=self.buckets)
+
+    @cached_property
+    def batches_until(self) -> Int[np.ndarray, " k"]:
+        """With buckets: how many batches of an epoch come from the first k of them."""
+        counts = [-(-rows.number // self._size(rows)) for rows in self.rows]
+        return np.cumsum(counts)
+
+    def _picked(self, index: int, host: int, hosts: int):
+        """A length, which of its rows, and which of these are more than filling."""
+        if self.buckets:
+            return self._from_bucket(index, host, hosts)
+        (rows,) = self.rows
+        flat = index * self.batch_size + np.arange(host, self.batch_size, hosts)
+        epochs, places = np.divmod(flat, rows.number)
+        keys = keys_of(keyed(self.seed, ORDER), epochs)
+        picked = permuted(places, rows.number, key=keys)
+        return rows, picked, np.ones(len(picked), dtype=bool)
+
+    def _from_bucket(self, index: int, host: int, hosts: int):
+        total = int(self.batches_until[-1])
+        epoch, place = divmod(index, total)
+        (place,) = permuted(np.array([place]), total, key=keyed(self.seed, BATCHES, epoch))
+        k = int(np.searchsorted(self.batches_until, place, side="right"))
+        rows = self.rows[k]
+        place -= self.batches_until[k - 1] if k else 0
+        places = place * self._size(rows) + np.arange(host, self._size(rows), hosts)
+        there = places < rows.number
+        key = keyed(self.seed, ORDER, epoch, k)
+        return rows, permuted(np.where(there, places, 0), rows.number, key=key), there
+
+    def _size(self, rows: Rows) -> int:
+        return self.batch_size * self.seq_len // rows.seq_len
+
+    def _chosen(self, ids, lengths, keys) -> Int[np.ndarray, "b m"]:
+        if self.word_starts is None:
+            return choose_tokens(keys, lengths, seq_len=ids.shape[1])
+        begins = self.word_starts[ids]
+        begins[:, 1:] |= ids[:, :-1] == self.shard.special.eos
+        return choose_words(keys, lengths, begins)
 
 
-def apply_mask(ids: Int[np.ndarray, "b s"], shard: Shard, *, generator) -> Batch:
-    """Chooses m = 15 % of the tokens of each full row and hides them 80/10/10."""
+def masked_batch(shard: Shard, index: int, *, seed: int, batch_size: int, seq_len: int) -> Batch:
+    """Batch `index` of the plain stream: joined rows, single tokens, all hosts' rows."""
+    return MaskedStream(shard, seed=seed, batch_size=batch_size, seq_len=seq_len).batch(index)
+
+
+def hidden(
+    ids: Int[np.ndarray, "b s"],
+    lengths: Int[np.ndarray, " b"],
+    positions: Int[np.ndarray, "b m"],
+    shard: Shard,
+    *,
+    keys: UInt64[np.ndarray, " b"],
+) -> Batch:
+    """Hides the tokens at the chosen positions, 80/10/10; those at 0 stay, without weight.
+
+    Args:
+      ids: rows of tokens; they are changed in place.
+      lengths: tokens of text in each, at 1, 2, ….
+      keys: what stands at a position in its place is a function of.
+    """
     batch, seq_len = ids.shape
-    m = max(1, round(MASK_SHARE * (seq_len - 2)))
-    noise = generator.random((batch, seq_len - 2))
-    positions = np.sort(np.argpartition(noise, m - 1, axis=1)[:, :m] + 1, axis=1)
-    labels = np.take_along_axis(ids, positions, axis=1)
-    draw = generator.random((batch, m))
-    shown = np.where(draw < RANDOM_SHARE, random_tokens(shard, (batch, m), generator), labels)
-    shown = np.where(draw >= RANDOM_SHARE + KEEP_SHARE, shard.special.mask, shown)
-    ids = ids.copy()
-    np.put_along_axis(ids, positions, shown, axis=1)
+    flat = positions + seq_len * np.arange(batch)[:, None]
+    labels = ids.reshape(-1)[flat]
+    bits = mixed(keys[:, None] + STEP * positions.astype(np.uint64))
+    draw = (bits >> HALF).astype(np.uint32)
+    shown = np.where(draw < _bits(RANDOM_SHARE), random_tokens(shard, bits), labels)
+    shown = np.where(draw >= _bits(RANDOM_SHARE + KEEP_SHARE), shard.special.mask, shown)
+    ids.reshape(-1)[flat] = np.where(positions > 0, shown, labels)
     return {
         "ids": ids,
-        "mask": np.ones(ids.shape, dtype=bool),
-        "positions": positions.astype(np.int32),
-        "labels": labels.astype(np.int32),
-        "weights": np.ones((batch, m), dtype=np.float32),
+        "mask": np.arange(seq_len) < lengths[:, None] + 2,
+        "positions": positions,
+        "labels": labels,
+        "weights": (positions > 0).astype(np.float32),
     }
 
 
-def random_tokens(shard: Shard, shape, generator) -> Int[np.ndarray, "b m"]:
-    """Uniform over the vocabulary without the special tokens."""
+def random_tokens(shard: Shard, bits: UInt64[np.ndarray, "b m"]) -> Int[np.ndarray, "b m"]:
+    """Uniform over the vocabulary without the special tokens, from the lower 32 bits."""
     ordinary = _ordinary_tokens(shard.vocab_size, shard.special)
-    return ordinary[generator.integers(len(ordinary), size=shape)]
+    low = bits & np.uint64(0xFFFFFFFF)
+    return ordinary[(low * np.uint64(len(ordinary))) >> HALF]
 
 
 @lru_cache(maxsize=4)
 def _ordinary_tokens(vocab_size: int, special: Special) -> Int[np.ndarray, " v"]:
-    return np.setdiff1d(np.arange(vocab_size), np.array(special))
+    return np.setdiff1d(np.arange(vocab_size), np.array(special)).astype(np.int32)
 
 
-@lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, rows: int) -> Int[np.ndarray, " r"]:
-    return np.random.default_rng((seed, ORDER, epoch)).permutation(rows)
+def _bits(share: float) -> np.uint32:
+    """The number of 32 bits that this share of all such numbers are less than."""
+    return np.uint32(round(share * 2**32))

@@ -1,23 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """A prepared corpus: a tokenizer and two shards, train and held-out, in one folder."""
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from bort_jax.data.corpus import read_texts
-from bort_jax.data.shards import Shard, build_shard, is_built, open_shard
+from bort_jax.data.build import build_corpus, given_tokenizer, own_tokenizer
+from bort_jax.data.manifest import MANIFEST, SPLITS, Manifest, read_manifest
+from bort_jax.data.shards import Shard, faults, open_shard
 from bort_jax.data.tokenizer import Tokenizer
-
-HELD_OUT_EVERY = 50  # documents: 2 % are never trained on
-TOKENIZER_SAMPLE = 20_000  # documents that a new vocabulary is learnt from
 
 
 class Corpus(NamedTuple):
+    """A built corpus.
+
+    Attributes:
+      train: tokens to train on.
+      heldout: tokens that are never trained on.
+      tokenizer: that wrote them.
+      sha256: of the manifest, and so of every token.
+    """
+
     train: Shard
     heldout: Shard
     tokenizer: Tokenizer
+    sha256: str
 
 
 def prepare_corpus(
@@ -28,54 +35,71 @@ def prepare_corpus(
     tokenizer: str | Path | None = None,
     vocab_size: int = 8192,
 ) -> Corpus:
-    """Opens `source` if it is a prepared folder, else builds one in `folder`, once.
+    """Opens `source` if it is a built corpus, else builds one in `folder`, once.
 
     Args:
-      source: a prepared folder, or a file or folder of text (see `read_texts`).
+      source: a built corpus, or text (see `open_source`).
       folder: where to build.
       column: of the text.
-      tokenizer: folder with a `tokenizer.json`; without one a byte-level BPE of `vocab_size`
-        tokens is trained on the text.
+      tokenizer: folder of a tokenizer; without one a byte-level BPE of `vocab_size` tokens is
+        trained on the text.
 
     Raises:
-      ValueError: fewer than two documents, or a prepared corpus of another tokenizer.
+      ValueError: fewer than two documents, or a corpus of another tokenizer, unfinished or
+        damaged.
     """
-    if _is_prepared(Path(source)):
-        return _opened(Path(source), tokenizer)
+    if is_begun(Path(source)):
+        return open_corpus(source, tokenizer=tokenizer)
+    if not (is_begun(Path(folder)) and read_manifest(Path(folder)).complete):
+        build_corpus(source, folder, column=column, tokenizer=tokenizer, vocab_size=vocab_size)
+    return open_corpus(folder, tokenizer=tokenizer)
+
+
+def open_corpus(folder: str | Path, *, tokenizer: str | Path | None = None) -> Corpus:
+    """Opens a built corpus; sizes and headers are checked, contents by `check_corpus`.
+
+    Raises:
+      FileNotFoundError: there is none, or one of its files is missing.
+      ValueError: it is unfinished, damaged, or of another tokenizer than the one in `tokenizer`;
+        the message names the file.
+    """
     folder = Path(folder)
-    if not _is_prepared(folder):
-        _build(source, folder, column=column, tokenizer=tokenizer, vocab_size=vocab_size)
-    return _opened(folder, tokenizer)
+    manifest = _complete(folder)
+    own = own_tokenizer(folder, manifest)
+    if tokenizer and given_tokenizer(tokenizer).sha256 != own.sha256:
+        raise ValueError(f"{folder} was built with another tokenizer than {tokenizer}")
+    train, heldout = (open_shard(folder, manifest, split=split) for split in SPLITS)
+    digest = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    return Corpus(train, heldout, own, digest)
 
 
-def _build(source, folder: Path, *, column: str, tokenizer, vocab_size: int) -> None:
-    texts = lambda: read_texts(source, column=column)
-    if tokenizer:
-        trained = Tokenizer.load(tokenizer)
-    else:
-        trained = Tokenizer.train(islice(texts(), TOKENIZER_SAMPLE), vocab_size=vocab_size)
-    trained.save(folder / "tokenizer")
-    build_shard(_every(texts(), held_out=False), trained, folder=folder / "train")
-    build_shard(_every(texts(), held_out=True), trained, folder=folder / "heldout")
+def check_corpus(folder: str | Path) -> Manifest:
+    """Reads every byte of a built corpus.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: what is wrong with each file that is missing, truncated, foreign or corrupt.
+    """
+    folder = Path(folder)
+    manifest = _complete(folder)
+    own_tokenizer(folder, manifest)
+    found = faults(folder, manifest)
+    if found:
+        raise ValueError("; ".join(found))
+    return manifest
 
 
-def _every(texts: Iterable[str], *, held_out: bool) -> Iterator[str]:
-    for number, text in enumerate(texts):
-        if (number % HELD_OUT_EVERY == 1) == held_out:
-            yield text
+def is_begun(folder: Path) -> bool:
+    """Whether a corpus is in `folder`, finished or not, of this version or an earlier one."""
+    begun = (folder / MANIFEST).is_file() and (folder / "tokenizer").is_dir()
+    return begun or all((folder / split / MANIFEST).is_file() for split in SPLITS)
 
 
-def _is_prepared(folder: Path) -> bool:
-    return is_built(folder / "train") and is_built(folder / "heldout")
-
-
-def _opened(folder: Path, tokenizer: str | Path | None) -> Corpus:
-    corpus = Corpus(
-        train=open_shard(folder / "train"),
-        heldout=open_shard(folder / "heldout"),
-        tokenizer=Tokenizer.load(folder / "tokenizer"),
-    )
-    wanted = Tokenizer.load(tokenizer).sha256 if tokenizer else corpus.tokenizer.sha256
-    if {corpus.train.tokenizer_sha256, corpus.heldout.tokenizer_sha256} != {wanted}:
-        raise ValueError(f"{folder} was built with another tokenizer than {tokenizer or 'its own'}")
-    return corpus
+def _complete(folder: Path) -> Manifest:
+    manifest = read_manifest(folder)
+    if not manifest.complete:
+        raise ValueError(
+            f"the build in {folder} is unfinished, with {len(manifest.parts)} parts: the command "
+            "that began it continues it"
+        )
+    return manifest

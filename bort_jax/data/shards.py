@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Token shards: a corpus as one memory-mapped stream of ids, cut into equal rows."""
+"""Token shards: one split of a corpus as memory-mapped files of ids, read as one stream."""
 
 import hashlib
-import itertools
-import json
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
-from bort_jax.data.tokenizer import Special, Tokenizer
+from bort_jax.data.manifest import SPLITS, Manifest, ShardFile, file_name
+from bort_jax.data.tokenizer import Special
 
-BATCH_OF_TEXTS = 512
-MANIFEST = "manifest.json"
+MAGIC = b"BORTTOK2"
+HEADER = 64  # bytes: magic, bytes of an id, SHA-256 of the tokenizer, zeros
 
 
 @dataclass(frozen=True)
@@ -22,18 +23,32 @@ class Shard:
     """One split of a corpus on disk.
 
     Attributes:
-      folder: holds `manifest.json` and the token file it names.
-      tokens: the ids of all documents, `</s>` after each, as uint16 or uint32.
+      folder: holds the files.
+      files: their ids, as uint16 or uint32, in order: all documents, `</s>` after each.
       special: ids of the special tokens.
       vocab_size: size of the tokenizer that wrote them.
       tokenizer_sha256: its hash.
     """
 
     folder: Path
-    tokens: Int[np.ndarray, " n"]
+    files: tuple[Int[np.ndarray, " n"], ...]
     special: Special
     vocab_size: int
     tokenizer_sha256: str
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        """Where each file begins in the stream, and where the last one ends."""
+        return [0, *np.cumsum([len(file) for file in self.files]).tolist()]
+
+    @property
+    def n_tokens(self) -> int:
+        return self.offsets[-1]
+
+    @property
+    def tokens(self) -> Int[np.ndarray, " n"]:
+        """The whole stream; a copy in memory where there is more than one file."""
+        return self.files[0] if len(self.files) == 1 else np.concatenate(self.files)
 
     def rows(self, seq_len: int) -> int:
         """How many full rows of `seq_len` tokens, `<s>` and `</s>` included, there are.
@@ -41,83 +56,129 @@ class Shard:
         Raises:
           ValueError: not even one.
         """
-        rows = len(self.tokens) // (seq_len - 2)
+        rows = self.n_tokens // (seq_len - 2) if seq_len > 2 else 0
         if rows == 0:
             raise ValueError(
-                f"{self.folder}: {len(self.tokens)} tokens do not fill one row of {seq_len}"
+                f"{self.folder}: {self.n_tokens} tokens do not fill one row of {seq_len}"
             )
         return rows
 
-    def read(self, indices: Int[np.ndarray, " b"], *, seq_len: int) -> Int[np.ndarray, "b s"]:
-        """Rows `<s> tokens </s>`: row r holds the tokens from r · (seq_len − 2) on."""
-        body = seq_len - 2
-        offsets = indices[:, None] * body + np.arange(body)
-        ids = np.empty((len(indices), seq_len), dtype=np.int32)
-        ids[:, 0], ids[:, -1] = self.special.bos, self.special.eos
-        ids[:, 1:-1] = self.tokens[offsets]
+    def read(
+        self, starts: Int[np.ndarray, " b"], lengths: Int[np.ndarray, " b"], *, seq_len: int
+    ) -> Int[np.ndarray, "b s"]:
+        """Rows `<s> tokens </s>`, padded to `seq_len`: of `lengths` tokens from `starts` on."""
+        ids = np.full((len(starts), seq_len), self.special.pad, dtype=np.int32)
+        ids[:, 0] = self.special.bos
+        ids[np.arange(len(ids)), lengths + 1] = self.special.eos
+        # A loop of slices: as fast as one gather, and it crosses files and takes any lengths.
+        for row, start, length in zip(ids, starts.tolist(), lengths.tolist(), strict=True):
+            self._copy(start, row[1 : length + 1])
         return ids
 
+    def frequencies(self) -> Int[np.ndarray, " v"]:
+        """How often each token of the vocabulary occurs."""
+        return sum(
+            (np.bincount(file, minlength=self.vocab_size) for file in self.files),
+            start=np.zeros(self.vocab_size, dtype=np.int64),
+        )
 
-def build_shard(texts: Iterable[str], tokenizer: Tokenizer, *, folder: Path) -> Shard:
-    """Tokenizes texts into a shard; the manifest is written last, so a killed build shows.
+    def document_ends(self) -> Int[np.ndarray, " d"]:
+        """Where in the stream each document's `</s>` stands."""
+        ends = [
+            np.flatnonzero(file == self.special.eos) + offset
+            for file, offset in zip(self.files, self.offsets, strict=False)
+        ]
+        return np.concatenate(ends)
 
-    Raises:
-      ValueError: there is no text.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
-    file, documents, count, digest = folder / "tokens.bin", 0, 0, hashlib.sha256()
-    with file.open("wb") as out:
-        for batch in _batched(texts):
-            for ids in tokenizer.encode_documents(batch):
-                data = np.array([*ids, tokenizer.special.eos], dtype=dtype).tobytes()
-                out.write(data)
-                digest.update(data)
-                count += len(ids) + 1
-            documents += len(batch)
-    if not documents:
-        raise ValueError(f"no text to tokenize for {folder}")
-    manifest = {
-        "file": file.name,
-        "dtype": np.dtype(dtype).name,
-        "tokens": count,
-        "documents": documents,
-        "sha256": digest.hexdigest(),
-        "vocab_size": tokenizer.vocab_size,
-        "tokenizer_sha256": tokenizer.sha256,
-        "special": tokenizer.special._asdict(),
-    }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2))
-    return open_shard(folder)
+    def _copy(self, start: int, out: np.ndarray) -> None:
+        file = bisect_right(self.offsets, start) - 1
+        while len(out):
+            first = start - self.offsets[file]
+            piece = self.files[file][first : first + len(out)]
+            out[: len(piece)] = piece
+            start, out, file = start + len(piece), out[len(piece) :], file + 1
 
 
-def open_shard(folder: Path) -> Shard:
-    """Memory-maps a shard.
+def open_shard(folder: Path, manifest: Manifest, *, split: str) -> Shard:
+    """Memory-maps a split of the corpus in `folder`.
 
     Raises:
-      FileNotFoundError: there is no manifest: nothing was built, or not to the end.
-      ValueError: the token file's size is not what the manifest says.
+      FileNotFoundError: a file is missing.
+      ValueError: a file has another size than the manifest says, or another tokenizer wrote it.
     """
-    manifest = json.loads((folder / MANIFEST).read_text())
-    dtype = {"uint16": np.uint16, "uint32": np.uint32}[manifest["dtype"]]
-    file = folder / Path(manifest["file"]).name  # a manifest cannot point outside its folder
-    expected = manifest["tokens"] * np.dtype(dtype).itemsize
-    if file.stat().st_size != expected:
-        raise ValueError(f"{file}: {file.stat().st_size} bytes, the manifest says {expected}")
+    files = []
+    for file, size in shard_files(folder, manifest, split=split):
+        check_file(file, size, manifest)
+        files.append(_mapped(file, manifest.dtype, size.tokens))
     return Shard(
-        folder=folder,
-        tokens=np.memmap(file, dtype=dtype, mode="r"),
-        special=Special(**manifest["special"]),
-        vocab_size=manifest["vocab_size"],
-        tokenizer_sha256=manifest["tokenizer_sha256"],
+        folder=folder / split,
+        files=tuple(files),
+        special=manifest.special,
+        vocab_size=manifest.vocab_size,
+        tokenizer_sha256=manifest.tokenizer_sha256,
     )
 
 
-def is_built(folder: Path) -> bool:
-    return (folder / MANIFEST).is_file()
+def shard_files(
+    folder: Path, manifest: Manifest, *, split: str
+) -> Iterator[tuple[Path, ShardFile]]:
+    for number, part in enumerate(manifest.parts):
+        yield folder / file_name(split, number), getattr(part, split)
 
 
-def _batched(texts: Iterable[str]):
-    texts = iter(texts)
-    while batch := list(itertools.islice(texts, BATCH_OF_TEXTS)):
-        yield batch
+def check_file(file: Path, wanted: ShardFile, manifest: Manifest) -> None:
+    """Existence, size and header: what can be told without reading the file.
+
+    Raises:
+      FileNotFoundError, ValueError: as `open_shard`; the message begins with the file.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing")
+    expected = HEADER + wanted.tokens * np.dtype(manifest.dtype).itemsize
+    if file.stat().st_size != expected:
+        raise ValueError(f"{file}: {file.stat().st_size} bytes, the manifest says {expected}")
+    with file.open("rb") as data:
+        found = data.read(HEADER)
+    if found == header(manifest.dtype, manifest.tokenizer_sha256):
+        return
+    if not found.startswith(MAGIC):
+        raise ValueError(f"{file} does not begin as a token shard does")
+    raise ValueError(
+        f"{file} holds tokens of another tokenizer: {found[16:20].hex()}… wrote it, this corpus "
+        f"is of {manifest.tokenizer_sha256[:8]}…"
+    )
+
+
+def check_contents(file: Path, wanted: ShardFile) -> None:
+    """Raises ValueError where the file's checksum is another than the manifest's."""
+    with file.open("rb") as data:
+        found = hashlib.file_digest(data, "sha256").hexdigest()
+    if found != wanted.sha256:
+        raise ValueError(f"{file} is corrupt: SHA-256 {found[:8]}…, expected {wanted.sha256[:8]}…")
+
+
+def faults(folder: Path, manifest: Manifest) -> list[str]:
+    """Reads every file; what is wrong with each that is missing, truncated, foreign or corrupt."""
+    found = []
+    for split in SPLITS:
+        for file, wanted in shard_files(folder, manifest, split=split):
+            try:
+                check_file(file, wanted, manifest)
+                check_contents(file, wanted)
+            except (OSError, ValueError) as error:
+                found.append(str(error))
+    return found
+
+
+def header(dtype: str, tokenizer_sha256: str) -> bytes:
+    """Every file says which tokenizer wrote it, so that one from elsewhere is not mistaken."""
+    itemsize = np.dtype(dtype).itemsize.to_bytes(8, "little")
+    return (MAGIC + itemsize + bytes.fromhex(tokenizer_sha256)).ljust(HEADER, b"\0")
+
+
+def _mapped(file: Path, dtype: str, tokens: int) -> Int[np.ndarray, " n"]:
+    little = np.dtype(dtype).newbyteorder("<")
+    if not tokens:  # an empty file cannot be mapped
+        return np.empty(0, little)
+    # A plain array: slices of np.memmap are much slower to make.
+    return np.asarray(np.memmap(file, dtype=little, mode="r", offset=HEADER, shape=(tokens,)))

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 # The names of the special tokens, and how many separators stand between the texts of a pair.
 FAMILIES = ((SPECIAL_TOKENS, 2), (("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"), 1))
+BYTES_OF_SPACE = ("Ġ", "Ċ", "ĉ", "č")  # blank, newline, tab, return, as byte-level BPE writes them
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 
 
@@ -108,6 +109,45 @@ class Tokenizer:
         encoded = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encoded]
 
+    def encode_raw(self, texts: Sequence[str]) -> list[list[int]]:
+        """As `encode_documents`, but `</s>` in a text is five characters, and no separator."""
+        self.backend.encode_special_tokens = True
+        try:
+            return self.encode_documents(texts)
+        finally:
+            self.backend.encode_special_tokens = False
+
+    def check_ids(self) -> None:
+        """Raises ValueError where an id is not below the vocabulary's size: ids with gaps."""
+        largest = max(self.backend.get_vocab().values())
+        if largest >= self.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {self.vocab_size} tokens and the id {largest}: ids must count "
+                "up from 0 without gaps"
+            )
+
+    def word_starts(self) -> Bool[np.ndarray, " v"]:
+        """Which tokens begin a word wherever they stand.
+
+        In byte-level BPE those that begin with white space (`Ġ` is a blank's byte), in WordPiece
+        those without `##`; in both the special tokens.
+
+        Raises:
+          ValueError: a tokenizer of another kind.
+        """
+        kind = json.loads(self.backend.to_str())["model"]["type"]
+        if kind not in ("BPE", "WordPiece"):
+            raise ValueError(
+                f"whole words are known of BPE and WordPiece; this tokenizer is {kind}"
+            )
+        names = [self.backend.id_to_token(id) or "" for id in range(self.vocab_size)]
+        begins = [
+            not name.startswith("##") if kind == "WordPiece" else name[:1] in BYTES_OF_SPACE
+            for name in names
+        ]
+        special = np.isin(np.arange(self.vocab_size), self.special)
+        return np.array(begins) | special
+
     def encode(self, columns: Sequence[Sequence[str]], *, seq_len: int) -> Encoded:
         """Rows `<s> a </s>` or `<s> a </s></s> b </s>`, cut and padded to `seq_len`; with BERT's
         tokens `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
@@ -123,15 +163,26 @@ class Tokenizer:
             row[: len(tokens)] = tokens
         return Encoded(ids, ids != self.special.pad)
 
+    def room(self, segments: int, *, seq_len: int) -> int:
+        """How many tokens of text a row of one or two segments holds beside the special ones."""
+        return seq_len - 2 - self.separators * (segments - 1)
+
+    def framed(self, segments: Sequence[Sequence[int]]) -> list[int]:
+        """One or two segments between the special tokens, as `encode` frames them."""
+        first, *rest = segments
+        tokens = [self.special.bos, *first]
+        for segment in rest:
+            tokens += [self.special.eos] * self.separators + [*segment]
+        return [*tokens, self.special.eos]
+
     def _joined(self, parts: Sequence[list[int]], *, seq_len: int) -> list[int]:
-        bos, eos = [self.special.bos], [self.special.eos]
+        room = self.room(len(parts), seq_len=seq_len)
         if len(parts) == 1:
-            return bos + parts[0][: seq_len - 2] + eos
-        room = seq_len - 2 - self.separators
+            return self.framed([parts[0][:room]])
         first, second = parts
         keep = max(room - len(second), min(len(first), room - room // 2))
         first = first[:keep]
-        return bos + first + eos * self.separators + second[: room - len(first)] + eos
+        return self.framed([first, second[: room - len(first)]])
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer | None:

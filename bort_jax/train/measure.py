@@ -67,7 +67,7 @@ def teacher_logits(teacher: Checkpoint, batch: dict) -> np.ndarray:
 
 def unigram_loss(corpus: Corpus, batch: dict) -> float:
     """Mean cross-entropy, in nats, of token frequencies at the masked positions of a batch."""
-    counts = np.bincount(corpus.train.tokens, minlength=corpus.tokenizer.vocab_size) + 1
+    counts = corpus.train.frequencies() + 1
     log_p = np.log(counts / counts.sum())
     there = batch["weights"] > 0
     return float(-log_p[batch["labels"][there]].mean())

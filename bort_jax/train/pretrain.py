@@ -10,9 +10,9 @@ from pathlib import Path
 import jax
 
 from bort_jax.arch import Arch
-from bort_jax.data.masking import masked_batch
+from bort_jax.data.masking import MaskedStream
+from bort_jax.data.packing import Packing, check_packing
 from bort_jax.data.prepared import Corpus, prepare_corpus
-from bort_jax.data.shards import Shard
 from bort_jax.interop import Checkpoint, load, save
 from bort_jax.model import BertConfig, MaskedLM, distillation, forward, init_params, masked_lm
 from bort_jax.train.checkpoint import Checkpoints
@@ -36,7 +36,8 @@ class PretrainConfig:
     script) where it is known, except for the size of the run.
 
     Attributes:
-      data: file or folder of text, or a corpus that another stage prepared.
+      data: file or folder of text, hub:NAME, or a corpus that `bort-jax data build` or another
+        stage built.
       out: run folder; the model is written to `OUT/model`.
       arch: such as D4-A8-H1024-I768, or bort, bert-base, bert-large.
       teacher: checkpoint folder of a masked LM with the same tokenizer; none: plain masked LM.
@@ -46,6 +47,10 @@ class PretrainConfig:
       steps: gradient steps.
       batch_size: rows over all devices of all hosts.
       seq_len: tokens in a row.
+      packing: joined: rows are full, and documents follow each other with a separator between;
+        documents: no row crosses a document. The held-out scores are of joined rows in both.
+      buckets: with documents, short rows come in batches of short rows, with as many tokens.
+      whole_word: predict whole words (our reading; the published script predicts tokens).
       positions: learned positions.
       learning_rate: peak.
       warmup_ratio: share of the steps with a rising rate.
@@ -73,6 +78,9 @@ class PretrainConfig:
     steps: int = 1000
     batch_size: int = 32
     seq_len: int = 128
+    packing: Packing = "joined"
+    buckets: bool = False
+    whole_word: bool = False
     positions: int = 512
     learning_rate: float = 1e-4
     warmup_ratio: float = 0.01
@@ -107,7 +115,7 @@ def pretrain(config: PretrainConfig) -> MlmScores:
     teacher = load(config.teacher) if config.teacher else None
     corpus = leader_first(lambda: corpus_of(config))
     model = MaskedLM(model_config(config, corpus))
-    state = train_masked_lm(model, corpus.train, config, teacher=teacher)
+    state = train_masked_lm(model, corpus, config, teacher=teacher)
     params = jax.device_get(state.params)
     scores = mlm_scores(model, corpus.heldout, rows=config.eval_rows, seq_len=config.seq_len)(
         params
@@ -147,6 +155,7 @@ def corpus_of(config: PretrainConfig) -> Corpus:
 def check(config: PretrainConfig) -> None:
     """Raises ValueError on what would only fail later, inside a trace."""
     Arch.parse(config.arch)
+    check_packing(config.packing, buckets=config.buckets)
     if config.seq_len > config.positions:
         raise ValueError(
             f"seq_len {config.seq_len} is longer than the {config.positions} positions"
@@ -170,7 +179,7 @@ def model_config(config: PretrainConfig, corpus: Corpus) -> BertConfig:
 
 
 def train_masked_lm(
-    model: MaskedLM, shard: Shard, config: PretrainConfig, *, teacher: Checkpoint | None
+    model: MaskedLM, corpus: Corpus, config: PretrainConfig, *, teacher: Checkpoint | None
 ) -> State:
     """The loop of `pretrain`, from the newest checkpoint in `OUT/checkpoints` or from scratch."""
     out = Path(config.out)
@@ -189,7 +198,7 @@ def train_masked_lm(
             hooks.insert(0, stack.enter_context(closing(reporter(config, start=start))))
         return fit(
             state,
-            batches(shard, config, start=start),
+            batches(corpus, config, start=start),
             step_fn=step_function(model, config, teacher),
             hooks=hooks,
         )
@@ -269,14 +278,19 @@ def distilled_loss(
     return loss_fn
 
 
-def batches(shard: Shard, config: PretrainConfig, *, start: int):
+def batches(corpus: Corpus, config: PretrainConfig, *, start: int):
     """This host's part of the batches from `start` to the end of the run."""
-    hosts, host = jax.process_count(), jax.process_index()
+    stream = MaskedStream(
+        corpus.train,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        seq_len=config.seq_len,
+        packing=config.packing,
+        buckets=config.buckets,
+        word_starts=corpus.tokenizer.word_starts() if config.whole_word else None,
+    )
     for index in range(start, config.steps):
-        batch = masked_batch(
-            shard, index, seed=config.seed, batch_size=config.batch_size, seq_len=config.seq_len
-        )
-        yield {name: values[host::hosts] for name, values in batch.items()}
+        yield stream.batch(index, host=jax.process_index(), hosts=jax.process_count())
 
 
 class Saver:

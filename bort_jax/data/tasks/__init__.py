@@ -1,24 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled tasks as frozen records."""
+"""Labelled tasks as frozen records: one's own, and the 23 test sets of GLUE, SuperGLUE and RACE."""
 
 from bort_jax.data.tasks.options import TaskOptions
-from bort_jax.data.tasks.task import (
-    Examples,
-    Points,
-    Split,
-    Task,
-    find_split,
-    read_examples,
-    split_dev,
-)
+from bort_jax.data.tasks.read import find_file, find_split, read_examples, read_task
+from bort_jax.data.tasks.scoring import arranged, decide, headline, score
+from bort_jax.data.tasks.suites import TASKS, find_task, suite_tasks
+from bort_jax.data.tasks.task import Examples, Key, Points, Split, Task, split_dev
 
 __all__ = [
+    "TASKS",
     "Examples",
+    "Key",
     "Points",
     "Split",
     "Task",
     "TaskOptions",
+    "arranged",
+    "decide",
+    "find_file",
     "find_split",
+    "find_task",
+    "headline",
     "read_examples",
+    "read_task",
+    "score",
     "split_dev",
+    "suite_tasks",
 ]

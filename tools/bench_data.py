@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masked tokens a second on one core from a built corpus, and the build's MB/s of text.
+
+python tools/bench_data.py CORPUS                     # as `bort-jax data build` wrote it
+python tools/bench_data.py CORPUS --source TEXT       # builds TEXT with CORPUS's tokenizer
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from bort_jax.data.build import build_corpus
+from bort_jax.data.masking import MaskedStream
+from bort_jax.data.order import keyed, permuted
+from bort_jax.data.prepared import open_corpus
+
+REPEATS = 15
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--source", help="text to build from; without it nothing is built")
+    parser.add_argument("--column", default="text")
+    given = parser.parse_args()
+    streams(given.corpus)
+    orders()
+    if given.source:
+        show("build, MB/s of text", build_rates(given))
+
+
+def streams(folder: Path) -> None:
+    corpus = open_corpus(folder)
+    words = corpus.tokenizer.word_starts()
+    for batch_size, seq_len in ((64, 128), (1024, 128), (256, 512)):
+        sizes: dict[str, Any] = dict(seed=0, batch_size=batch_size, seq_len=seq_len)
+        kinds: dict[str, dict[str, Any]] = {
+            "joined": {},
+            "whole words": {"word_starts": words},
+            "documents": {"packing": "documents"},
+            "buckets": {"packing": "documents", "buckets": True},
+        }
+        for name, more in kinds.items():
+            stream = MaskedStream(corpus.train, **sizes, **more)
+            show(f"M tokens/s, {batch_size} × {seq_len}, {name}", token_rates(stream))
+
+
+def token_rates(stream: MaskedStream, seconds: float = 0.1) -> list[float]:
+    """Million tokens a second; one process, and numpy uses no thread here."""
+    tokens = stream.batch(0)["ids"].size
+    count = max(1, round(seconds / timed(lambda: stream.batch(1))))
+    rates = []
+    for repeat in range(REPEATS):
+        start = time.perf_counter()
+        for index in range(repeat * count, (repeat + 1) * count):
+            stream.batch(index)
+        rates.append(count * tokens / (time.perf_counter() - start) / 1e6)
+    return rates
+
+
+def orders(rows: int = 50_000_000, batch: int = 64) -> None:
+    """What an order costs that is kept, and one that is computed."""
+    kept = lambda: np.random.default_rng(0).permutation(rows)
+    show(f"seconds of a permutation of {rows:,} rows, {8 * rows / 1e6:,.0f} MB", [timed(kept)])
+    places, key = np.arange(batch), keyed(0, 1)
+    computed = [1e6 * timed(lambda: permuted(places, rows, key=key)) for _ in range(REPEATS)]
+    show(f"µs of {batch} places of a keyed permutation of as many", computed)
+
+
+def build_rates(given, repeats: int = 3) -> list[float]:
+    rates = []
+    for _ in range(repeats):
+        with TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            manifest = build_corpus(
+                given.source,
+                Path(folder) / "corpus",
+                column=given.column,
+                tokenizer=given.corpus / "tokenizer",
+            )
+            rates.append(manifest.total("bytes") / (time.perf_counter() - start) / 1e6)
+    return rates
+
+
+def timed(run: Callable) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def show(what: str, values: list[float]) -> None:
+    low, middle, high = np.percentile(values, [0, 50, 100])
+    print(f"{what}: median {middle:.1f} (smallest {low:.1f}, largest {high:.1f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -20,6 +20,8 @@ from bort_jax.model import (
     init_params,
     masked_lm,
 )
+from bort_jax.model.bert import softmax_mean, with_bias
+from bort_jax.model.dropout import Dropout, kept
 
 CONFIG = BertConfig(Arch(2, 2, 16, 24), vocab_size=40, positions=32)
 
@@ -143,3 +145,48 @@ def test_classification_counts_only_weighted_rows(rng):
     sums = classification(logits, labels, np.array([1.0, 1.0, 0.0, 0.0]))
     half = classification(logits[:2], labels[:2], np.ones(2))
     assert all(np.allclose(sums[name], half[name]) for name in sums)
+
+
+def test_dropout_keeps_its_share_and_the_mean():
+    kept_units = kept(jax.random.key(0), (333, 333), rate=0.1)
+    # Five standard deviations of the share of 110,889 independent units.
+    assert abs(kept_units.mean() - 0.9) < 5 * (0.09 / kept_units.size) ** 0.5
+    first, second = kept_units.reshape(-1)[:-1:2], kept_units.reshape(-1)[1::2]
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.03  # the halves of a word are independent
+
+
+def test_dropout_puts_out_and_scales_units_and_their_gradients_alike():
+    x = jax.random.normal(jax.random.key(1), (7, 9))
+    run = lambda x: Dropout(0.25).apply(
+        {}, x, deterministic=False, rngs={"dropout": jax.random.key(2)}
+    )
+    y, back = jax.vjp(run, x)
+    scale = np.where(np.asarray(y) == 0, 0, 1 / 0.75)
+    assert 0 < (scale == 0).sum() < scale.size
+    np.testing.assert_allclose(y, x * scale, rtol=1e-6)
+    np.testing.assert_allclose(back(jnp.ones_like(x))[0], scale, rtol=1e-6)
+    assert np.array_equal(Dropout(0.25).apply({}, x, deterministic=True), x)
+
+
+def test_the_gradient_of_a_bias_is_the_sum():
+    logits, g = (jax.random.normal(jax.random.key(k), (3, 5, 11)) for k in (0, 1))
+    y, back = jax.vjp(with_bias, logits, jnp.arange(11.0))
+    np.testing.assert_array_equal(y, logits + jnp.arange(11.0))
+    to_logits, to_bias = back(g)
+    np.testing.assert_array_equal(to_logits, g)
+    np.testing.assert_allclose(to_bias, g.sum((0, 1)), rtol=1e-5, atol=1e-5)
+
+
+def test_attention_is_the_mean_of_values_weighted_by_softmax():
+    scores, v = (jax.random.normal(jax.random.key(k), (2, 2, 5, 5)) for k in (0, 1))
+    scores = scores.at[0, 0, 0].set(-1e30).at[1, 1, 2, 3].set(300.0)
+    mixed = softmax_mean(scores, v, drop=lambda weights: weights)
+    np.testing.assert_allclose(mixed, jax.nn.softmax(scores) @ v, atol=2e-6)
+
+
+def test_the_gradient_of_the_loss_is_softmax_less_label():
+    logits = jax.random.normal(jax.random.key(0), (2, 3, 7))
+    labels, weights = np.array([[0, 6, 3], [1, -100, 2]]), np.array([[1, 1, 1], [1, 0, 1.0]])
+    gradient = jax.grad(lambda x: masked_lm(x, labels, weights)["mlm"])(logits)
+    expected = (jax.nn.softmax(logits) - jax.nn.one_hot(labels, 7)) * weights[..., None]
+    np.testing.assert_allclose(gradient, expected, atol=1e-6)

@@ -7,6 +7,7 @@ Letters: `b` batch, `s`/`t` query/key position, `m` masked position, `a` head, `
 `h` hidden, `i` intermediate, `v` vocabulary, `c` class.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -101,18 +102,22 @@ class Attention(nn.Module):
         scores = jnp.einsum("bask,batk->bast", q * arch.head_size**-0.5, k)
         # A finite floor, so that a row without any key gives numbers and not NaN.
         scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(scores.dtype).min)
-        mixed = jnp.swapaxes(self.mix(scores, v, deterministic=deterministic), 1, 2)
+        drop = lambda x: Dropout(config.dropout)(x, deterministic=deterministic)
+        mixed = jnp.swapaxes(softmax_mean(scores, v, drop=drop), 1, 2)
         return config.dense(arch.hidden, axis=(-2, -1), name="out")(mixed)
 
-    def mix(self, scores, v, *, deterministic: bool):
-        """softmax(scores) · v, divided by the sum only after the product: XLA on CPU then needs
-        half the time, as the weights are not written a second time."""
-        scores = scores.astype(jnp.float32)
-        weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-        total = weights.sum(-1, keepdims=True)
-        weights = Dropout(self.config.dropout)(weights, deterministic=deterministic)
-        mixed = jnp.einsum("bast,batk->bask", weights.astype(v.dtype), v)
-        return mixed / total.astype(v.dtype)
+
+def softmax_mean(
+    scores: Float[Array, "b a s t"], v: Float[Array, "b a t k"], *, drop: Callable
+) -> Float[Array, "b a s k"]:
+    """drop(softmax(scores)) · v, divided by the sum only after the product.
+
+    XLA on CPU then needs half the time: it does not write the weights a second time.
+    """
+    scores = scores.astype(jnp.float32)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    mixed = jnp.einsum("bast,batk->bask", drop(weights).astype(v.dtype), v)
+    return mixed / weights.sum(-1, keepdims=True).astype(v.dtype)
 
 
 class FeedForward(nn.Module):

@@ -476,12 +476,12 @@ def original(batch, row) -> bytes:
 def test_an_epoch_visits_every_row_exactly_once(built, kind):
     stream = stream_of(built, kind, seq_len=32, batch_size=1)
     (rows,) = stream.rows
-    starts, lengths = rows.spans(np.arange(rows.count))
+    starts, lengths = rows.spans(np.arange(rows.number))
     ids = stream.shard.read(starts, lengths, seq_len=32)
     every = sorted(row[: n + 2].tobytes() for row, n in zip(ids, lengths, strict=True))
     orders = []
     for epoch in (0, 1):
-        indices = range(epoch * rows.count, (epoch + 1) * rows.count)
+        indices = range(epoch * rows.number, (epoch + 1) * rows.number)
         orders.append([original(stream.batch(index), 0) for index in indices])
     assert sorted(orders[0]) == sorted(orders[1]) == every and orders[0] != orders[1]
 

@@ -251,7 +251,8 @@ def one_milp(judge: Judge, optimize, tangents, *, slope: float = 0.0, ceiling: f
 
     None when the time is up.
     """
-    if judge.left <= 0:
+    left = judge.left  # once: by the call below it may be negative, which scipy refuses
+    if left <= 0:
         return None
     layers, options, _ = judge.costs.shape
     n = layers * options  # columns: all options, then p, i, e, log(1 − p), log(1 − i)
@@ -265,7 +266,7 @@ def one_milp(judge: Judge, optimize, tangents, *, slope: float = 0.0, ceiling: f
         constraints=[
             optimize.LinearConstraint(*rows) for rows in milp_rows(judge, np.array(tangents))
         ],
-        options={"time_limit": 0.9 * judge.left},
+        options={"time_limit": 0.9 * left},
     )
     if found.x is None:
         return None

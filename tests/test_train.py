@@ -210,6 +210,43 @@ def test_a_teacher_of_another_vocabulary_is_refused(corpus, tmp_path):
         pretrain(wrong)
 
 
+def test_a_run_goes_on_from_another_one_s_model(corpus, tmp_path):
+    """A rate of 0 keeps every parameter, so that the model that comes out is the one put in."""
+    pretrain(config(corpus, tmp_path / "first"))
+    start = str(tmp_path / "first" / "model")
+    pretrain(config(corpus, tmp_path / "again", init_from=start, learning_rate=0.0, steps=2))
+    assert trees_equal(load(start).params, load(tmp_path / "again" / "model").params)
+
+
+def test_an_encoder_alone_goes_on_under_a_fresh_head(corpus, tmp_path, tiny):
+    bare = replace(tiny, params={"encoder": tiny.params["encoder"]}, headless=True)
+    save(bare, tmp_path / "bare")
+    wanted = config(
+        corpus,
+        tmp_path / "out",
+        init_from=str(tmp_path / "bare"),
+        arch=str(tiny.config.arch),
+        positions=tiny.config.positions,
+        learning_rate=0.0,
+        steps=2,
+    )
+    pretrain(wanted)
+    done = load(tmp_path / "out" / "model")
+    assert done.head == "masked_lm" and trees_equal(done.params["encoder"], bare.params["encoder"])
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [({"arch": "D1-A2-H16-I24"}, "asked for D1-A2-H16-I24 with"), ({"positions": 30}, "with 30")],
+)
+def test_a_start_of_other_sizes_is_refused(corpus, tmp_path, tiny, changes, message):
+    save(tiny, tmp_path / "start")
+    sizes = {"arch": str(tiny.config.arch), "positions": tiny.config.positions}
+    start = {"init_from": str(tmp_path / "start")}
+    with pytest.raises(ValueError, match=message):
+        pretrain(config(corpus, tmp_path / "out", **sizes | start | changes))
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [

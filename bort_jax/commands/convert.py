@@ -22,7 +22,13 @@ from bort_jax.model import MaskedLM, forward, init_params
 from bort_jax.report.terminal import show_box
 from bort_jax.train.checkpoint import Checkpoints
 from bort_jax.train.parallel import new_state
-from bort_jax.train.pretrain import PretrainConfig, corpus_of, hyper, model_config
+from bort_jax.train.pretrain import (
+    PretrainConfig,
+    corpus_of,
+    hyper,
+    model_config,
+    starting_point,
+)
 from bort_jax.train.run_folder import CONFIG as RUN
 
 POSITIONAL = {"source": "checkpoint folder, .params file, or run folder", "out": "new folder"}
@@ -114,7 +120,7 @@ def from_run(folder: Path) -> Checkpoint:
     settings = {name: value for name, value in settings.items() if name in known}
     config = PretrainConfig(**settings, out=str(folder))
     corpus = corpus_of(config)
-    model = MaskedLM(model_config(config, corpus))
+    model = MaskedLM(model_config(config, corpus, start=starting_point(config)))
     like = new_state(
         init_params(model, seed=0), hyper(config), optimizer=config.optimizer, clip=config.clip
     )

@@ -4,7 +4,7 @@
 import json
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -40,8 +40,11 @@ class PretrainConfig:
         stage built.
       out: run folder; the model is written to `OUT/model`.
       arch: such as D4-A8-H1024-I768, or bort, bert-base, bert-large.
+      init_from: checkpoint folder of the same architecture to start from; where it has no masked-LM
+        head, its encoder starts under a fresh one.
       teacher: checkpoint folder of a masked LM with the same tokenizer; none: plain masked LM.
-      tokenizer: folder with a tokenizer.json; none: train one on the text (or take the teacher's).
+      tokenizer: folder with a tokenizer.json; none: train one on the text (or take the teacher's,
+        or that of `init_from`).
       vocab_size: of a tokenizer that is trained.
       column: text column of parquet, JSON lines and CSV.
       steps: gradient steps.
@@ -71,6 +74,7 @@ class PretrainConfig:
     data: str
     out: str
     arch: str = "bort"
+    init_from: str | None = None
     teacher: str | None = None
     tokenizer: str | None = None
     vocab_size: int = 8192
@@ -113,16 +117,21 @@ def pretrain(config: PretrainConfig) -> MlmScores:
     if (out / "scores.json").is_file():  # written last: there is nothing left to do
         return MlmScores(**json.loads((out / "scores.json").read_text()))
     teacher = load(config.teacher) if config.teacher else None
+    start = starting_point(config)
     corpus = leader_first(lambda: corpus_of(config))
-    model = MaskedLM(model_config(config, corpus))
-    state = train_masked_lm(model, corpus, config, teacher=teacher)
+    model = MaskedLM(model_config(config, corpus, start=start))
+    params = initial_params(model, start, seed=config.seed)
+    state = train_masked_lm(model, corpus, config, params=params, teacher=teacher)
     params = jax.device_get(state.params)
     scores = mlm_scores(model, corpus.heldout, rows=config.eval_rows, seq_len=config.seq_len)(
         params
     )
     if is_leader():
         facts = card_facts(config, scores)
-        done = Checkpoint(model.config, params, tokenizer=corpus.tokenizer, facts=facts)
+        done = Checkpoint(
+            model.config, params, family=start.family if start else "bert", facts=facts
+        )
+        done = done.with_tokenizer(corpus.tokenizer, source=str(out))
         save(done, out / "model")
         write_json(out / "scores.json", scores._asdict())
     return scores
@@ -131,10 +140,12 @@ def pretrain(config: PretrainConfig) -> MlmScores:
 def card_facts(config: PretrainConfig, scores: MlmScores) -> dict[str, str]:
     """What the model card says of a run."""
     teacher = {"teacher": Path(config.teacher).name} if config.teacher else {}
+    start = {"started from": Path(config.init_from).name} if config.init_from else {}
     rows = f"{config.batch_size} rows of {config.seq_len} tokens"
     return {
         "data": Path(config.data).name,
         "pretrained": f"{config.steps:,} steps of {rows}",
+        **start,
         **teacher,
         "held-out loss": f"{scores.loss:.3f} nats a masked token",
         "held-out error": f"{100 * scores.error:.1f} % of the masked tokens",
@@ -147,7 +158,7 @@ def corpus_of(config: PretrainConfig) -> Corpus:
         config.data,
         Path(config.out) / "data",
         column=config.column,
-        tokenizer=config.tokenizer or config.teacher,
+        tokenizer=config.tokenizer or config.teacher or config.init_from,
         vocab_size=config.vocab_size,
     )
 
@@ -168,23 +179,67 @@ def check(config: PretrainConfig) -> None:
         )
 
 
-def model_config(config: PretrainConfig, corpus: Corpus) -> BertConfig:
-    return BertConfig(
+def model_config(
+    config: PretrainConfig, corpus: Corpus, *, start: Checkpoint | None = None
+) -> BertConfig:
+    """The model's shapes; what the options do not say is as in `start`.
+
+    Raises:
+      ValueError: `start` was trained on another vocabulary.
+    """
+    given = BertConfig(
         arch=Arch.parse(config.arch),
         vocab_size=corpus.tokenizer.vocab_size,
         positions=config.positions,
         dropout=config.dropout,
         dtype=config.dtype,
     )
+    if start is None:
+        return given
+    if start.config.vocab_size != given.vocab_size:
+        raise ValueError(
+            f"{config.init_from} has {start.config.vocab_size} tokens, the corpus "
+            f"{given.vocab_size}: a model goes on only with its own vocabulary"
+        )
+    # Rows of running text are no pairs: all token types are 0.
+    return replace(start.config, dropout=config.dropout, dtype=config.dtype, separator=None)
+
+
+def starting_point(config: PretrainConfig) -> Checkpoint | None:
+    """The checkpoint of `init_from`.
+
+    Raises:
+      ValueError: it is a classifier, or of another architecture or number of positions.
+    """
+    if config.init_from is None:
+        return None
+    start = load(config.init_from)
+    if start.labels:
+        raise ValueError(
+            f"{config.init_from} is a classifier; start from an encoder or a masked LM"
+        )
+    found, asked = start.config, (Arch.parse(config.arch), config.positions)
+    if (found.arch, found.positions) != asked:
+        raise ValueError(
+            f"{config.init_from} is {found.arch} with {found.positions} positions; asked for "
+            f"{asked[0]} with {asked[1]}"
+        )
+    return start
+
+
+def initial_params(model: MaskedLM, start: Checkpoint | None, *, seed: int):
+    """Fresh parameters; those that `start` has are taken from it."""
+    fresh = init_params(model, seed=seed)
+    return fresh | start.params if start else fresh
 
 
 def train_masked_lm(
-    model: MaskedLM, corpus: Corpus, config: PretrainConfig, *, teacher: Checkpoint | None
+    model: MaskedLM, corpus: Corpus, config: PretrainConfig, *, params, teacher: Checkpoint | None
 ) -> State:
-    """The loop of `pretrain`, from the newest checkpoint in `OUT/checkpoints` or from scratch."""
+    """The loop of `pretrain`, from the newest checkpoint in `OUT/checkpoints` or from `params`."""
     out = Path(config.out)
     state = new_state(
-        init_params(model, seed=config.seed),
+        params,
         hyper(config),
         optimizer=config.optimizer,
         clip=config.clip,

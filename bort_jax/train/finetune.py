@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning of a classifier: one hyperparameter set, one data set, one result."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any, NamedTuple
@@ -81,6 +81,11 @@ class FineTuner:
         bar = tqdm(batches, total=self.steps, desc=title, unit="step", leave=False, disable=None)
         state = fit(state, bar, step_fn=lambda state, batch: self.step_fn(state, batch, key))
         return jax.device_get(state.params)
+
+    def fit_all(self, thetas: Sequence[Theta], points: Points) -> Iterator[Any]:
+        """Trains a copy of the start with each θ; their parameters in the order of Θ."""
+        for number, theta in enumerate(thetas, start=1):
+            yield self.fit(theta, points, title=f"fine-tune {number} of {len(thetas)}")
 
     def initial(self, seed: int) -> Any:
         """The pretrained encoder under a fresh head."""

@@ -22,10 +22,11 @@ from bort_jax.model import BertConfig, MaskedLM, count_params, init_params, mask
 from bort_jax.train.checkpoint import Checkpoints
 from bort_jax.train.finetune import FineTuner, Theta
 from bort_jax.train.loop import Interrupted, fit, read_metrics, stop_signals
+from bort_jax.train.objectives import plain_loss
 from bort_jax.train.optimizer import Hyper, decay_mask, learning_rate, make_optimizer
 from bort_jax.train.parallel import new_state, parallel_map, parallel_step, shard
 from bort_jax.train.predict import mlm_scores, resampler
-from bort_jax.train.pretrain import PretrainConfig, plain_loss, pretrain
+from bort_jax.train.pretrain import PretrainConfig, pretrain
 from bort_jax.train.run_folder import RunMismatch, claim
 
 HYPER = Hyper.of(learning_rate=1e-2, weight_decay=0.01, warmup_ratio=0.1, total_steps=20)

@@ -2,7 +2,6 @@
 """Pretraining: masked LM, alone or with distillation from a teacher on the same batch."""
 
 import json
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,18 +13,12 @@ from bort_jax.data.masking import MaskedStream
 from bort_jax.data.packing import Packing, check_packing
 from bort_jax.data.prepared import Corpus, prepare_corpus
 from bort_jax.interop import Checkpoint, load, save
-from bort_jax.model import BertConfig, MaskedLM, distillation, forward, init_params, masked_lm
+from bort_jax.model import BertConfig, MaskedLM, init_params
 from bort_jax.train.checkpoint import Checkpoints
 from bort_jax.train.loop import Hook, Interrupted, Reporter, fit, stop_signals
+from bort_jax.train.objectives import step_function
 from bort_jax.train.optimizer import Hyper
-from bort_jax.train.parallel import (
-    State,
-    is_leader,
-    leader_first,
-    new_state,
-    parallel_step,
-    replicate,
-)
+from bort_jax.train.parallel import State, is_leader, leader_first, new_state
 from bort_jax.train.predict import MlmScores, mlm_scores
 from bort_jax.train.run_folder import claim, write_json
 
@@ -279,60 +272,6 @@ def hyper(config: PretrainConfig) -> Hyper:
     )
 
 
-def step_function(model: MaskedLM, config: PretrainConfig, teacher: Checkpoint | None) -> Callable:
-    """`(state, batch) -> (state, metrics)`, with the teacher and the key already inside."""
-    key = jax.random.key(config.seed)
-    if teacher is None:
-        step = parallel_step(plain_loss(model), optimizer=config.optimizer, clip=config.clip)
-        return lambda state, batch: step(state, (), batch, key)
-    _check_teacher(teacher, model, config)
-    loss = distilled_loss(
-        model,
-        MaskedLM(teacher.config),
-        mlm_weight=config.mlm_weight,
-        distill_weight=config.distill_weight,
-        temperature=config.temperature,
-    )
-    step = parallel_step(loss, optimizer=config.optimizer, clip=config.clip)
-    frozen = replicate(teacher.params)
-    return lambda state, batch: step(state, frozen, batch, key)
-
-
-def plain_loss(model: MaskedLM) -> Callable:
-    """Masked LM alone: `(params, frozen, batch, key) -> sums`."""
-
-    def loss_fn(params, frozen, batch, key):
-        del frozen
-        sums = masked_lm(model_logits(model, params, batch, key), batch["labels"], batch["weights"])
-        return _renamed(sums, loss=sums["mlm"])
-
-    return loss_fn
-
-
-def distilled_loss(
-    student: MaskedLM,
-    teacher: MaskedLM,
-    *,
-    mlm_weight: float,
-    distill_weight: float,
-    temperature: float,
-) -> Callable:
-    """Published loss: 0.1 · MLM + 0.5 · T² · KL(teacher ‖ student), `frozen` the teacher's params.
-
-    Source: bort companion code, pretraining script.
-    """
-
-    def loss_fn(params, frozen, batch, key):
-        logits = model_logits(student, params, batch, key)
-        targets = model_logits(teacher, frozen, batch, None)
-        sums = masked_lm(logits, batch["labels"], batch["weights"])
-        divergence = distillation(logits, targets, batch["weights"], temperature=temperature)
-        loss = mlm_weight * sums["mlm"] + distill_weight * divergence
-        return _renamed(sums, loss=loss) | {"distillation": divergence}
-
-    return loss_fn
-
-
 def batches(corpus: Corpus, config: PretrainConfig, *, start: int):
     """This host's part of the batches from `start` to the end of the run."""
     stream = MaskedStream(
@@ -360,27 +299,3 @@ class Saver:
             self.checkpoints.save(step, state)
         if self.caught:
             raise Interrupted(step, self.caught[0])
-
-
-def model_logits(model: MaskedLM, params, batch, key):
-    """Logits [b, m, v] at the masked positions; with a key dropout is on."""
-    inputs = (batch["ids"], batch["mask"], batch["positions"])
-    return forward(model, params, *inputs, key=key)
-
-
-def _renamed(sums: dict, *, loss) -> dict:
-    return {"loss": loss, "mlm": sums["mlm"], "accuracy": sums["correct"], "count": sums["count"]}
-
-
-def _check_teacher(teacher: Checkpoint, model: MaskedLM, config: PretrainConfig) -> None:
-    if teacher.head != "masked_lm":
-        raise ValueError(f"{config.teacher} has no masked-LM head; a teacher must have one")
-    if teacher.config.vocab_size != model.config.vocab_size:
-        raise ValueError(
-            f"the teacher has {teacher.config.vocab_size} tokens, the student "
-            f"{model.config.vocab_size}: their distributions cannot be compared"
-        )
-    if teacher.config.positions < config.seq_len:
-        raise ValueError(
-            f"the teacher reads {teacher.config.positions} tokens, the rows have {config.seq_len}"
-        )

@@ -216,35 +216,6 @@ def test_finetune_then_agora_then_evaluate(pretrained, labelled, tmp_path, capsy
     assert {"idx", "label", "probability"} == json.loads(lines[0]).keys()
 
 
-def test_agora_resumes_after_a_round(pretrained, labelled, tmp_path, capsys, monkeypatch):
-    from bort_jax.commands import agora as module
-
-    cli.main(
-        f"""finetune --model {pretrained}/model --data {labelled} --out {tmp_path}/socrates
-        --steps 5 --batch-size 8 --seq-len 24 --dropout 0.0""".split()
-    )
-    argv = f"""agora --model {pretrained}/model --socrates {tmp_path}/socrates/model
-        --masked-lm {pretrained}/model --data {labelled} --steps 5 --seq-len 24
-        --learning-rate [1e-2,1e-3] --weight-decay [0.01] --warmup-ratio [0.1] --batch-size [8]
-        --seed [0,1] --final-seeds [5] --dropout 0.0 --out""".split()
-    assert run(capsys, *argv, str(tmp_path / "straight"))[0] == 0
-    keep = module.save_state
-
-    def stop_after_the_first(out, state, history):
-        keep(out, state, history)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "save_state", stop_after_the_first)
-    assert run(capsys, *argv, str(tmp_path / "resumed"))[0] == 130
-    monkeypatch.setattr(module, "save_state", keep)
-    assert run(capsys, *argv, str(tmp_path / "resumed"))[0] == 0
-    straight, resumed = (
-        json.loads((tmp_path / name / "results.json").read_text())
-        for name in ("straight", "resumed")
-    )
-    assert straight == resumed
-
-
 def test_a_label_outside_the_declared_set_is_one_clear_line(pretrained, labelled, tmp_path, capsys):
     line = refused(
         capsys,

@@ -1,88 +1,203 @@
 # SPDX-License-Identifier: Apache-2.0
-"""τ: new points near given ones. For text: mask a share of the tokens, resample them."""
+"""Step 3, near mistakes: proposals of one τ or several, held to a window of distances.
 
-from collections.abc import Callable
-from dataclasses import dataclass
+"Similar, but neither too similar nor too distinct" (bort.md's sources) is *our reading* a window
+in which the distance of a new point from its parent must lie, in a representation that is given.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
+
+from bort_jax.agora.loop import Generated, Mistakes, Origin
+
+QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
-@dataclass(frozen=True)
-class Tau:
-    """Settings of τ for text.
+class Parents(NamedTuple):
+    """Points that new ones are made near.
 
     Attributes:
-      copies: new points for each mistake.
-      share: share of the ordinary tokens that are resampled: the distance to the parent.
-      passes: the share is resampled in this many passes, each seeing the
-        last one's result, so that neighbouring new tokens agree.
-      seed: of the positions and the draws.
+      x: n points.
+      sides: for text, of x's shape: which of a row's texts a token belongs to, 1 or 2; 0 where it
+        must stay; −1 where it follows the same place of the row's first choice.
     """
 
-    copies: int = 2
-    share: float = 0.2
-    passes: int = 2
-    seed: int = 0
+    x: np.ndarray
+    sides: Int[np.ndarray, "..."] | None = None
+
+    def take(self, indices) -> "Parents":
+        sides = None if self.sides is None else self.sides[indices]
+        return Parents(self.x[indices], sides)
 
 
-def mlm_tau(
-    tau: Tau,
+@dataclass(frozen=True, eq=False)
+class Tau:
+    """A generating function τ.
+
+    Attributes:
+      name: for lineage, with the settings.
+      make: (all parents, indices of m of them, random generator) to m new points, one near each.
+      settings: what `make` was built with.
+    """
+
+    name: str
+    make: Callable[[Parents, Int[np.ndarray, " m"], np.random.Generator], np.ndarray]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return " ".join([self.name, *(f"{name}={value}" for name, value in self.settings.items())])
+
+
+class Window(NamedTuple):
+    """How far from its parent a new point may be: nearest ≤ distance ≤ farthest."""
+
+    nearest: float = 0.0
+    farthest: float = np.inf
+
+
+ANYWHERE = Window()
+
+DistanceFn = Callable[[np.ndarray, Parents], Float[np.ndarray, " m"]]
+KeysFn = Callable[[np.ndarray], Sequence[Hashable]]
+
+
+def euclidean(x: np.ndarray, parents: Parents) -> Float[np.ndarray, " m"]:
+    """For vectors."""
+    return np.linalg.norm((x - parents.x).reshape(len(x), -1), axis=1)
+
+
+def changed_share(x: np.ndarray, parents: Parents) -> Float[np.ndarray, " m"]:
+    """For token rows: of the tokens that may change, the share that did."""
+    free = parents.x == parents.x if parents.sides is None else parents.sides > 0
+    flat = lambda values: values.reshape(len(x), -1).sum(axis=1)
+    return flat((x != parents.x) & free) / np.maximum(flat(free), 1)
+
+
+def row_keys(x: np.ndarray) -> list[bytes]:
+    """Points are the same where all their numbers are."""
+    return [row.tobytes() for row in np.ascontiguousarray(x)]
+
+
+def generator(
+    taus: Mapping[Tau, float] | Tau,
     *,
-    resample_fn: Callable,
-    special: tuple[int, ...],
-    forbidden: Int[np.ndarray, "d s"],
-) -> Callable[[Int[np.ndarray, "n s"], int], Int[np.ndarray, "m s"]]:
-    """Builds `generate_fn(points, round)`, τ by a masked LM.
+    copies: int,
+    distance_fn: DistanceFn = changed_share,
+    window: Window = ANYWHERE,
+    keys_fn: KeysFn = row_keys,
+    forbidden: Collection[Hashable] = frozenset(),
+    sides: Int[np.ndarray, "..."] | None = None,
+    tries: int = 3,
+) -> Callable[[Mistakes, np.random.Generator], Generated]:
+    """Builds `generate_fn`.
+
+    No point is its parent, stands in train already, is made twice, or has the key of a
+    forbidden one.
 
     Args:
-      tau: settings.
-      resample_fn: (x, positions, seed) to tokens, never the token that stands there.
-      special: ids that are not text; their positions are kept.
-      forbidden: rows that must not be generated: all of dev and test.
-
-    Returns:
-      a function whose rows differ from their parents in at least one token, from each
-      other and from every forbidden row.
+      taus: one τ, or several and how often each is drawn, as shares.
+      copies: new points wanted near each mistake.
+      distance_fn: (new points, their parents) to distances, where the window is measured.
+      keys_fn: points to what makes two of them the same.
+      forbidden: keys of what must not be made: all of dev and test.
+      sides: of all dev points, for text.
+      tries: proposals for each wanted point before it is given up.
 
     Raises:
-      ValueError: share is outside (0, 1].
+      ValueError: no copies or tries, an empty window, or shares that are not positive.
     """
-    if not 0 < tau.share <= 1:
-        raise ValueError(f"τ's share must lie in (0, 1]; got {tau.share}")
-    taken = {row.tobytes() for row in np.ascontiguousarray(forbidden, np.int32)}
+    taus = {taus: 1.0} if isinstance(taus, Tau) else dict(taus)
+    check_settings(taus, copies, window, tries)
+    kinds, shares = list(taus), np.array(list(taus.values())) / sum(taus.values())
 
-    def generate(points: Int[np.ndarray, "n s"], number: int) -> Int[np.ndarray, "m s"]:
-        x = np.repeat(np.asarray(points, np.int32), tau.copies, axis=0)
-        rng = np.random.default_rng((tau.seed, number))
-        for one_pass in range(tau.passes):
-            positions = _positions(x, special, share=tau.share / tau.passes, rng=rng)
-            tokens = resample_fn(x, positions, int(rng.integers(2**31)))
-            # A row without ordinary tokens has nothing to resample: it stays, and is dropped.
-            old = np.take_along_axis(x, positions, axis=1)
-            tokens = np.where(np.isin(old, special), old, tokens).astype(np.int32)
-            np.put_along_axis(x, positions, tokens, axis=1)
-        parents = {row.tobytes() for row in np.ascontiguousarray(points, np.int32)}
-        return _fresh(x, taken | parents)
+    def generate(mistakes: Mistakes, rng: np.random.Generator) -> Generated:
+        parents = Parents(mistakes.x, None if sides is None else sides[mistakes.rows])
+        slots = np.repeat(np.arange(len(mistakes.rows)), copies)
+        kind = rng.choice(len(kinds), size=len(slots), p=shares)
+        sieve = Sieve(window, keys_fn, seen=set(keys_fn(mistakes.known)), forbidden=forbidden)
+        found, open_slots, measured = {}, np.arange(len(slots)), []
+        for _ in range(tries):
+            x = propose(kinds, kind[open_slots], parents, slots[open_slots], rng)
+            own = parents.take(slots[open_slots])
+            distances = distance_fn(x, own)
+            measured.append(distances)
+            passed = sieve(x, own.x, distances)
+            found |= {open_slots[k]: (x[k], distances[k]) for k in np.flatnonzero(passed)}
+            open_slots = open_slots[~passed]
+            if not len(open_slots):
+                break
+        done = sorted(found)
+        return Generated(
+            np.stack([found[slot][0] for slot in done]) if done else mistakes.x[:0],
+            Origin(
+                mistakes.rows[slots[done]],
+                tuple(str(kinds[kind[slot]]) for slot in done),
+                np.array([found[slot][1] for slot in done], float),
+                np.full(len(done), np.nan),
+            ),
+            dict(sieve.refused),
+            tuple(map(float, np.quantile(np.concatenate(measured), QUANTILES))),
+        )
 
     return generate
 
 
-def _positions(x, special, *, share: float, rng) -> Int[np.ndarray, "n m"]:
-    """For each row a share of its ordinary positions, one at least; the first fills up."""
-    ordinary = ~np.isin(x, special)
-    wanted = np.maximum(1, np.round(share * ordinary.sum(axis=1)).astype(int))
-    order = np.argsort(np.where(ordinary, rng.random(x.shape), 2.0), axis=1)
-    order = order[:, : max(1, round(share * x.shape[1]))]
-    chosen = np.arange(order.shape[1]) < np.minimum(wanted, ordinary.sum(axis=1))[:, None]
-    return np.where(chosen, order, order[:, :1])
+@dataclass
+class Sieve:
+    """Says which proposals become points, and counts the others by reason."""
+
+    window: Window
+    keys_fn: KeysFn
+    seen: set[Hashable]
+    forbidden: Collection[Hashable]
+    refused: Counter[str] = field(default_factory=Counter)
+
+    def __call__(self, x: np.ndarray, parents: np.ndarray, distances: np.ndarray) -> np.ndarray:
+        keys = zip(self.keys_fn(x), self.keys_fn(parents), distances, strict=True)
+        reasons = [self.reason(*one) for one in keys]
+        self.refused.update(reason for reason in reasons if reason)
+        return np.array([not reason for reason in reasons], bool)
+
+    def reason(self, key: Hashable, parent: Hashable, distance: float) -> str:
+        if key == parent:
+            return "unchanged"
+        if key in self.forbidden:
+            return "copy of dev or test"
+        if key in self.seen:
+            return "duplicate"
+        if distance < self.window.nearest:
+            return "too near"
+        if not distance <= self.window.farthest:
+            return "too far"
+        self.seen.add(key)
+        return ""
 
 
-def _fresh(x: Int[np.ndarray, "n s"], taken: set[bytes]) -> Int[np.ndarray, "m s"]:
-    """The rows that are not taken, each once."""
-    unique: dict[bytes, int] = {}
-    for index, row in enumerate(x):
-        key = row.tobytes()
-        if key not in taken:
-            unique.setdefault(key, index)
-    return x[sorted(unique.values())]
+def propose(
+    taus: Sequence[Tau],
+    kinds: Int[np.ndarray, " m"],
+    parents: Parents,
+    which: Int[np.ndarray, " m"],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """One proposal for each of `which`, by the τ that its kind names."""
+    x = parents.x[which].copy()
+    for k, tau in enumerate(taus):
+        mine = np.flatnonzero(kinds == k)
+        if len(mine):
+            x[mine] = tau.make(parents, which[mine], rng)
+    return x
+
+
+def check_settings(taus: Mapping[Tau, float], copies: int, window: Window, tries: int) -> None:
+    if not taus or min(taus.values()) <= 0:
+        raise ValueError(f"each τ needs a positive share; got {list(taus.values())}")
+    if copies < 1 or tries < 1:
+        raise ValueError(f"copies and tries must be at least 1; got {copies} and {tries}")
+    if not 0 <= window.nearest <= window.farthest:
+        raise ValueError(f"the window must have 0 ≤ nearest ≤ farthest; got {tuple(window)}")

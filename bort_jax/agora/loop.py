@@ -7,12 +7,13 @@ acceptable model, labels them; they join the train set, and the worst hyperparam
 leave. Dev points themselves are never trained on.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
-from bort_jax.agora.theta import Theta, describe, prune
+from bort_jax.agora.theta import Run, Theta, describe, worst_run
 
 
 class Dataset(NamedTuple):
@@ -26,12 +27,38 @@ class Copy(NamedTuple):
     """A fine-tuned copy of Timaeus."""
 
     theta: Theta
-    model: Any
-    correct: np.ndarray  # bool[n]: which dev points it gets right
+    model: Any  # None where a better copy is known: only the best is kept
+    correct: Bool[np.ndarray, " n"]  # which dev points it gets right
 
     @property
     def accuracy(self) -> float:
         return float(np.mean(self.correct))
+
+
+class Mistakes(NamedTuple):
+    """The dev points that the best copy gets wrong, without their labels."""
+
+    x: np.ndarray
+    rows: Int[np.ndarray, " n"]  # where they stand in dev
+    known: np.ndarray  # the train set's points: what need not be made again
+
+
+class Origin(NamedTuple):
+    """Where m points come from: what lineage keeps of each."""
+
+    parents: Int[np.ndarray, " m"]  # rows of dev
+    taus: tuple[str, ...]  # τ and its settings
+    distances: Float[np.ndarray, " m"]  # from the parent
+    confidences: Float[np.ndarray, " m"]  # Socrates', in [0, 1]; nan before it is asked
+
+
+class Generated(NamedTuple):
+    """What τ made: m points, whence, and how many proposals were refused for which reason."""
+
+    x: np.ndarray
+    origin: Origin
+    refused: dict[str, int] = {}
+    measured: tuple[float, ...] = ()  # quantiles of the distances of all that was proposed
 
 
 class Round(NamedTuple):
@@ -45,6 +72,9 @@ class Round(NamedTuple):
     labels_added: dict[int, int]  # points added of each class
     train_size: int
     removed: tuple[Theta, ...]
+    removed_by: Theta  # the pairs that all of them share
+    refused: dict[str, int]  # proposals of τ that did not become points, by reason
+    distances: tuple[float, ...]  # quantiles over all proposals, as τ measured them
 
 
 class AgoraState(NamedTuple):
@@ -52,9 +82,12 @@ class AgoraState(NamedTuple):
 
     train: Dataset
     thetas: tuple[Theta, ...]
-    best: Copy | None
-    best_train: Dataset
-    rounds: tuple[Round, ...]
+    best: Copy | None = None
+    best_rows: int = 0  # of train: what the best copy was trained on
+    rounds: tuple[Round, ...] = ()
+    origins: tuple[Origin, ...] = ()  # of each round's points, which stand in train in this order
+    seed: int = 0
+    replays: int = 0
 
     @property
     def champion(self) -> Copy:
@@ -63,108 +96,217 @@ class AgoraState(NamedTuple):
             raise ValueError("no round has run: there is no best copy yet")
         return self.best
 
+    @property
+    def best_train(self) -> Dataset:
+        """What the best copy was trained on."""
+        return Dataset(self.train.x[: self.best_rows], self.train.y[: self.best_rows])
+
+    @property
+    def given(self) -> int:
+        """How many rows of train were there before the first round."""
+        return len(self.train.y) - sum(len(origin.parents) for origin in self.origins)
+
+
+Labelled = tuple[np.ndarray, Float[np.ndarray, " m"]]
+
+
+def keep_all(train: np.ndarray, labels: np.ndarray, confidences: np.ndarray) -> np.ndarray:
+    """Every labelled point joins the train set."""
+    return np.ones(len(labels), bool)
+
 
 class Agora(NamedTuple):
     """The callables.
 
     Attributes:
-      fit_fn: (θ, train) to a model.
+      fit_fn: (Θ, train) to an iterable of models in the order of Θ. It is read one by one, and
+        only the best model is kept.
       score_fn: (model, dev) to bool[n], which points are right.
-      generate_fn: (points [n, …], round) to new points near them: τ.
-      label_fn: points to labels: Socrates.
+      generate_fn: (`Mistakes`, random generator) to `Generated`, new points near them: τ.
+      label_fn: points to labels and confidences in [0, 1]: Socrates.
+      keep_fn: (labels of train, new labels, confidences) to bool[m], which new points join.
     """
 
-    fit_fn: Callable
-    score_fn: Callable
-    generate_fn: Callable
-    label_fn: Callable
+    fit_fn: Callable[[Sequence[Theta], Dataset], Any]
+    score_fn: Callable[[Any, Dataset], np.ndarray]
+    generate_fn: Callable[[Mistakes, np.random.Generator], Generated]
+    label_fn: Callable[[np.ndarray], Labelled]
+    keep_fn: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = keep_all
 
 
-def start(train: Dataset, thetas) -> AgoraState:
+class Journal(Protocol):
+    """What outlives a round that is cut off: the copies that it had finished."""
+
+    def finished(self, number: int) -> list[Copy]:
+        """Of round `number`, in the order of Θ; only the best of them needs its model."""
+        ...
+
+    def note(self, number: int, copy: Copy) -> None:
+        """Keeps a copy; it has its model where it is the round's best so far."""
+        ...
+
+
+class Forgetful:
+    """No journal: a round that is cut off starts anew."""
+
+    def finished(self, number: int) -> list[Copy]:
+        return []
+
+    def note(self, number: int, copy: Copy) -> None:
+        pass
+
+
+def start(train: Dataset, thetas: Sequence[Theta], *, seed: int = 0) -> AgoraState:
     """The state before the first round.
+
+    Args:
+      seed: of every draw that τ makes.
 
     Raises:
       ValueError: Θ is empty, or names a set twice.
     """
+    return AgoraState(train, checked(thetas), best_rows=len(train.y), seed=seed)
+
+
+def replay(state: AgoraState, thetas: Sequence[Theta] = ()) -> AgoraState:
+    """A state from which rounds are redone with new draws of τ.
+
+    The author of arXiv 2010.07990 found it necessary to redo some rounds to converge. *Our
+    reading:* a replay after round r starts from the data set that round r left behind, with what is
+    left of Θ then, or with a fresh Θ; the best copy seen up to r stays to be beaten.
+
+    Args:
+      state: as it was after round r; r = 0 is the state from `start`.
+      thetas: a fresh Θ; none: what the state has left.
+
+    Raises:
+      ValueError: no set is left and none is given, or one is named twice.
+    """
+    return state._replace(thetas=checked(thetas or state.thetas), replays=state.replays + 1)
+
+
+def checked(thetas: Sequence[Theta]) -> tuple[Theta, ...]:
+    """Θ; raises ValueError where it is empty or names a set twice."""
     thetas = tuple(thetas)
     if not thetas or len(set(thetas)) < len(thetas):
         raise ValueError(f"Θ must hold at least one set and none twice; got {len(thetas)} sets")
-    return AgoraState(train, thetas, best=None, best_train=train, rounds=())
+    return thetas
 
 
-def agora(state: AgoraState, dev: Dataset, *, calls: Agora) -> Iterator[AgoraState]:
+def agora(
+    state: AgoraState, dev: Dataset, *, calls: Agora, journal: Journal | None = None
+) -> Iterator[AgoraState]:
     """Runs rounds until no hyperparameter set is left, yielding the state after each.
 
     At least one set leaves each round, so there are at most |Θ| rounds. The best model seen in
-    any round is `state.best.model`, and `state.best_train` is what it was trained on.
+    any round is `state.champion.model`, and `state.best_train` is what it was trained on.
 
     Args:
-      state: from `start`, or any state that this function yielded.
+      state: from `start`, `replay`, or any state that this function yielded.
       dev: the points that steer. Accuracy on them is no evidence of success.
-      calls: the four callables.
+      calls: the callables.
+      journal: where finished copies of the present round are kept and found again.
     """
     while state.thetas:
-        copies = fine_tune_copies(state, dev, calls=calls)
-        best, mistakes = find_mistakes(copies, dev)
-        points = generate_points(mistakes, len(state.rounds) + 1, calls=calls)
-        train, labels = append_labelled(state.train, points, calls=calls)
-        ranked = sort_by_accuracy(copies)
-        survivors = remove_worst(ranked)
-        record = Round(
-            number=len(state.rounds) + 1,
-            accuracies={describe(copy.theta): copy.accuracy for copy in copies},
-            best=best.theta,
-            mistakes=len(mistakes),
-            added=len(points),
-            labels_added={int(c): int(n) for c, n in zip(*np.unique(labels, return_counts=True))},
-            train_size=len(train.y),
-            removed=tuple(theta for theta in ranked if theta not in survivors),
-        )
-        improved = state.best is None or best.accuracy > state.best.accuracy
-        state = AgoraState(
-            train=train,
-            thetas=tuple(theta for theta in state.thetas if theta in survivors),
-            best=best if improved else state.best,
-            best_train=state.train if improved else state.best_train,
-            rounds=(*state.rounds, record),
-        )
+        state = one_round(state, dev, calls=calls, journal=journal or Forgetful())
         yield state
 
 
-def fine_tune_copies(state: AgoraState, dev: Dataset, *, calls: Agora) -> list[Copy]:
-    """Step 1: one copy for each θ, and what it gets right on dev."""
-    models = ((theta, calls.fit_fn(theta, state.train)) for theta in state.thetas)
-    return [Copy(theta, model, calls.score_fn(model, dev)) for theta, model in models]
+def one_round(state: AgoraState, dev: Dataset, *, calls: Agora, journal: Journal) -> AgoraState:
+    """The six steps."""
+    number = len(state.rounds) + 1
+    copies, best = fine_tune_copies(state, dev, calls=calls, journal=journal)
+    mistakes = find_mistakes(best, dev, known=state.train.x)
+    rng = np.random.default_rng((state.seed, state.replays, number))
+    made = generate_points(mistakes, rng, calls=calls)
+    train, origin = append_labelled(state.train, made, calls=calls)
+    leaving = worst_run(sort_by_accuracy(copies))
+    record = record_round(number, copies, best, made, leaving, before=state.train, after=train)
+    improved = state.best is None or best.accuracy > state.best.accuracy
+    return state._replace(
+        train=train,
+        thetas=tuple(theta for theta in state.thetas if theta not in leaving.removed),
+        best=best if improved else state.best,
+        best_rows=len(state.train.y) if improved else state.best_rows,
+        rounds=(*state.rounds, record),
+        origins=(*state.origins, origin),
+    )
 
 
-def find_mistakes(copies: list[Copy], dev: Dataset) -> tuple[Copy, np.ndarray]:
-    """Step 2: the best copy (of equals the first), and the dev points it gets wrong."""
-    best = max(copies, key=lambda copy: copy.accuracy)
-    return best, dev.x[~best.correct]
+def fine_tune_copies(
+    state: AgoraState, dev: Dataset, *, calls: Agora, journal: Journal
+) -> tuple[list[Copy], Copy]:
+    """Step 1: one copy for each θ, and what it gets right on dev; also the best (of equals the
+    first), the only one with its model."""
+    number = len(state.rounds) + 1
+    copies = journal.finished(number)
+    best = max(copies, key=lambda copy: copy.accuracy, default=None)
+    left = state.thetas[len(copies) :]
+    for theta, model in zip(left, calls.fit_fn(left, state.train) if left else (), strict=True):
+        copy = Copy(theta, model, np.asarray(calls.score_fn(model, dev)))
+        if best is None or copy.accuracy > best.accuracy:
+            best = copy
+        else:
+            copy = copy._replace(model=None)
+        journal.note(number, copy)
+        copies.append(copy._replace(model=None))
+    assert best is not None  # Θ is not empty
+    return copies, best
 
 
-def generate_points(mistakes: np.ndarray, number: int, *, calls: Agora) -> np.ndarray:
+def find_mistakes(best: Copy, dev: Dataset, *, known: np.ndarray) -> Mistakes:
+    """Step 2: the dev points that the best copy gets wrong."""
+    rows = np.flatnonzero(~best.correct.astype(bool))
+    return Mistakes(dev.x[rows], rows, known)
+
+
+def generate_points(mistakes: Mistakes, rng: np.random.Generator, *, calls: Agora) -> Generated:
     """Step 3: new points near each mistake; none where there is no mistake."""
-    return calls.generate_fn(mistakes, number) if len(mistakes) else mistakes
+    if len(mistakes.rows):
+        return calls.generate_fn(mistakes, rng)
+    return Generated(mistakes.x, Origin(mistakes.rows, (), np.zeros(0), np.zeros(0)))
 
 
-def append_labelled(
-    train: Dataset, points: np.ndarray, *, calls: Agora
-) -> tuple[Dataset, np.ndarray]:
-    """Step 4: Socrates labels the points, and they join the train set."""
-    if not len(points):
-        return train, np.zeros(0, train.y.dtype)
-    labels = np.asarray(calls.label_fn(points), train.y.dtype)
-    x, y = np.concatenate([train.x, points]), np.concatenate([train.y, labels])
-    return Dataset(x, y), labels
+def append_labelled(train: Dataset, made: Generated, *, calls: Agora) -> tuple[Dataset, Origin]:
+    """Step 4: Socrates labels the points, and those that are kept join the train set."""
+    if not len(made.x):
+        return train, made.origin
+    labels, confidences = calls.label_fn(made.x)
+    labels = np.asarray(labels, train.y.dtype)
+    kept = np.flatnonzero(calls.keep_fn(train.y, labels, confidences))
+    origin = Origin(
+        made.origin.parents[kept],
+        tuple(made.origin.taus[k] for k in kept),
+        made.origin.distances[kept],
+        np.asarray(confidences)[kept],
+    )
+    x, y = np.concatenate([train.x, made.x[kept]]), np.concatenate([train.y, labels[kept]])
+    return Dataset(x, y), origin
 
 
-def sort_by_accuracy(copies: list[Copy]) -> list:
+def sort_by_accuracy(copies: Sequence[Copy]) -> list[Theta]:
     """Step 5: hyperparameter sets, worst first; of equals the later one is the worse."""
     worst_first = sorted(reversed(copies), key=lambda copy: copy.accuracy)
     return [copy.theta for copy in worst_first]
 
 
-def remove_worst(ranked: list) -> list:
-    """Step 6: the survivors."""
-    return prune(ranked)
+def record_round(
+    number: int, copies: Sequence[Copy], best: Copy, made: Generated, leaving: Run,
+    *, before: Dataset, after: Dataset,
+) -> Round:  # fmt: skip
+    added = len(after.y) - len(before.y)
+    classes, counts = np.unique(after.y[len(before.y) :], return_counts=True)
+    surplus = len(made.x) - added
+    return Round(
+        number=number,
+        accuracies={describe(copy.theta): copy.accuracy for copy in copies},
+        best=best.theta,
+        mistakes=int((~best.correct.astype(bool)).sum()),
+        added=added,
+        labels_added={int(c): int(n) for c, n in zip(classes, counts, strict=True)},
+        train_size=len(after.y),
+        removed=tuple(leaving.removed),
+        removed_by=leaving.shared,
+        refused=made.refused | ({"surplus of a class": surplus} if surplus else {}),
+        distances=made.measured,
+    )

@@ -3,10 +3,17 @@
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 # One hyperparameter set: (name, value) pairs, hashable and in a fixed order.
 Theta = tuple[tuple[str, Any], ...]
+
+
+class Run(NamedTuple):
+    """The sets that leave, worst first, and the pairs that all of them share."""
+
+    removed: list[Theta]
+    shared: Theta
 
 
 def grid(**choices: Sequence[Any]) -> list[Theta]:
@@ -24,26 +31,31 @@ def describe(theta: Theta) -> str:
     return " ".join(f"{name}={value}" for name, value in theta)
 
 
-def prune(ranked: Sequence[Theta]) -> list[Theta]:
-    """Removes the longest common sequence rooted at the first, the worst, element.
+def worst_run(ranked: Sequence[Theta]) -> Run:
+    """The longest common sequence rooted at the first, the worst, element.
 
     *Our reading* of arXiv 2010.07990: walk up from the worst set while the sets walked over
-    still share at least one (name, value) pair, and remove that run, so that a bad value leaves
+    still share at least one (name, value) pair; that run is removed, so that a bad value leaves
     as a whole. The best set stays while there is another; alone, it leaves. At least one set
     goes each time.
 
     Args:
       ranked: hyperparameter sets, worst first.
 
-    Returns:
-      the survivors, in the same order.
+    Raises:
+      ValueError: there is none.
     """
-    if len(ranked) <= 1:
-        return []
+    if not ranked:
+        raise ValueError("no hyperparameter set is left to remove")
     shared, run = set(ranked[0]), 1
     for theta in ranked[1:-1]:
-        shared &= set(theta)
-        if not shared:
+        if not shared & set(theta):
             break
+        shared &= set(theta)
         run += 1
-    return list(ranked[run:])
+    return Run(list(ranked[:run]), tuple(pair for pair in ranked[0] if pair in shared))
+
+
+def prune(ranked: Sequence[Theta]) -> list[Theta]:
+    """The survivors of `worst_run`, in the same order; none of none."""
+    return list(ranked[len(worst_run(ranked).removed) :]) if ranked else []

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from bort_jax.data.masking import masked_batch
 from bort_jax.data.shards import Shard
 from bort_jax.data.tokenizer import Special
-from bort_jax.model import Classifier, MaskedLM, forward, masked_lm
+from bort_jax.model import BertConfig, Classifier, Headless, MaskedLM, forward, masked_lm
 from bort_jax.train.parallel import parallel_map, replicate
 
 
@@ -32,6 +32,35 @@ def class_logits(model: Classifier, *, pad: int, batch_size: int = 64) -> Callab
 
     run = in_batches(parallel_map(run_share), batch_size)
     return lambda params, x: run(params, {"ids": x})
+
+
+def text_states(
+    config: BertConfig, params, *, pad: int, pooling: str, batch_size: int = 64
+) -> Callable:
+    """Builds `x: int[n, s] -> float[n, h]`: what an encoder makes of each row.
+
+    Args:
+      params: of any model with an encoder.
+      pooling: `first`, the first token's state, or `mean`, over all tokens.
+
+    Raises:
+      ValueError: another pooling.
+    """
+    if pooling not in ("first", "mean"):
+        raise ValueError(f"pooling must be first or mean; got {pooling!r}")
+    model = Headless(config)
+
+    def run_share(params, batch):
+        mask = batch["ids"] != pad
+        states = forward(model, params, batch["ids"], mask)
+        if pooling == "first":
+            return states[:, 0]
+        weights = mask[:, :, None] / mask.sum(axis=1)[:, None, None]
+        return (states * weights).sum(axis=1)
+
+    run = in_batches(parallel_map(run_share), batch_size)
+    params = replicate({"encoder": params["encoder"]})
+    return lambda x: run(params, {"ids": x})
 
 
 def mlm_scores(

@@ -4,8 +4,10 @@
 from bort_jax.data.tasks.options import TaskOptions
 from bort_jax.data.tasks.read import find_file, find_split, read_examples, read_task
 from bort_jax.data.tasks.scoring import arranged, decide, headline, score
+from bort_jax.data.tasks.sides import token_sides
+from bort_jax.data.tasks.split import Split, split_dev
 from bort_jax.data.tasks.suites import TASKS, find_task, suite_tasks
-from bort_jax.data.tasks.task import Examples, Key, Points, Split, Task, split_dev
+from bort_jax.data.tasks.task import Examples, Key, Points, Task
 
 __all__ = [
     "TASKS",
@@ -26,4 +28,5 @@ __all__ = [
     "score",
     "split_dev",
     "suite_tasks",
+    "token_sides",
 ]

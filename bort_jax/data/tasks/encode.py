@@ -17,10 +17,14 @@ from bort_jax.data.tokenizer import Tokenizer
 
 
 class Piece(NamedTuple):
-    """A stretch of text and the end at which it may be cut: `end`, `start` or `never`."""
+    """A stretch of text and the end at which it may be cut: `end`, `start` or `never`.
+
+    What is `fixed` carries the row's structure: a text made from the row must keep it.
+    """
 
     text: str
     cut: str = "end"
+    fixed: bool = False
 
 
 Segment = tuple[Piece, ...]
@@ -40,9 +44,9 @@ def whole(text: str) -> Segment:
     return (Piece(text),)
 
 
-def kept(text: str) -> Segment:
+def kept(text: str, *, fixed: bool = False) -> Segment:
     """A text that is cut only where nothing else is left to cut."""
-    return (Piece(text, "never"),)
+    return (Piece(text, "never", fixed),)
 
 
 def marked(text: str, marks: Sequence[Mark]) -> Segment:
@@ -63,7 +67,7 @@ def marked(text: str, marks: Sequence[Mark]) -> Segment:
             start -= 1
         # Between two spans the tokens next to the first are kept, before all of them the last.
         pieces.append(Piece(text[done:start], "end" if done else "start"))
-        pieces.append(Piece(_signed(text, marks, start, end), "never"))
+        pieces.append(Piece(_signed(text, marks, start, end), "never", fixed=True))
         done = end
     pieces.append(Piece(text[done:]))
     return tuple(piece for piece in pieces if piece.text)
@@ -90,7 +94,7 @@ def encode(texts: Sequence[Text], tokenizer: Tokenizer, *, seq_len: int) -> Int[
         room = tokenizer.room(len(text), seq_len=seq_len)
         if room < len(text):
             raise ValueError(f"seq_len {seq_len} is too short for {len(text)} texts in a row")
-        tokens = tokenizer.framed(_fitted(text, ids, room))
+        tokens = tokenizer.framed(fitted(text, ids, room))
         row[: len(tokens)] = tokens
     return rows
 
@@ -109,15 +113,20 @@ def shares(lengths: Sequence[int], room: int) -> list[int]:
     return left
 
 
-def _fitted(text: Text, ids: dict[str, list[int]], room: int) -> list[list[int]]:
+def fitted(text: Text, ids: dict[str, list[int]], room: int) -> list[list[int]]:
     """The token ids of each segment, cut to `room` together."""
-    pieces = [piece for segment in text for piece in segment]
-    lengths = [len(ids[piece.text]) for piece in pieces]
-    sizes = iter(_sizes([piece.cut for piece in pieces], lengths, room))
+    sizes = iter(piece_sizes(text, ids, room))
     return [
         [token for piece in segment for token in _cut(ids[piece.text], next(sizes), piece.cut)]
         for segment in text
     ]
+
+
+def piece_sizes(text: Text, ids: dict[str, list[int]], room: int) -> list[int]:
+    """How many tokens of each piece stand in a row."""
+    pieces = [piece for segment in text for piece in segment]
+    lengths = [len(ids[piece.text]) for piece in pieces]
+    return _sizes([piece.cut for piece in pieces], lengths, room)
 
 
 def _sizes(cuts: list[str], lengths: list[int], room: int) -> list[int]:

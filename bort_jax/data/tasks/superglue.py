@@ -19,7 +19,7 @@ def copa(row: Row, task: Task) -> list[Item]:
     asks = text_of(row, "question")
     if asks not in ASKS:
         raise ValueError(f"column 'question' is {asks!r}, expected one of {', '.join(ASKS)}")
-    premise = (*whole(text_of(row, "premise")), *kept(" " + ASKS[asks]))
+    premise = (*whole(text_of(row, "premise")), *kept(" " + ASKS[asks], fixed=True))
     choices = [kept(text_of(row, column)) for column in ("choice1", "choice2")]
     return [Item(tuple((premise, choice) for choice in choices), Key(row.get("idx")))]
 
@@ -68,7 +68,7 @@ def record(row: Row, task: Task) -> list[Item]:
     entities = list(dict.fromkeys(value_of(row, "entities")))
     if not entities or not all(isinstance(entity, str) and entity for entity in entities):
         raise ValueError(f"column 'entities' must hold texts, got {entities!r}")
-    filled = [(passage, kept(query.replace(BLANK, entity))) for entity in entities]
+    filled = [(passage, kept(query.replace(BLANK, entity), fixed=True)) for entity in entities]
     return [
         Item((text,), Key(number, group=number, text=entity, gold=gold), _right(entity, gold))
         for text, entity in zip(filled, entities, strict=True)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The task record, its examples, and splits that keep equal texts together."""
+"""The task record and its examples."""
 
-import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bort_jax.data.corpus import nearest
-from bort_jax.data.tasks.encode import Text, encode, kept, plain, whole
+from bort_jax.data.tasks.encode import Text, encode, kept, whole
 from bort_jax.data.tokenizer import Tokenizer
 
 SPLITS = ("train", "validation", "test")
@@ -186,23 +185,6 @@ class Examples(NamedTuple):
         return Points(x, self.labels)
 
 
-class Split(NamedTuple):
-    """The two halves of dev: Agora reads `steer` and never `report`."""
-
-    steer: Int[np.ndarray, " n"]
-    report: Int[np.ndarray, " m"]
-
-
-def split_dev(examples: Examples, *, steer: float = 0.5) -> Split:
-    """Splits by the hash of the text, so equal texts never stand on both sides.
-
-    A text always falls on the same side, whatever else is in the file.
-    """
-    texts = ("\x1f".join(map(plain, texts)) for texts in examples.texts)
-    values = np.array([_hash01(text) for text in texts])
-    return Split(np.flatnonzero(values < steer), np.flatnonzero(values >= steer))
-
-
 def text_of(row: Row, column: str, *, blank: bool = False) -> str:
     """The text in a column.
 
@@ -250,8 +232,3 @@ def _score_of(label: Any, task: Task) -> float:
     if isinstance(label, (int, float)) and low <= label <= high:
         return float(label)
     raise ValueError(f"label {label!r} is not a number from {low:g} to {high:g}")
-
-
-def _hash01(text: str) -> float:
-    normal = "\x1f".join(" ".join(part.lower().split()) for part in text.split("\x1f"))
-    return int.from_bytes(hashlib.sha256(normal.encode()).digest()[:7]) / 2**56

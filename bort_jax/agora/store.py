@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run of Agora on disk: a folder for each round, none of which is ever changed.
+
+`round-0003` holds what happened (`round.json`), the points added (`points.safetensors`), where each
+comes from (`lineage.parquet`), and the best copy where none was better before
+(`best.safetensors`). A round in progress is `round-0003.partial`, with the copies that
+are finished; renaming it is what makes the round count.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from shutil import copytree, rmtree
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from bort_jax.agora.loop import Agora, AgoraState, Copy, Dataset, Origin, Round, agora, replay
+from bort_jax.agora.theta import Theta
+
+CORRECT = "agora.correct"
+REPLAYS = "replays.json"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Keeps and finds rounds; it is the `Journal` of the round in progress too.
+
+    Attributes:
+      folder: of the run.
+      pack: a model to named arrays.
+      unpack: and back.
+      dev_rows: where the points that steer stand in the dev file; none: they are the file.
+      ids: their names; none: there are no names.
+      text_fn: points to texts, for lineage to be read by people.
+    """
+
+    folder: Path
+    pack: Callable[[Any], Mapping[str, np.ndarray]]
+    unpack: Callable[[dict[str, np.ndarray]], Any]
+    dev_rows: Sequence[int] | np.ndarray = ()
+    ids: Sequence[str] = ()
+    text_fn: Callable[[np.ndarray], Sequence[str]] | None = None
+
+    def round_folder(self, number: int) -> Path:
+        return self.folder / f"round-{number:04d}"
+
+    def partial(self, number: int) -> Path:
+        return self.folder / f"round-{number:04d}.partial"
+
+    def finished(self, number: int) -> list[Copy]:
+        """The copies of a round that was cut off."""
+        file = self.partial(number) / "copies.jsonl"
+        copies = [_copy(line) for line in _lines(file)]
+        best = _read_best(self.partial(number), self.unpack)
+        if best is None:
+            return copies
+        # The model is written before its line: it may be one copy ahead of them.
+        others = [copy for copy in copies if copy.theta != best.theta]
+        if len(others) == len(copies):
+            return [*copies, best]
+        return [best if copy.theta == best.theta else copy for copy in copies]
+
+    def note(self, number: int, copy: Copy) -> None:
+        folder = self.partial(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        if copy.model is not None:
+            _write_best(folder, copy, self.pack)
+        file = folder / "copies.jsonl"
+        lines = [*_lines(file), _line(copy)]
+        partial = file.with_name(file.name + ".partial")
+        partial.write_text("".join(line + "\n" for line in lines))
+        partial.replace(file)
+
+    def commit(self, state: AgoraState, watched: Mapping[str, Any]) -> None:
+        """Makes the state's last round count, with what was seen of it from outside."""
+        number = len(state.rounds)
+        folder, record, origin = self.partial(number), state.rounds[-1], state.origins[-1]
+        folder.mkdir(parents=True, exist_ok=True)
+        points = Dataset(*(part[len(part) - record.added :] for part in state.train))
+        before = len(state.train.y) - record.added
+        improved = state.best_rows == before and state.champion.theta == record.best
+        if improved:
+            _write_best(folder, state.champion, self.pack)
+        else:
+            (folder / "best.safetensors").unlink(missing_ok=True)
+        save_file(
+            {"x": np.ascontiguousarray(points.x), "y": np.ascontiguousarray(points.y)},
+            str(folder / "points.safetensors"),
+        )
+        self.write_lineage(folder / "lineage.parquet", origin, points, number)
+        about = {
+            "given": digest(state.train, state.given),
+            "improved": improved,
+            "thetas": state.thetas,
+            "round": record._asdict(),
+            "watched": watched,
+        }
+        (folder / "round.json").write_text(json.dumps(about, indent=1))
+        folder.rename(self.round_folder(number))
+
+    def write_lineage(self, file: Path, origin: Origin, points: Dataset, number: int) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        parents = [int(row) for row in origin.parents]
+        rows = [int(self.dev_rows[row]) for row in parents] if len(self.dev_rows) else parents
+        columns = {
+            "round": pa.array([number] * len(points.y), pa.int32()),
+            "parent": pa.array(parents, pa.int32()),
+            "dev_row": pa.array(rows, pa.int32()),
+            "dev_id": pa.array([self.ids[row] if self.ids else "" for row in parents], pa.string()),
+            "tau": pa.array([tau.partition(" ")[0] for tau in origin.taus], pa.string()),
+            "settings": pa.array([tau.partition(" ")[2] for tau in origin.taus], pa.string()),
+            "label": pa.array(points.y),
+            "confidence": pa.array(origin.confidences, pa.float64()),
+            "distance": pa.array(origin.distances, pa.float64()),
+        }
+        if self.text_fn:
+            columns["text"] = pa.array(self.text_fn(points.x), pa.string())
+        pq.write_table(pa.table(columns), file)
+
+    def about(self, number: int) -> dict:
+        """What `round.json` says."""
+        return json.loads((self.round_folder(number) / "round.json").read_text())
+
+    def lineage(self, number: int) -> list[dict]:
+        """A record for each point that a round added."""
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self.round_folder(number) / "lineage.parquet").to_pylist()
+
+    def rounds(self) -> int:
+        """How many rounds are finished."""
+        return next(n for n in count() if not self.round_folder(n + 1).is_dir())
+
+    def load(self, first: AgoraState, *, after: int | None = None) -> AgoraState:
+        """The state after a round, or after the last; `first` where there is none.
+
+        Args:
+          first: the state before the first round.
+          after: which round; 0 is `first`.
+
+        Raises:
+          ValueError: there is no such round, or the run began with another train set.
+        """
+        done = self.rounds()
+        after = done if after is None else after
+        if not 0 <= after <= done:
+            raise ValueError(f"{self.folder} has {done} finished rounds; there is no round {after}")
+        replays = {one["after"]: one for one in self.replays()}
+        state, best = _replayed(first, replays.get(0)), None
+        for number in range(1, after + 1):
+            about = self.about(number)
+            if about["given"] != digest(first.train, len(first.train.y)):
+                raise ValueError(f"{self.folder} was begun with another train set")
+            best = number if about["improved"] else best
+            state = _replayed(self._with_round(state, about, number), replays.get(number))
+        return state if best is None else state._replace(best=self._best(best))
+
+    def replays(self) -> list[dict]:
+        """From which rounds this run was replayed: `after`, its `number`, and its Θ."""
+        file = self.folder / REPLAYS
+        return json.loads(file.read_text()) if file.is_file() else []
+
+    def branch(self, folder: Path, state: AgoraState) -> None:
+        """Begins a replay in another folder, with copies of the rounds before it; this run stays
+        as it is, and nothing is lost.
+
+        Args:
+          state: from `replay`, of a state that this store loaded.
+
+        Raises:
+          ValueError: the other folder holds rounds already.
+        """
+        after = len(state.rounds)
+        if folder.is_dir():
+            raise ValueError(f"{folder} holds rounds already; a replay needs a folder of its own")
+        partial = folder.with_name(folder.name + ".partial")
+        rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for number in range(1, after + 1):
+            copytree(self.round_folder(number), partial / self.round_folder(number).name)
+        earlier = [one for one in self.replays() if one["after"] < after]
+        this = {"after": after, "number": state.replays, "thetas": state.thetas}
+        (partial / REPLAYS).write_text(json.dumps([*earlier, this], indent=1))
+        partial.rename(folder)
+
+    def _with_round(self, state: AgoraState, about: dict, number: int) -> AgoraState:
+        folder = self.round_folder(number)
+        points = load_file(str(folder / "points.safetensors"))
+        x, y = (np.concatenate(pair) for pair in zip(state.train, (points["x"], points["y"])))
+        return state._replace(
+            train=Dataset(x, y),
+            thetas=tuple(map(_theta, about["thetas"])),
+            best_rows=len(state.train.y) if about["improved"] else state.best_rows,
+            rounds=(*state.rounds, _round(about["round"])),
+            origins=(*state.origins, read_origin(folder / "lineage.parquet")),
+        )
+
+    def _best(self, number: int) -> Copy | None:
+        return _read_best(self.round_folder(number), self.unpack)
+
+
+def resumable(
+    store: Store,
+    first: AgoraState,
+    dev: Dataset,
+    *,
+    calls: Agora,
+    watch: Callable[[AgoraState], dict] = lambda state: {},
+) -> Iterator[AgoraState]:
+    """`agora`, going on from what the folder holds; each round is kept before it is yielded.
+
+    A finished run yields its last state once.
+
+    Args:
+      watch: called with each new state; what it returns is kept with the round.
+
+    Raises:
+      ValueError: the folder was begun with another train set.
+    """
+    state = store.load(first)
+    if state.rounds and not state.thetas:
+        yield state
+    for state in agora(state, dev, calls=calls, journal=store):
+        store.commit(state, watch(state))
+        yield state
+
+
+def read_origin(file: Path) -> Origin:
+    import pyarrow.parquet as pq
+
+    columns = pq.read_table(file).to_pydict()
+    taus = zip(columns["tau"], columns["settings"], strict=True)
+    return Origin(
+        np.array(columns["parent"], int),
+        tuple(" ".join(pair).strip() for pair in taus),
+        np.array(columns["distance"], float),
+        np.array(columns["confidence"], float),
+    )
+
+
+def digest(train: Dataset, rows: int) -> str:
+    """Of the first rows of a train set."""
+    parts = (np.ascontiguousarray(part[:rows]).tobytes() for part in train)
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def _replayed(state: AgoraState, one: dict | None) -> AgoraState:
+    if one is None:
+        return state
+    return replay(state, tuple(map(_theta, one["thetas"])))._replace(replays=one["number"])
+
+
+def _theta(pairs: list) -> Theta:
+    return tuple((name, value) for name, value in pairs)
+
+
+def _round(record: dict) -> Round:
+    return Round(
+        **record
+        | {
+            "best": _theta(record["best"]),
+            "removed": tuple(map(_theta, record["removed"])),
+            "removed_by": _theta(record["removed_by"]),
+            "labels_added": {int(label): n for label, n in record["labels_added"].items()},
+            "distances": tuple(record["distances"]),
+        }
+    )
+
+
+def _line(copy: Copy) -> str:
+    correct = "".join("01"[int(right)] for right in copy.correct)
+    return json.dumps({"theta": copy.theta, "correct": correct})
+
+
+def _copy(line: str) -> Copy:
+    record = json.loads(line)
+    correct = np.array([bit == "1" for bit in record["correct"]])
+    return Copy(_theta(record["theta"]), None, correct)
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.is_file() else []
+
+
+def _write_best(folder: Path, copy: Copy, pack: Callable) -> None:
+    arrays = dict(pack(copy.model)) | {CORRECT: copy.correct.astype(bool)}
+    partial = folder / "best.safetensors.partial"
+    save_file(arrays, str(partial), metadata={"theta": json.dumps(copy.theta)})
+    partial.replace(folder / "best.safetensors")
+
+
+def _read_best(folder: Path, unpack: Callable) -> Copy | None:
+    file = folder / "best.safetensors"
+    if not file.is_file():
+        return None
+    with safe_open(str(file), "np") as opened:
+        theta = _theta(json.loads(opened.metadata()["theta"]))
+    arrays = load_file(str(file))
+    correct = arrays.pop(CORRECT)
+    return Copy(theta, unpack(arrays), correct)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Agora round by round, and who did better in the end."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from bort_jax.report import page, plots
+
+HEADER = (
+    "round", "sets", "steer", "best steer", "report", "gap", "mistakes", "added", "train rows",
+)  # fmt: skip
+KEYS = (
+    "round", "sets", "steer", "best_steer", "report", "gap", "mistakes", "added", "train_size",
+)  # fmt: skip
+SIDES = {"plain": "plain fine-tuning", "agora": "Agora"}
+SPLITS = {"report": "report-dev", "test": "test"}
+
+
+def sentence(line: dict) -> str:
+    """A round in one line."""
+    refused = ", ".join(f"{count} {reason}" for reason, count in line["refused"].items())
+    return (
+        f"round {line['round']}: {line['sets']} sets, steer {line['steer']:.4f} (best so far "
+        f"{line['best_steer']:.4f}), report {line['report']:.4f}, gap {line['gap']:+.4f}, "
+        f"{line['mistakes']} mistakes, {line['added']} points added"
+        + (f" (refused: {refused})" if refused else "")
+        + f", {len(line['removed'])} sets removed"
+    )
+
+
+def round_rows(summary: dict) -> list[tuple]:
+    return [tuple(line[key] for key in KEYS) for line in summary["rounds"]]
+
+
+def sides(summary: dict) -> Iterator[tuple[str, str, str]]:
+    """Side, split, and mean ± standard deviation over seeds, where there are scores."""
+    for split, named in SPLITS.items():
+        for side, name in SIDES.items():
+            if summary[side][split]:
+                yield name, named, spread(summary[side][split])
+
+
+def spread(scores: Sequence[float]) -> str:
+    """Mean ± standard deviation over seeds, in percent."""
+    deviation = np.std(scores, ddof=1) if len(scores) > 1 else 0.0
+    return f"{100 * np.mean(scores):.1f} ± {100 * deviation:.1f} %"
+
+
+def verdict(summary: dict) -> str:
+    """Who did better on test, by how much, whatever the answer."""
+    if not summary["plain"]["test"]:
+        return "the test split has no labels: report-dev alone says who did better"
+    plain, ours = (np.array(summary[name]["test"]) for name in SIDES)
+    gain, noise = ours.mean() - plain.mean(), margin(summary)
+    word = "gains" if gain > 0 else "LOSES"
+    judged = "more than chance" if abs(gain) > noise else "WITHIN chance"
+    return (
+        f"Agora {word} {100 * abs(gain):.1f} points against plain fine-tuning on test, "
+        f"{judged} (± {100 * noise:.1f})"
+    )
+
+
+def margin(summary: dict) -> float:
+    """Half the 95 % interval of the difference: from the size of the test, and from the seeds."""
+    squares = 0.0
+    for name in SIDES:
+        scores = np.array(summary[name]["test"])
+        squares += scores.mean() * (1 - scores.mean()) / summary["test_rows"]
+        squares += scores.var(ddof=1) / len(scores) if len(scores) > 1 else 0.0
+    return float(1.96 * np.sqrt(squares))
+
+
+def blocks(summary: dict) -> list[str]:
+    """Agora's part of a report page."""
+    lines = summary["rounds"]
+    drawn = plots.rounds(
+        [line["round"] for line in lines],
+        {
+            "steer-dev, best so far (steers: no evidence)": [line["best_steer"] for line in lines],
+            "report-dev, never read by Agora": [line["report"] for line in lines],
+        },
+        [line["train_size"] for line in lines],
+    )
+    header = ("", "train rows", "report-dev", "test", "seeds")
+    return [
+        page.paragraph(verdict(summary) + "."),
+        page.table(header, outcome_rows(summary)),
+        page.heading("Round by round"),
+        page.figure(drawn, f"Socrates on report-dev: {summary['socrates_report_dev']:.4f}."),
+        page.table(HEADER, round_rows(summary)),
+        page.heading("Points added, and proposals refused"),
+        page.table(*points_table(lines)),
+        page.heading("Distances of all proposals from their parents"),
+        page.table(("round", *QUANTILES), [(line["round"], *quantiles(line)) for line in lines]),
+        page.heading("Hyperparameter sets removed"),
+        page.table(("round", "sets removed", "all of them share"), removed_rows(lines)),
+        page.heading("Generated text beside its parent"),
+        page.paragraph("The label is what Socrates gave the generated text."),
+        page.table(EXAMPLE_HEADER, map(example_row, summary["examples"])),
+    ]
+
+
+QUANTILES = ("nearest", "10 %", "25 %", "median", "75 %", "90 %", "farthest")
+EXAMPLE_HEADER = ("round", "parent", "generated", "τ", "distance", "label", "confidence")
+
+
+def outcome_rows(summary: dict) -> list[tuple]:
+    said = lambda scores: spread(scores) if scores else "no labels"
+    return [
+        (name, one["train_rows"], said(one["report"]), said(one["test"]), len(one["report"]))
+        for name, one in ((name, summary[side]) for side, name in SIDES.items())
+    ]
+
+
+def points_table(lines: Sequence[dict]) -> tuple[tuple, list[tuple]]:
+    """A column for each class that got points and each reason for which points were refused."""
+    classes = sorted({label for line in lines for label in line["labels_added"]}, key=int)
+    reasons = sorted({reason for line in lines for reason in line["refused"]})
+    header = ("round", *(f"class {label}" for label in classes), *reasons)
+    rows = [
+        (
+            line["round"],
+            *(line["labels_added"].get(label, 0) for label in classes),
+            *(line["refused"].get(reason, 0) for reason in reasons),
+        )
+        for line in lines
+    ]
+    return header, rows
+
+
+def quantiles(line: dict) -> Sequence[float]:
+    return line["distances"] or [float("nan")] * len(QUANTILES)
+
+
+def removed_rows(lines: Sequence[dict]) -> list[tuple]:
+    named = lambda pairs: ", ".join(f"{name} = {value}" for name, value in pairs.items())
+    return [(line["round"], len(line["removed"]), named(line["removed_by"])) for line in lines]
+
+
+def example_row(example: dict) -> tuple:
+    keys = ("round", "parent_text", "text", "tau", "distance", "label", "confidence")
+    return tuple(example[key] for key in keys)

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def run_verb(verb: str, argv: list[str]) -> None:
     """Parses the verb's configuration and runs it; errors of the user are one line."""
-    from bort_jax.train.loop import Interrupted  # light: no device is touched
+    from bort_jax.train.signals import Interrupted  # light: no device is touched
 
     module = import_module(f"bort_jax.commands.{verb}")
     config = parse(verb, module, argv)

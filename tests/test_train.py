@@ -2,12 +2,9 @@
 """The loop's laws: devices, resuming, overfitting, damaged checkpoints, full disks."""
 
 import json
-import logging
 import os
-import signal
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 
 import jax
@@ -19,15 +16,13 @@ from bort_jax.data.masking import masked_batch
 from bort_jax.data.tasks import Points
 from bort_jax.interop import Checkpoint, load, save
 from bort_jax.model import BertConfig, MaskedLM, count_params, init_params, masked_lm
-from bort_jax.train.checkpoint import Checkpoints
 from bort_jax.train.finetune import FineTuner, Theta
-from bort_jax.train.loop import Interrupted, fit, read_metrics, stop_signals
+from bort_jax.train.loop import read_metrics
 from bort_jax.train.objectives import plain_loss
 from bort_jax.train.optimizer import Hyper, decay_mask, learning_rate, make_optimizer
 from bort_jax.train.parallel import new_state, parallel_map, parallel_step, shard
 from bort_jax.train.predict import mlm_scores, resampler
 from bort_jax.train.pretrain import PretrainConfig, pretrain
-from bort_jax.train.run_folder import RunMismatch, claim
 
 HYPER = Hyper.of(learning_rate=1e-2, weight_decay=0.01, warmup_ratio=0.1, total_steps=20)
 
@@ -154,41 +149,6 @@ def config(corpus, out, **changes):
     return PretrainConfig(**(defaults | changes))
 
 
-def trees_equal(one, two):
-    return jax.tree.all(jax.tree.map(np.array_equal, one, two))
-
-
-class StopAt:
-    """A hook that behaves as a kill after a step: nothing is saved."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def __call__(self, step, state, metrics):
-        if step == self.step:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("k", [1, 3, 5])
-def test_resuming_is_the_straight_run_bit_for_bit(corpus, tmp_path, monkeypatch, k):
-    """With dropout, and stopped both right after a checkpoint and between two."""
-    pretrain(config(corpus, tmp_path / "straight"))
-    from bort_jax.train import pretrain as module
-
-    stopping = lambda state, batches, *, step_fn, hooks: fit(
-        state, batches, step_fn=step_fn, hooks=(*hooks, StopAt(k))
-    )
-    monkeypatch.setattr(module, "fit", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(config(corpus, tmp_path / "resumed"))
-    monkeypatch.setattr(module, "fit", fit)
-    pretrain(config(corpus, tmp_path / "resumed"))
-    straight, resumed = (load(tmp_path / name / "model") for name in ("straight", "resumed"))
-    assert trees_equal(straight.params, resumed.params)
-    losses = [[r["loss"] for r in read_metrics(tmp_path / n)] for n in ("straight", "resumed")]
-    assert losses[0] == losses[1] and len(losses[0]) == 6
-
-
 def test_distillation_from_a_checkpoint_lowers_the_divergence(corpus, tmp_path):
     pretrain(config(corpus, tmp_path / "teacher", arch="D1-A2-H32-I32", steps=20))
     teacher = str(tmp_path / "teacher" / "model")
@@ -261,111 +221,6 @@ def test_bad_settings_are_refused_before_anything_is_written(corpus, tmp_path, c
     with pytest.raises(ValueError, match=message):
         pretrain(config(corpus, tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_of_another_configuration_is_refused_naming_it(corpus, tmp_path):
-    claim(tmp_path, config(corpus, tmp_path))
-    claim(tmp_path, config(corpus, tmp_path))  # the same: fine
-    with pytest.raises(RunMismatch, match="clip: 1.0 there, 2.0 asked for; steps: 6 there, 7"):
-        claim(tmp_path, config(corpus, tmp_path, steps=7, clip=2.0))
-
-
-TREE = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.int32(4)}
-
-
-def files_of(folder):
-    return [file for file in folder.rglob("*") if file.is_file()]
-
-
-def saved(folder, *steps):
-    checkpoints = Checkpoints(folder)
-    for step in steps:
-        checkpoints.save(step, TREE | {"n": np.int32(step)})
-    return checkpoints
-
-
-def test_one_flipped_byte_in_any_file_falls_back_a_step(tmp_path, caplog):
-    checkpoints = saved(tmp_path, 1, 2)
-    for file in files_of(tmp_path / "2"):
-        whole = file.read_bytes()
-        if not whole:
-            continue
-        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        with caplog.at_level(logging.WARNING):
-            assert checkpoints.restore(TREE)["n"] == 1, file
-        file.write_bytes(whole)
-    assert checkpoints.restore(TREE)["n"] == 2
-    assert "checkpoint 2 is damaged" in caplog.text
-
-
-def test_an_empty_step_folder_is_passed_over(tmp_path):
-    saved(tmp_path, 1).close()
-    (tmp_path / "3").mkdir()
-    assert Checkpoints(tmp_path).restore(TREE)["n"] == 1
-
-
-def test_nothing_to_restore_is_none(tmp_path):
-    assert Checkpoints(tmp_path).restore(TREE) is None
-
-
-@pytest.mark.parametrize("wrong", [TREE["a"][:1], TREE["a"].astype(np.float16)])
-def test_another_shape_or_type_is_refused(tmp_path, wrong):
-    checkpoints = saved(tmp_path, 1)
-    with pytest.raises(ValueError, match="another model"):
-        checkpoints.restore(TREE | {"a": wrong})
-
-
-FULL_DISK = """
-import resource, signal, sys
-from pathlib import Path
-import numpy as np
-from bort_jax.train.checkpoint import Checkpoints
-
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
-big = {"a": np.random.default_rng(0).normal(size=(400, 400)), "n": np.int32(2)}
-try:
-    Checkpoints(Path(sys.argv[1])).save(2, big)
-except OSError as error:
-    print(error)
-"""
-
-
-def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
-    """A limit on files stands for the disk, in a process of its own: orbax's threads outlive it."""
-    saved(tmp_path, 1)
-    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "could not save step 2" in done.stdout
-    assert Checkpoints(tmp_path).restore(TREE)["n"] == 1
-
-
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_the_step_and_the_same_call_resumes(corpus, tmp_path, signum):
-    wanted = config(corpus, tmp_path / "out", steps=400, save_every=1000, dropout=0.0)
-
-    def interrupt_soon():
-        while len(read_metrics(tmp_path / "out")) < 3:
-            pass
-        os.kill(os.getpid(), signum)
-
-    killer = threading.Thread(target=interrupt_soon)
-    killer.start()
-    with pytest.raises(Interrupted) as stop:
-        pretrain(wanted)
-    killer.join()
-    assert stop.value.exit_code == 128 + signum
-    steps = [int(step.name) for step in (tmp_path / "out/checkpoints").iterdir()]
-    assert len(steps) == 1 and 3 <= steps[0] < 400
-    assert f"after step {steps[0]};" in str(stop.value)
-
-
-def test_signals_are_as_before_afterwards():
-    before = signal.getsignal(signal.SIGTERM)
-    with stop_signals() as caught:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert caught == [signal.SIGTERM]
-    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_scores_do_not_depend_on_how_rows_are_batched(corpus, tiny):

@@ -6,7 +6,6 @@ newest verified checkpoint is taken. The copy is read back and compared.
 hf: what stock transformers loads. orbax: arrays for any number of devices. stablehlo: the forward
 pass as a program of its own, for cpu, cuda and tpu, with any batch and length."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,16 +19,18 @@ from bort_jax.interop.orbax_folder import load_orbax, save_orbax
 from bort_jax.interop.stablehlo import PROGRAM, load_program, load_stablehlo, save_stablehlo
 from bort_jax.model import MaskedLM, forward, init_params
 from bort_jax.report.terminal import show_box
-from bort_jax.train.checkpoint import Checkpoints
+from bort_jax.train.checkpoint import restore_newest
 from bort_jax.train.parallel import new_state
 from bort_jax.train.pretrain import (
     PretrainConfig,
     corpus_of,
     hyper,
+    identity,
     model_config,
     starting_point,
 )
 from bort_jax.train.run_folder import CONFIG as RUN
+from bort_jax.train.run_folder import claimed
 
 POSITIONAL = {"source": "checkpoint folder, .params file, or run folder", "out": "new folder"}
 
@@ -115,7 +116,7 @@ def from_run(folder: Path) -> Checkpoint:
     Raises:
       ValueError: no checkpoint there verifies.
     """
-    settings = json.loads((folder / RUN).read_text())["config"]
+    settings = claimed(folder)
     known = PretrainConfig.__dataclass_fields__
     settings = {name: value for name, value in settings.items() if name in known}
     config = PretrainConfig(**settings, out=str(folder))
@@ -124,12 +125,10 @@ def from_run(folder: Path) -> Checkpoint:
     like = new_state(
         init_params(model, seed=0), hyper(config), optimizer=config.optimizer, clip=config.clip
     )
-    checkpoints = Checkpoints(folder / "checkpoints")
-    state = checkpoints.restore(like)
-    checkpoints.close()
-    if state is None:
-        raise ValueError(f"no checkpoint in {folder}/checkpoints verifies")
-    return Checkpoint(model.config, state.params, tokenizer=corpus.tokenizer)
+    found = restore_newest(folder / "checkpoints", like, identity=identity(config, corpus))
+    if found is None:
+        raise ValueError(f"no checkpoint in {folder}/checkpoints is finished")
+    return Checkpoint(model.config, found.state.params, tokenizer=corpus.tokenizer)
 
 
 def verify(checkpoint: Checkpoint, folder: str | Path, *, form: str = "hf") -> list[str]:

@@ -1,105 +1,292 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training state on disk: orbax, with checksums of our own, since orbax has none."""
+"""Training state on disk: written by orbax in the background, sealed, and read only if it verifies.
 
-import hashlib
+A step counts once its folder is sealed (`seal.py`); older steps go only after that. So a kill at
+any moment leaves the newest sealed step, and at worst an unfinished folder, which is passed over.
+"""
+
 import json
 import logging
+import math
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from bort_jax.train.parallel import barrier, is_leader
-from bort_jax.train.run_folder import write_json
+from bort_jax.data.manifest import differences
+from bort_jax.train.parallel import from_leader, is_leader
+from bort_jax.train.seal import SEAL, faults, is_sealed, seal
 
-CHECKSUMS = "sha256.json"
 log = logging.getLogger(__name__)
 
 
+class OtherRun(ValueError):
+    """A checkpoint belongs to another architecture, tokenizer, data, or the like."""
+
+
+class Restored(NamedTuple):
+    """A state, and what was noted when it was saved."""
+
+    state: Any
+    notes: dict[str, Any]
+
+
 class Checkpoints:
-    """The last checkpoints of a run; a step counts only once its checksums are written."""
+    """The last and the best checkpoints of a run.
 
-    def __init__(self, folder: Path, *, keep: int = 2):
-        self.folder = folder.absolute()
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=False, create=True
-        )
-        self.manager = ocp.CheckpointManager(
-            self.folder,
-            options=options,
-            # A fresh manager could not read the metadata of what another one wrote without it.
-            item_handlers={"state": ocp.StandardCheckpointHandler()},
-        )
+    Every process calls every method; the leader writes. The folder is one that all of them see.
 
-    def save(self, step: int, state: Any) -> None:
-        """Saves a tree of arrays; one that is already there and verifies is left alone.
+    Args:
+      folder: where the steps are.
+      identity: what must be the same for a step to be continued, by name: JSON values.
+      keep: how many of the last steps stay.
+      keep_best: how many stay of those with the lowest held-out loss.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        identity: Mapping[str, Any] | None = None,
+        keep: int = 2,
+        keep_best: int = 1,
+    ):
+        if keep < 1 or keep_best < 0:
+            raise ValueError(f"keep must be at least 1, keep_best 0; got {keep} and {keep_best}")
+        self.folder, self.identity = folder.absolute(), dict(identity or {})
+        self.keep, self.keep_best = keep, keep_best
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="seal")
+        self.sealing: Future = Future()
+        self.sealing.set_result(None)
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        *,
+        heldout_loss: float | None = None,
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Copies a tree of arrays and returns; it is written and sealed meanwhile.
+
+        A step that is there already is left alone.
+
+        Args:
+          step: at least 1.
+          state: may be donated or changed as soon as this returns.
+          heldout_loss: of this state, if it is known.
+          notes: JSON values that `restore` gives back.
 
         Raises:
-          OSError: no room, say; earlier steps stay usable.
+          OSError: this save, or the one before it, failed: no room, say. Earlier steps stay.
         """
-        if self._verifies(step):
+        self.wait()
+        if is_sealed(self.folder / str(step)):
             return
-        if step in self.manager.all_steps():
-            self.manager.delete(step)
-        host = jax.tree.map(np.asarray, state)
+        meta = {
+            "step": step,
+            "identity": self.identity,
+            "heldout_loss": heldout_loss,
+            "notes": dict(notes or {}),
+        }
+        host = jax.tree.map(np.asarray, jax.device_get(state))
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardSave(host), meta=ocp.args.JsonSave(meta)
+        )
         try:
-            self.manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(host)))
-        except Exception as error:  # tensorstore reports a full disk as ValueError
-            raise OSError(f"could not save step {step} to {self.folder}: {error}") from error
-        if is_leader():
-            write_json(self._step(step) / CHECKSUMS, _checksums(self._step(step)))
-        barrier(f"checksums of {step}")
+            self._manager.save(step, args=arguments, force=True)
+        except Exception as error:
+            raise self._failure(step, error) from error
+        self.sealing = self.thread.submit(self._finish, step)
 
-    def restore(self, like: Any) -> Any | None:
-        """The newest state that verifies and has the shapes and types of `like`, or None.
+    def check(self) -> None:
+        """Raises what `save` would, without waiting."""
+        if self.sealing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns when the last save is sealed; raises its OSError if it failed, once."""
+        sealing, self.sealing = self.sealing, Future()
+        self.sealing.set_result(None)
+        sealing.result()
+
+    def restore(self, like: Any) -> Restored | None:
+        """The newest step that verifies, with the shapes and types of `like`, or None.
+
+        Damaged and unfinished steps after it are set aside, for they will be made again.
 
         Raises:
-          ValueError: a verified state has other shapes or types: another model's.
+          OtherRun: it has another identity, or other shapes or types.
+          ValueError: there are finished steps, and every one is damaged.
         """
-        for step in sorted(self.manager.all_steps(), reverse=True):
-            if not self._verifies(step):
-                log.warning("checkpoint %s is damaged or unfinished; trying the one before", step)
-                continue
-            self._check_types(step, like)
-            target = jax.tree.map(np.asarray, like)
-            restored = self.manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
-            )
-            return jax.tree.map(np.asarray, restored["state"])
-        return None
+        newest = from_leader((newest_verified(self.folder) or 0) if is_leader() else 0)
+        folder = self.folder / str(newest)
+        restored = read_step(folder, like, identity=self.identity) if newest else None
+        if is_leader():
+            for step in steps(self.folder):
+                if step > newest or not is_sealed(self.folder / str(step)):
+                    _set_aside(self.folder / str(step))
+        return restored
 
     def close(self) -> None:
-        self.manager.close()
-
-    def _step(self, step: int) -> Path:
-        return self.folder / str(step)
-
-    def _verifies(self, step: int) -> bool:
+        """Waits for the last save, and raises its error."""
         try:
-            expected = json.loads((self._step(step) / CHECKSUMS).read_text())
-        except (OSError, ValueError):  # not there, or itself damaged
-            return False
-        return expected == _checksums(self._step(step))
+            self.wait()
+        finally:
+            self.thread.shutdown()
+            if "_manager" in self.__dict__:
+                self._close_manager()
 
-    def _check_types(self, step: int, like: Any) -> None:
-        # orbax would cast to the wanted type without a word.
-        found = self.manager.item_metadata(step)["state"]
-        found = jax.tree.leaves(found, is_leaf=lambda leaf: hasattr(leaf, "dtype"))
-        wanted = jax.tree.leaves(like)
-        describe = lambda leaves: [
-            (tuple(leaf.shape), np.dtype(leaf.dtype).name) for leaf in leaves
-        ]
-        if sorted(describe(found)) != sorted(describe(wanted)):
-            raise ValueError(f"checkpoint {self._step(step)} holds the state of another model")
+    @cached_property
+    def _manager(self) -> ocp.CheckpointManager:
+        # The steps to delete are chosen here: orbax would do it before the new one is sealed.
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None,
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=True,
+            save_root_metadata=False,
+            create=True,
+        )
+        return ocp.CheckpointManager(self.folder, options=options)
+
+    def _close_manager(self) -> None:
+        try:
+            self._manager.close()
+        except Exception as error:  # the save's own, which `wait` has raised
+            log.debug("orbax: %s", error)
+
+    def _finish(self, step: int) -> None:
+        try:
+            self._manager.wait_until_finished()
+            if is_leader():
+                seal(self.folder / str(step))
+                self._prune()
+        except Exception as error:  # tensorstore reports a full disk as ValueError
+            raise self._failure(step, error) from error
+
+    def _prune(self) -> None:
+        """Deletes the sealed steps that are neither among the last nor among the best."""
+        sealed = [step for step in steps(self.folder) if is_sealed(self.folder / str(step))]
+        losses = {step: heldout_loss(self.folder / str(step)) for step in sealed}
+        best = sorted(sealed, key=lambda step: (losses[step], -step))[: self.keep_best]
+        best = [step for step in best if math.isfinite(losses[step])]
+        for step in set(sealed[: -self.keep]) - set(best):
+            (self.folder / str(step) / SEAL).unlink()  # first: half of a step is no step
+            shutil.rmtree(self.folder / str(step))
+
+    def _failure(self, step: int, error: Exception) -> OSError:
+        return OSError(
+            f"could not save step {step} to {self.folder}: {error}; earlier steps stay: make room "
+            "or repair the disk, and the same command continues from the newest of them"
+        )
 
 
-def _checksums(folder: Path) -> dict[str, str]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != CHECKSUMS)
-    return {str(file.relative_to(folder)): _sha256(file) for file in files}
+def steps(folder: Path) -> list[int]:
+    """The steps that have a folder, in order, finished or not."""
+    return sorted(int(step.name) for step in folder.glob("*") if step.name.isdigit())
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
+def newest_verified(folder: Path) -> int | None:
+    """The newest step whose every byte is as it was sealed; None if no step was ever finished.
+
+    Raises:
+      ValueError: there are finished steps, and every one is damaged.
+    """
+    damaged = []
+    for step in reversed(steps(folder)):
+        if not is_sealed(folder / str(step)):
+            log.warning("checkpoint %s is unfinished; trying the one before", folder / str(step))
+            continue
+        wrong = faults(folder / str(step))
+        if not wrong:
+            return step
+        damaged += wrong
+        log.warning("checkpoint %s is damaged (%s); trying the one before", step, _some(wrong))
+    if damaged:
+        raise ValueError(
+            f"every checkpoint in {folder} is damaged ({_some(damaged)}): put a copy there, or "
+            "delete the folder to start from the beginning"
+        )
+    return None
+
+
+def restore_newest(folder: Path, like: Any, *, identity: Mapping[str, Any]) -> Restored | None:
+    """As `Checkpoints.restore`, in one process, and changes nothing in the folder."""
+    step = newest_verified(folder)
+    return read_step(folder / str(step), like, identity=identity) if step else None
+
+
+def read_step(folder: Path, like: Any, *, identity: Mapping[str, Any]) -> Restored:
+    """Reads one verified step.
+
+    Raises:
+      FileNotFoundError: this process does not see the folder.
+      OtherRun: it has another identity, or other shapes or types than `like`.
+    """
+    folder = folder.absolute()
+    meta = _meta(folder)
+    _check_same(folder, "the run of", meta["identity"], dict(identity))
+    with ocp.StandardCheckpointer() as reader:
+        # orbax would cast to the wanted type, and cut or fill to the shape, without a word.
+        found = _described(dict(reader.metadata(folder / "state").item_metadata))
+        _check_same(folder, "a state of", found, _described(like))
+        state = reader.restore(folder / "state", jax.tree.map(np.asarray, like))
+    return Restored(jax.tree.map(np.asarray, state), meta["notes"])
+
+
+def heldout_loss(folder: Path) -> float:
+    """The held-out loss of a step, infinite if it was not measured or cannot be read."""
+    try:
+        loss = float(_meta(folder)["heldout_loss"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return math.inf
+    return math.inf if math.isnan(loss) else loss
+
+
+def _meta(folder: Path) -> dict[str, Any]:
+    file = folder / "meta" / "metadata"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no {file}: every process must see the run's folder, and one of an earlier version "
+            "cannot be continued"
+        )
+    return json.loads(file.read_text())
+
+
+def _check_same(folder: Path, what: str, found: dict, wanted: dict) -> None:
+    different = differences(found, wanted)
+    if different:
+        raise OtherRun(
+            f"{folder} holds {what} another model ({_some(different)}); choose another --out, or "
+            "the same configuration and data to resume"
+        )
+
+
+def _described(tree: Any) -> dict[str, str]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "dtype"))
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): (
+            f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
+        )
+        for path, leaf in leaves
+    }
+
+
+def _some(complaints: list[str]) -> str:
+    more = [f"and {len(complaints) - 3} more"] if len(complaints) > 3 else []
+    return "; ".join(complaints[:3] + more)
+
+
+def _set_aside(folder: Path) -> None:
+    if not is_sealed(folder):
+        shutil.rmtree(folder)
+        return
+    aside = folder.with_name(folder.name + ".damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.replace(aside)

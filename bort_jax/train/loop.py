@@ -2,11 +2,9 @@
 """The one training loop, and the hooks that watch it."""
 
 import json
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -15,14 +13,6 @@ from tqdm import tqdm
 from bort_jax.train.parallel import State
 
 Hook = Callable[[int, State, dict], None]
-
-
-class Interrupted(Exception):
-    """A signal asked to stop; the state of `step` has been saved."""
-
-    def __init__(self, step: int, signum: int):
-        super().__init__(f"stopped after step {step}; the same command resumes from there")
-        self.exit_code = 128 + signum
 
 
 def fit(state: State, batches: Iterable, *, step_fn: Callable, hooks: Iterable[Hook] = ()) -> State:
@@ -87,29 +77,6 @@ class Reporter:
         self.board.close()
 
 
-@contextmanager
-def stop_signals():
-    """Yields a list that SIGINT and SIGTERM append to, instead of killing a step half-way.
-
-    A second signal acts as usual. Outside the main thread nothing is caught.
-    """
-    caught: list[int] = []
-
-    def note(signum, frame):
-        caught.append(signum)
-        signal.signal(signum, before[signum])
-
-    try:
-        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:
-        before = {}
-    try:
-        yield caught
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-
 def read_metrics(folder: Path) -> list[dict]:
     """The records of `metrics.jsonl`; a line that a kill cut short is left out."""
     file, records = folder / "metrics.jsonl", []
@@ -124,4 +91,6 @@ def read_metrics(folder: Path) -> list[dict]:
 def _forget_after(file: Path, step: int) -> None:
     """Drops the records of steps that will be run again."""
     kept = [record for record in read_metrics(file.parent) if record["step"] <= step]
-    file.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    partial.replace(file)  # a kill in between keeps the records there were

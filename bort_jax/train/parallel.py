@@ -7,6 +7,7 @@ the devices of this process, each whole on one.
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from jax.experimental import multihost_utils
 from bort_jax.train.optimizer import Hyper, learning_rate, limited, make_optimizer
 
 AXIS = "data"
+LAG = 2
 
 
 class State(NamedTuple):
@@ -184,14 +186,50 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def leader_first(make: Callable):
-    """Calls `make` in the leader, then in the others, which find what it wrote."""
+def leader_first(make: Callable) -> Any:
+    """Calls `make` in the leader, then in the others, which find what it wrote.
+
+    Raises:
+      RuntimeError: in the others, where it raised in the leader.
+    """
+    made, failure = None, None
     if is_leader():
-        made = make()
-        barrier("leader first")
-        return made
-    barrier("leader first")
-    return make()
+        try:
+            made = make()
+        except Exception as error:
+            failure = error
+    went_well = from_leader(failure is None)
+    if failure:
+        raise failure
+    if not went_well:
+        raise RuntimeError("the first process failed; its message says why")
+    return made if is_leader() else make()
+
+
+def from_leader(value: int) -> int:
+    """The leader's value, in every process."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def largest_of_all() -> Callable[[int], int]:
+    """Builds `poll(value) -> largest`: of what all processes gave to the same call, or, on
+    accelerators, to the call `LAG` earlier, so that asking waits for no step that runs.
+
+    Every process calls it equally often.
+    """
+    if jax.process_count() == 1:
+        return lambda value: value
+    lag = 0 if jax.default_backend() == "cpu" else LAG
+    largest = jax.pmap(lambda x: jax.lax.pmax(x, AXIS), axis_name=AXIS, out_axes=None)
+    asked = deque()
+
+    def poll(value: int) -> int:
+        asked.append(largest(np.full(jax.local_device_count(), value, np.int32)))
+        return int(asked.popleft()) if len(asked) > lag else 0
+
+    return poll
 
 
 def shard(batch):

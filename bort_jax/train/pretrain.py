@@ -5,6 +5,7 @@ import json
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -15,12 +16,13 @@ from bort_jax.data.prepared import Corpus, prepare_corpus
 from bort_jax.interop import Checkpoint, load, save
 from bort_jax.model import BertConfig, MaskedLM, init_params
 from bort_jax.train.checkpoint import Checkpoints
-from bort_jax.train.loop import Hook, Interrupted, Reporter, fit, stop_signals
+from bort_jax.train.loop import Hook, Reporter, fit
 from bort_jax.train.objectives import step_function
 from bort_jax.train.optimizer import Hyper
 from bort_jax.train.parallel import State, is_leader, leader_first, new_state
 from bort_jax.train.predict import MlmScores, mlm_scores
 from bort_jax.train.run_folder import claim, write_json
+from bort_jax.train.signals import Interrupted, StopRequest, stop_signals
 
 
 @dataclass(frozen=True)
@@ -237,11 +239,12 @@ def train_masked_lm(
         optimizer=config.optimizer,
         clip=config.clip,
     )
-    checkpoints = Checkpoints(out / "checkpoints")
-    state = checkpoints.restore(state) or state
+    checkpoints = Checkpoints(out / "checkpoints", identity=identity(config, corpus))
+    restored = checkpoints.restore(state)
+    state = restored.state if restored else state
     start = int(state.step)
-    with stop_signals() as caught, closing(checkpoints), ExitStack() as stack:
-        hooks: list[Hook] = [Saver(checkpoints, config, caught)]
+    with stop_signals() as stop, closing(checkpoints), ExitStack() as stack:
+        hooks: list[Hook] = [Saver(checkpoints, config, stop)]
         if is_leader():
             hooks.insert(0, stack.enter_context(closing(reporter(config, start=start))))
         return fit(
@@ -250,6 +253,18 @@ def train_masked_lm(
             step_fn=step_function(model, config, teacher),
             hooks=hooks,
         )
+
+
+def identity(config: PretrainConfig, corpus: Corpus) -> dict[str, Any]:
+    """What a checkpoint must have in common with a run that continues it."""
+    return {
+        "architecture": str(Arch.parse(config.arch)),
+        "tokenizer": corpus.tokenizer.sha256,
+        "data manifest": corpus.sha256,
+        "seed": config.seed,
+        "rows of a batch": config.batch_size,
+        "tokens of a row": config.seq_len,
+    }
 
 
 def reporter(config: PretrainConfig, *, start: int) -> Reporter:
@@ -290,12 +305,15 @@ def batches(corpus: Corpus, config: PretrainConfig, *, start: int):
 class Saver:
     """Saves every `save_every` steps, at the last, and before giving way to a signal."""
 
-    def __init__(self, checkpoints: Checkpoints, config: PretrainConfig, caught: list[int]):
-        self.checkpoints, self.caught = checkpoints, caught
+    def __init__(self, checkpoints: Checkpoints, config: PretrainConfig, stop: StopRequest):
+        self.checkpoints, self.stop = checkpoints, stop
         self.every, self.total = config.save_every, config.steps
 
     def __call__(self, step: int, state: State, metrics: dict) -> None:
-        if step % self.every == 0 or step == self.total or self.caught:
+        signum = self.stop.poll()
+        if step % self.every == 0 or step == self.total or signum:
             self.checkpoints.save(step, state)
-        if self.caught:
-            raise Interrupted(step, self.caught[0])
+        self.checkpoints.check()
+        if signum:
+            self.checkpoints.wait()
+            raise Interrupted(step, signum)

@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing is lost: checkpoints, damage, kills, signals."""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from bort_jax.interop import load
+from bort_jax.train.checkpoint import Checkpoints, OtherRun, restore_newest, steps
+from bort_jax.train.loop import fit, read_metrics
+from bort_jax.train.pretrain import PretrainConfig, pretrain
+from bort_jax.train.run_folder import RunMismatch, claim, full_disk_named
+from bort_jax.train.seal import faults, is_sealed, seal
+from bort_jax.train.signals import Interrupted, stop_signals
+
+TREE = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.int32(4)}
+WHO = {"architecture": "D1-A1-H8-I8", "tokenizer": "ab", "data manifest": "cd"}
+
+
+def config(corpus, out, **changes):
+    defaults = {
+        "data": str(corpus.train.folder.parent),
+        "out": str(out),
+        "arch": "D1-A2-H16-I24",
+        "steps": 6,
+        "batch_size": 4,
+        "seq_len": 24,
+        "positions": 24,
+        "save_every": 2,
+        "log_every": 1,
+        "eval_rows": 4,
+        "learning_rate": 1e-2,
+    }
+    return PretrainConfig(**(defaults | changes))
+
+
+def trees_equal(one, two):
+    return jax.tree.all(jax.tree.map(np.array_equal, one, two))
+
+
+def files_of(folder):
+    return [file for file in folder.rglob("*") if file.is_file()]
+
+
+def tree_of(step):
+    return TREE | {"n": np.int32(step)}
+
+
+def saved(folder, *these, **options):
+    """A folder in which these steps are finished."""
+    checkpoints = Checkpoints(folder, identity=WHO, **options)
+    for step in these:
+        checkpoints.save(step, tree_of(step))
+    checkpoints.close()
+    return folder
+
+
+def newest(folder, like=TREE, identity=WHO):
+    found = restore_newest(folder, like, identity=identity)
+    return found and found.state["n"]
+
+
+def test_saving_returns_before_it_is_finished_and_keeps_what_it_was_given(tmp_path, monkeypatch):
+    """The arrays change, and the step is not sealed, while it is being written."""
+    begun = threading.Event()
+    slowly = lambda folder: begun.wait(30) and seal(folder)
+    monkeypatch.setattr("bort_jax.train.checkpoint.seal", slowly)
+    checkpoints, tree = Checkpoints(tmp_path, identity=WHO), tree_of(1)
+    tree["a"] = tree["a"].copy()
+    checkpoints.save(1, tree, notes={"hours": 0.5})
+    tree["a"][:] = -1
+    assert newest(tmp_path) is None
+    begun.set()
+    checkpoints.close()
+    restored = restore_newest(tmp_path, TREE, identity=WHO)
+    assert trees_equal(restored.state, tree_of(1)) and restored.notes == {"hours": 0.5}
+
+
+def test_a_donated_state_is_saved_as_it_was(tmp_path):
+    """On CPU a host's view of an array shares its memory, which the next step may take."""
+    add = jax.jit(lambda x: x + 1, donate_argnums=0)
+    checkpoints, x = Checkpoints(tmp_path), jax.numpy.zeros((64, 64))
+    for step in range(1, 6):
+        x = add(x)
+        checkpoints.save(step, {"x": x})
+        x = add(add(x))
+    checkpoints.close()
+    kept = Checkpoints(tmp_path).restore({"x": np.zeros((64, 64), np.float32)})
+    assert (kept.state["x"] == 13).all()
+
+
+def test_the_last_and_the_best_stay(tmp_path):
+    losses = {1: 3.0, 2: 1.0, 3: 2.0, 4: None, 5: float("nan"), 6: 2.5}
+    checkpoints = Checkpoints(tmp_path, keep=2, keep_best=2)
+    for step, loss in losses.items():
+        checkpoints.save(step, tree_of(step), heldout_loss=loss)
+    checkpoints.close()
+    assert steps(tmp_path) == [2, 3, 5, 6]
+    assert steps(saved(tmp_path / "last", 1, 2, 3, keep=1)) == [3]
+
+
+def test_older_steps_go_only_after_the_new_one_is_sealed(tmp_path, monkeypatch):
+    def killed(folder):
+        raise OSError("killed")
+
+    saved(tmp_path, 1, keep=1)
+    monkeypatch.setattr("bort_jax.train.checkpoint.seal", killed)
+    with pytest.raises(OSError, match="could not save step 2 to .*: killed; earlier steps stay"):
+        saved(tmp_path, 2, keep=1)
+    assert newest(tmp_path) == 1
+
+
+def test_one_flipped_byte_in_any_file_falls_back_a_step_and_names_it(tmp_path, caplog):
+    saved(tmp_path, 1, 2)
+    whole = {file: file.read_bytes() for file in files_of(tmp_path / "2")}
+    assert len(whole) > 8
+    for file, content in whole.items():
+        at = random.Random(str(file)).randrange(len(content))
+        flipped = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+        file.write_bytes(flipped)
+        assert newest(tmp_path) == 1, file
+        named = [file.name in wrong for wrong in faults(tmp_path / "2")]
+        assert any(named) or file.name == "sha256.json"
+        file.write_bytes(content)
+    assert newest(tmp_path) == 2
+    assert "has another checksum); trying the one before" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "added"])
+def test_other_damage_is_found(tmp_path, damage):
+    saved(tmp_path, 1, 2)
+    file = next(file for file in files_of(tmp_path / "2") if file.name == "_METADATA")
+    {
+        "missing": file.unlink,
+        "truncated": lambda: file.write_bytes(file.read_bytes()[:-1]),
+        "added": lambda: (file.parent / "more").write_text("x"),
+    }[damage]()
+    assert newest(tmp_path) == 1
+
+
+def test_steps_fall_back_one_by_one_and_the_damaged_are_set_aside(tmp_path, caplog):
+    saved(tmp_path, 1, 2, 3, 4, keep=4)
+    for step in (3, 4):
+        next((tmp_path / str(step) / "state" / "d").iterdir()).write_bytes(b"")
+    (tmp_path / "5").mkdir()  # orbax would take it for the newest
+    checkpoints = Checkpoints(tmp_path, identity=WHO, keep=4)
+    assert checkpoints.restore(TREE).state["n"] == 2
+    assert f"{tmp_path / '5'} is unfinished" in caplog.text and "4 is damaged" in caplog.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "3.damaged", "4.damaged"]
+    checkpoints.save(3, tree_of(3))
+    checkpoints.close()
+    assert newest(tmp_path) == 3
+
+
+def test_nothing_is_begun_anew_over_damaged_checkpoints(tmp_path):
+    saved(tmp_path, 1)
+    (tmp_path / "1" / "state" / "_METADATA").unlink()
+    with pytest.raises(ValueError, match="every checkpoint in .*_METADATA is missing.*put a copy"):
+        Checkpoints(tmp_path, identity=WHO).restore(TREE)
+
+
+def test_nothing_to_restore_is_none(tmp_path):
+    assert Checkpoints(tmp_path / "new").restore(TREE) is None
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        (TREE["a"][:1], r"a: 'float32\[2, 3\]' there, 'float32\[1, 3\]'"),
+        (TREE["a"].astype(np.float16), r"'float32\[2, 3\]' there, 'float16\[2, 3\]' asked for"),
+    ],
+)
+def test_another_shape_or_type_is_refused(tmp_path, wrong, said):
+    with pytest.raises(OtherRun, match=said):
+        newest(saved(tmp_path, 1), TREE | {"a": wrong})
+
+
+@pytest.mark.parametrize("name", WHO)
+def test_another_identity_is_refused_naming_both(tmp_path, name):
+    saved(tmp_path, 1)
+    with pytest.raises(OtherRun, match=f"{name}: '{WHO[name]}' there, 'other' asked for"):
+        Checkpoints(tmp_path, identity=WHO | {name: "other"}).restore(TREE)
+    assert newest(tmp_path) == 1
+
+
+def test_a_run_whose_text_has_changed_is_refused(corpus, text_file, tmp_path):
+    """The configuration is the same; the corpus in its folder is not."""
+    text = tmp_path / "text.txt"
+    text.write_text(text_file.read_text())
+    wanted = config(corpus, tmp_path / "out", data=str(text), vocab_size=300, steps=2)
+    pretrain(wanted)
+    text.write_text(text_file.read_text().replace("cat", "dog"))
+    import shutil
+
+    shutil.rmtree(tmp_path / "out" / "data")
+    (tmp_path / "out" / "scores.json").unlink()
+    with pytest.raises(OtherRun, match="data manifest: '[0-9a-f]{64}' there, '[0-9a-f]{64}' asked"):
+        pretrain(wanted)
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from bort_jax.train.checkpoint import Checkpoints
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+big = {"a": np.random.default_rng(0).normal(size=(400, 400)), "n": np.int32(2)}
+checkpoints = Checkpoints(Path(sys.argv[1]))
+try:
+    checkpoints.save(2, big)
+    checkpoints.close()
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
+    """A limit on files stands for the disk, in a process of its own: orbax's threads outlive it."""
+    saved(tmp_path, 1)
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert f"could not save step 2 to {tmp_path}" in done.stdout and "make room" in done.stdout
+    assert newest(tmp_path) == 1
+
+
+def test_a_full_disk_is_named_wherever_it_is_met(tmp_path):
+    with pytest.raises(OSError, match="no room left for lines: what was finished is kept"):
+        with full_disk_named(tmp_path):
+            raise OSError(errno.ENOSPC, "No space left on device", "lines")
+
+
+def test_a_folder_of_another_configuration_is_refused_naming_it(corpus, tmp_path):
+    claim(tmp_path, config(corpus, tmp_path))
+    claim(tmp_path, config(corpus, tmp_path))  # the same: fine
+    with pytest.raises(RunMismatch, match="clip: 1.0 there, 2.0 asked for; steps: 6 there, 7"):
+        claim(tmp_path, config(corpus, tmp_path, steps=7, clip=2.0))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"config": 3}', b"\xff\xfe{}"])
+def test_a_damaged_run_file_is_named_with_what_to_do(corpus, tmp_path, content):
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"run.json is damaged .*delete this file and it resumes"):
+        claim(tmp_path, config(corpus, tmp_path))
+
+
+def test_a_seal_is_all_or_nothing(tmp_path):
+    (tmp_path / "file").write_text("x")
+    assert not is_sealed(tmp_path)
+    seal(tmp_path)
+    assert is_sealed(tmp_path) and not faults(tmp_path)
+    assert list(json.loads((tmp_path / "sha256.json").read_text())) == ["file"]
+
+
+class StopAt:
+    """A hook that behaves as a kill after a step: nothing is saved."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def __call__(self, step, state, metrics):
+        if step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def straight(corpus, tmp_path_factory):
+    """The folder of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("straight")
+    pretrain(config(corpus, folder))
+    return folder
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_resuming_is_the_straight_run_bit_for_bit(corpus, straight, tmp_path, monkeypatch, k):
+    """With dropout, and stopped both right after a checkpoint and between two."""
+    from bort_jax.train import pretrain as module
+
+    stopping = lambda state, batches, *, step_fn, hooks: fit(
+        state, batches, step_fn=step_fn, hooks=(*hooks, StopAt(k))
+    )
+    monkeypatch.setattr(module, "fit", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(config(corpus, tmp_path / "resumed"))
+    monkeypatch.setattr(module, "fit", fit)
+    pretrain(config(corpus, tmp_path / "resumed"))
+    folders = (straight, tmp_path / "resumed")
+    assert trees_equal(*[load(folder / "model").params for folder in folders])
+    losses = [[record["loss"] for record in read_metrics(folder)] for folder in folders]
+    assert losses[0] == losses[1] and len(losses[0]) == 6
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_step_and_the_same_call_resumes(corpus, tmp_path, signum):
+    wanted = config(corpus, tmp_path / "out", steps=400, save_every=1000, dropout=0.0)
+
+    def interrupt_soon():
+        while len(read_metrics(tmp_path / "out")) < 3:
+            pass
+        os.kill(os.getpid(), signum)
+
+    killer = threading.Thread(target=interrupt_soon)
+    killer.start()
+    with pytest.raises(Interrupted) as stop:
+        pretrain(wanted)
+    killer.join()
+    assert stop.value.exit_code == 128 + signum
+    (step,) = steps(tmp_path / "out/checkpoints")
+    assert 3 <= step < 400 and not faults(tmp_path / "out/checkpoints" / str(step))
+    assert f"after step {step};" in str(stop.value)
+
+
+def test_signals_are_as_before_afterwards():
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_signals() as stop:
+        assert stop.poll() == 0
+        os.kill(os.getpid(), signal.SIGTERM)
+        until(lambda: stop.poll() == signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before and signal.set_wakeup_fd(-1) == -1
+
+
+def until(holds, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+SECOND_SIGNAL = """
+import signal, sys
+import jax
+from bort_jax.train.signals import stop_signals
+
+# Tracing and compiling take minutes.
+slow = jax.jit(lambda x: sum(jax.numpy.sin(x * k) @ x for k in range(20000)))
+with stop_signals():
+    print("compiling", flush=True)
+    lowered = slow.lower(jax.numpy.ones((2, 2))).compile()
+"""
+
+
+def test_a_second_signal_ends_even_a_compilation_at_once():
+    command = [sys.executable, "-c", SECOND_SIGNAL]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    time.sleep(2)
+    process.send_signal(signal.SIGTERM)
+    assert "SIGTERM: stops after this step" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 143 and "SIGTERM again: stopped at once" in errors

@@ -22,12 +22,12 @@ from bort_jax.train.candidate import (
     segments,
 )
 from bort_jax.train.elastic_error import elastic_error, elastic_logits
+from bort_jax.train.evaluation import mlm_scores
 from bort_jax.train.layer_errors import shape_of
 from bort_jax.train.loop import fit
 from bort_jax.train.measure import unigram_loss
 from bort_jax.train.objectives import plain_loss
 from bort_jax.train.parallel import new_state, parallel_population, parallel_step
-from bort_jax.train.predict import mlm_scores
 from bort_jax.train.trained_error import trained_error
 
 VOCAB, POSITIONS = 40, 12

@@ -15,7 +15,7 @@ ALLOWED = {
     "data": set(),
     "model": {"arch"},
     "interop": {"arch", "model", "data"},
-    "train": {"arch", "model", "data", "interop"},
+    "train": {"arch", "cost", "model", "data", "interop"},
     "agora": set(),
     "report": {"arch", "ose"},
     "commands": {"arch", "cost", "ose", "model", "data", "interop", "train", "agora", "report"},

@@ -16,12 +16,13 @@ from bort_jax.data.masking import masked_batch
 from bort_jax.data.tasks import Points
 from bort_jax.interop import Checkpoint, load, save
 from bort_jax.model import BertConfig, MaskedLM, count_params, init_params, masked_lm
+from bort_jax.train.evaluation import mlm_scores
 from bort_jax.train.finetune import FineTuner, Theta
 from bort_jax.train.loop import read_metrics
 from bort_jax.train.objectives import plain_loss
 from bort_jax.train.optimizer import Hyper, decay_mask, learning_rate, make_optimizer
 from bort_jax.train.parallel import new_state, parallel_map, parallel_step, shard
-from bort_jax.train.predict import mlm_scores, resampler
+from bort_jax.train.predict import resampler
 from bort_jax.train.pretrain import PretrainConfig, pretrain
 
 HYPER = Hyper.of(learning_rate=1e-2, weight_decay=0.01, warmup_ratio=0.1, total_steps=20)
@@ -83,6 +84,20 @@ def test_devices_drop_different_units():
 def test_a_batch_the_devices_cannot_share_is_refused():
     with pytest.raises(ValueError, match="6 cannot be shared by 4 devices"):
         shard({"x": np.zeros(6)})
+
+
+def test_a_step_compiles_once():
+    traced = []
+
+    def loss_fn(params, frozen, batch, key):
+        traced.append(1)
+        return {"loss": (params["w"] - batch["x"]).sum(), "count": jax.numpy.float32(4)}
+
+    step = parallel_step(loss_fn, optimizer="adamw", clip=1.0)
+    state = new_state({"w": np.float32(0)}, HYPER, optimizer="adamw", clip=1.0)
+    for _ in range(3):
+        state, _ = step(state, (), {"x": np.zeros(4, np.float32)}, jax.random.key(0))
+    assert len(traced) == 1
 
 
 def test_parallel_map_keeps_the_order():

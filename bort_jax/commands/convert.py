@@ -21,16 +21,10 @@ from bort_jax.model import MaskedLM, forward, init_params
 from bort_jax.report.terminal import show_box
 from bort_jax.train.checkpoint import restore_newest
 from bort_jax.train.parallel import new_state
-from bort_jax.train.pretrain import (
-    PretrainConfig,
-    corpus_of,
-    hyper,
-    identity,
-    model_config,
-    starting_point,
-)
+from bort_jax.train.pretrain_config import PretrainConfig
 from bort_jax.train.run_folder import CONFIG as RUN
 from bort_jax.train.run_folder import claimed
+from bort_jax.train.stage import corpus_of, hyper, identity, model_config, starting_point
 
 POSITIONAL = {"source": "checkpoint folder, .params file, or run folder", "out": "new folder"}
 

@@ -12,7 +12,8 @@ from bort_jax.data.prepared import prepare_corpus
 from bort_jax.data.tasks import Examples, Task, arranged, decide, find_task, read_examples, score
 from bort_jax.interop import Checkpoint, load
 from bort_jax.report.terminal import show_box
-from bort_jax.train.predict import class_logits, mlm_scores, probabilities
+from bort_jax.train.evaluation import mlm_scores
+from bort_jax.train.predict import class_logits, probabilities
 from bort_jax.train.run_folder import write_json
 
 
@@ -106,4 +107,4 @@ def score_masked_lm(checkpoint: Checkpoint, config: Config, out: Path) -> dict[s
         config.data, out / "data", column=config.columns[0], tokenizer=config.model
     )
     score = mlm_scores(checkpoint.model, corpus.heldout, rows=config.rows, seq_len=config.seq_len)
-    return score(checkpoint.params)._asdict()
+    return score(checkpoint.params).plain()

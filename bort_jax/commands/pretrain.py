@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs on every device there is; the same command resumes. On several hosts, start the same
-command on each with --distributed true."""
+command on each: with --distributed where SLURM, Open MPI, GKE or a TPU pod say who is there, else
+with --coordinator HOST:PORT --processes N --process K."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import timedelta
 from pathlib import Path
 
-import jax
-
 from bort_jax.report import page, plots
-from bort_jax.report.terminal import show_box
+from bort_jax.report.terminal import formatted, millions, show_box, show_table
+from bort_jax.train.dry_run import Plan, dry_run
+from bort_jax.train.evaluation import MlmScores
 from bort_jax.train.loop import read_metrics
-from bort_jax.train.parallel import is_leader
-from bort_jax.train.pretrain import PretrainConfig, pretrain
+from bort_jax.train.parallel import is_leader, join_processes
+from bort_jax.train.pretrain import pretrain
+from bort_jax.train.pretrain_config import PretrainConfig
 
 
 @dataclass(frozen=True)
@@ -19,17 +22,34 @@ class Config(PretrainConfig):
     """Pretraining of one architecture; see `PretrainConfig`.
 
     Attributes:
-      distributed: join the other hosts' processes first (jax.distributed finds them on TPU
-        pods, SLURM, Open MPI and GKE).
+      distributed: join the other hosts' processes first; jax finds them in the environment of
+        SLURM, Open MPI, GKE and TPU pods.
+      coordinator: host:port of process 0, where no environment says it.
+      processes: how many there are then.
+      process: which of them this one is, from 0.
+      dry_run: print parameters, memory, steps, tokens and time from ten real steps; write nothing.
+      profile: write a trace of a few steps to `OUT/profile`.
     """
 
     distributed: bool = False
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+    dry_run: bool = False
+    profile: bool = False
+
+    def pretraining(self) -> PretrainConfig:
+        """What the run is, wherever it runs."""
+        return PretrainConfig(**{f.name: getattr(self, f.name) for f in fields(PretrainConfig)})
 
 
 def run(config: Config) -> None:
-    if config.distributed:
-        jax.distributed.initialize()
-    scores = pretrain(config)
+    if config.distributed or config.coordinator or config.processes or config.process:
+        join_processes(config.coordinator, config.processes, config.process)
+    if config.dry_run:
+        show_plan(config, dry_run(config.pretraining()))
+        return
+    scores = pretrain(config.pretraining(), profile=config.profile)
     if not is_leader():
         return
     out = Path(config.out)
@@ -39,8 +59,39 @@ def run(config: Config) -> None:
         [
             f"held-out loss {scores.loss:.4f}, perplexity {scores.perplexity:.2f}, "
             f"masked-token error {scores.error:.4f}",
+            *agreement(scores),
             f"model: {out}/model (loads as BertForMaskedLM)   curves: {out}/report.html",
             f"next: bort-jax finetune --model {out}/model --data DIR --out OUT",
+        ],
+    )
+
+
+def agreement(scores: MlmScores) -> list[str]:
+    if scores.agreement is None:
+        return []
+    return [
+        f"agrees with the teacher on {100 * scores.agreement:.1f} % of the masked tokens, "
+        f"KL {scores.divergence:.4f} nats"
+    ]
+
+
+def show_plan(config: Config, plan: Plan) -> None:
+    if not is_leader():
+        return
+    gib = lambda size: f"{size / 2**30:.2f} GiB"
+    rows = f"{config.batch_size} rows of {config.seq_len} tokens"
+    show_table(
+        f"pretrain {config.arch}, not begun",
+        ("what", "how much"),
+        [
+            ("parameters", millions(plan.params)),
+            ("memory of a device in a step", gib(plan.device_bytes)),
+            ("kept between steps", gib(plan.kept_bytes)),
+            ("steps", f"{plan.steps:,} of {rows}"),
+            ("tokens", f"{formatted(plan.tokens)}, {plan.epochs:.2f} epochs"),
+            ("compilation", f"{plan.compile_seconds:.1f} s"),
+            ("a step", f"{plan.seconds_per_step:.4g} s, median of ten"),
+            ("the run", f"{timedelta(seconds=round(plan.seconds))}, without evaluations"),
         ],
     )
 
@@ -50,10 +101,30 @@ def write_report(out: Path, runs: dict[str, Path]) -> None:
 
 
 def loss_blocks(runs: dict[str, Path]) -> list[str]:
-    """The loss curves of pretraining runs, by name."""
+    """The loss curves of pretraining runs, by name, and their last scores."""
     records = {name: read_metrics(folder) for name, folder in runs.items()}
+    curve = lambda key, title: plots.curves(records, key, title)
     return [
-        page.figure(
-            plots.curves(records, "mlm", "masked-LM loss, nats"), "On the training batches."
-        )
+        page.figure(curve("mlm", "masked-LM loss, nats"), "On the training batches."),
+        page.figure(curve("heldout_loss", "masked-LM loss, nats"), "On held-out text."),
+        page.table(("run", *SHOWN.values()), [last_scores(*run) for run in records.items()]),
     ]
+
+
+SHOWN = {
+    "step": "steps",
+    "heldout_loss": "held-out loss",
+    "heldout_perplexity": "perplexity",
+    "heldout_accuracy": "accuracy",
+    "heldout_agreement": "agreement with teacher",
+    "heldout_divergence": "KL to teacher",
+    "tokens_per_second": "tokens/s",
+    "mfu": "MFU",
+    "skipped": "steps skipped",
+}
+
+
+def last_scores(name: str, records: list[dict]) -> list:
+    """The newest value of each column, or nothing."""
+    newest = {key: value for record in records for key, value in record.items()}
+    return [name, *(newest.get(key, "") for key in SHOWN)]

@@ -142,7 +142,7 @@ def stepped(state: State, hyper: Hyper, grads, clip_weights: float | None) -> St
     transform = make_optimizer("adamw", hyper, rate=rate, clip=1.0)
     updates, opt_state = transform.update(grads, state.opt_state, state.params)
     params = limited(optax.apply_updates(state.params, updates), clip_weights)
-    return State(state.step + 1, params, opt_state, state.hyper)
+    return state._replace(step=state.step + 1, params=params, opt_state=opt_state)
 
 
 def row_sums(logits: jax.Array, batch: dict) -> dict:

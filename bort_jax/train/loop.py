@@ -2,13 +2,10 @@
 """The one training loop, and the hooks that watch it."""
 
 import json
-import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import jax
-from tqdm import tqdm
 
 from bort_jax.train.parallel import State
 
@@ -35,46 +32,47 @@ def fit(state: State, batches: Iterable, *, step_fn: Callable, hooks: Iterable[H
     return state
 
 
-class Reporter:
-    """Progress bar, JSON lines and TensorBoard, every `every` steps and at the last."""
+class Diverged(ValueError):
+    """Too many steps in a row had no finite loss and gradient."""
 
-    def __init__(
-        self, folder: Path, *, start: int, total: int, every: int, tokens: int, title: str
-    ):
-        from tensorboardX import SummaryWriter
 
-        folder.mkdir(parents=True, exist_ok=True)
-        _forget_after(folder / "metrics.jsonl", start)
-        self.lines = (folder / "metrics.jsonl").open("a", buffering=1)
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
-        # Into a file a line every ten seconds is enough.
-        seconds = 0.1 if sys.stderr.isatty() else 10
-        self.bar = tqdm(total=total, initial=start, desc=title, unit="step", mininterval=seconds)
-        self.total, self.every, self.tokens = total, every, tokens
-        self.time, self.done = time.monotonic(), start
+class Guard:
+    """Stops a run in which `most` steps in a row, or more, were skipped; looks every `every`."""
+
+    def __init__(self, most: int, *, every: int):
+        self.most, self.every = most, every
 
     def __call__(self, step: int, state: State, metrics: dict) -> None:
-        self.bar.update()
-        if step % self.every and step != self.total:
+        if step % self.every or (in_a_row := int(metrics["in_a_row"])) < self.most:
             return
-        values = {name: float(value) for name, value in metrics.items()}
-        now = time.monotonic()
-        values["tokens_per_second"] = (step - self.done) * self.tokens / (now - self.time)
-        self.time, self.done = now, step
-        self.record(step, values)
-        self.bar.set_postfix_str(
-            f"loss {values['loss']:.3f}, {values['tokens_per_second']:,.0f} tokens/s", refresh=False
+        raise Diverged(
+            f"neither loss nor gradient was finite in batches {step - in_a_row} to {step - 1}, "
+            f"{in_a_row} in a row; the weights are as before them. A lower learning_rate may "
+            "help, or float32"
         )
 
-    def record(self, step: int, values: dict[str, float]) -> None:
-        self.lines.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+
+class Trace:
+    """Writes a profile of LENGTH steps, after AFTER, for TensorBoard or Perfetto."""
+
+    AFTER, LENGTH = 10, 5
+
+    def __init__(self, folder: Path, *, start: int):
+        self.folder, self.begin, self.running = folder, start + self.AFTER, False
+
+    def __call__(self, step: int, state: State, metrics: dict) -> None:
+        if step == self.begin:
+            jax.block_until_ready(metrics)
+            jax.profiler.start_trace(str(self.folder))
+            self.running = True
+        elif step == self.begin + self.LENGTH:
+            jax.block_until_ready(metrics)
+            self.close()
 
     def close(self) -> None:
-        self.bar.close()
-        self.lines.close()
-        self.board.close()
+        if self.running:
+            jax.profiler.stop_trace()
+            self.running = False
 
 
 def read_metrics(folder: Path) -> list[dict]:
@@ -86,11 +84,3 @@ def read_metrics(folder: Path) -> list[dict]:
         except json.JSONDecodeError:
             continue
     return records
-
-
-def _forget_after(file: Path, step: int) -> None:
-    """Drops the records of steps that will be run again."""
-    kept = [record for record in read_metrics(file.parent) if record["step"] <= step]
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-    partial.replace(file)  # a kill in between keeps the records there were

@@ -2,37 +2,43 @@
 """What pretraining minimises: masked LM, alone or with distillation from a teacher."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import jax
 
 from bort_jax.interop import Checkpoint
 from bort_jax.model import MaskedLM, distillation, forward, masked_lm
-from bort_jax.train.parallel import parallel_step, replicate
-
-if TYPE_CHECKING:  # pretrain imports this file
-    from bort_jax.train.pretrain import PretrainConfig
+from bort_jax.train.parallel import BoundStep, parallel_step
+from bort_jax.train.pretrain_config import PretrainConfig
 
 
 def step_function(
-    model: MaskedLM, config: "PretrainConfig", teacher: Checkpoint | None
-) -> Callable:
+    model: MaskedLM,
+    config: PretrainConfig,
+    teacher: Checkpoint | None,
+    *,
+    clock: Callable[[], float] | None = None,
+) -> BoundStep:
     """`(state, batch) -> (state, metrics)`, with the teacher and the key already inside."""
-    key = jax.random.key(config.seed)
     if teacher is None:
-        step = parallel_step(plain_loss(model), optimizer=config.optimizer, clip=config.clip)
-        return lambda state, batch: step(state, (), batch, key)
-    _check_teacher(teacher, model, config)
-    loss = distilled_loss(
-        model,
-        MaskedLM(teacher.config),
-        mlm_weight=config.mlm_weight,
-        distill_weight=config.distill_weight,
-        temperature=config.temperature,
+        loss, frozen = plain_loss(model), ()
+    else:
+        _check_teacher(teacher, model, config)
+        frozen = teacher.params
+        loss = distilled_loss(
+            model,
+            MaskedLM(teacher.config),
+            mlm_weight=config.mlm_weight,
+            distill_weight=config.distill_weight,
+            temperature=config.temperature,
+        )
+    step = parallel_step(
+        loss,
+        optimizer=config.optimizer,
+        clip=config.clip,
+        accumulate=config.accumulate,
+        clock=clock,
     )
-    step = parallel_step(loss, optimizer=config.optimizer, clip=config.clip)
-    frozen = replicate(teacher.params)
-    return lambda state, batch: step(state, frozen, batch, key)
+    return step.bound(frozen, jax.random.key(config.seed))
 
 
 def plain_loss(model: MaskedLM) -> Callable:
@@ -80,7 +86,7 @@ def _renamed(sums: dict, *, loss) -> dict:
     return {"loss": loss, "mlm": sums["mlm"], "accuracy": sums["correct"], "count": sums["count"]}
 
 
-def _check_teacher(teacher: Checkpoint, model: MaskedLM, config: "PretrainConfig") -> None:
+def _check_teacher(teacher: Checkpoint, model: MaskedLM, config: PretrainConfig) -> None:
     if teacher.head != "masked_lm":
         raise ValueError(f"{config.teacher} has no masked-LM head; a teacher must have one")
     if teacher.config.vocab_size != model.config.vocab_size:

@@ -10,9 +10,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.experimental import multihost_utils
@@ -27,32 +30,53 @@ class State(NamedTuple):
     """All that training changes, and the hyperparameters as arrays.
 
     Attributes:
-      step: int32, steps done.
+      step: int32, steps done; those that were skipped count.
       params: float32 tree.
       opt_state: optax's.
       hyper: traced, so that one compiled step serves every hyperparameter set.
+      seconds: float32, time used; 0 in a run that has a number of steps.
+      skipped: int32, steps without a finite loss and gradient.
+      in_a_row: int32, how many of these were the last ones.
     """
 
     step: Any
     params: Any
     opt_state: Any
     hyper: Hyper
+    seconds: Any = ()
+    skipped: Any = ()
+    in_a_row: Any = ()
 
 
 def new_state(params, hyper: Hyper, *, optimizer: str, clip: float) -> State:
     """A state at step 0, in numpy."""
     transform = make_optimizer(optimizer, hyper, rate=0.0, clip=clip)
     opt_state = jax.tree.map(np.asarray, transform.init(params))
-    return State(np.int32(0), params, opt_state, hyper)
+    return State(
+        np.int32(0),
+        params,
+        opt_state,
+        hyper,
+        seconds=np.float32(0),
+        skipped=np.int32(0),
+        in_a_row=np.int32(0),
+    )
 
 
 def parallel_step(
-    loss_fn: Callable, *, optimizer: str, clip: float, clip_weights: float | None = None
-) -> Callable:
+    loss_fn: Callable,
+    *,
+    optimizer: str,
+    clip: float,
+    clip_weights: float | None = None,
+    accumulate: int = 1,
+    clock: Callable[[], float] | None = None,
+) -> "ParallelStep":
     """Builds `step(state, frozen, batch, key) -> (state, metrics)` over all devices.
 
-    Sums and counts are added over devices before the one division, in the loss and in its
-    gradient: a mean of per-device means is wrong where devices hold different counts.
+    Sums and counts are added over micro-batches and devices before the one division, in the loss
+    and in its gradient: a mean of means is wrong where they hold different counts. A step whose
+    loss or gradient is not finite changes neither the parameters nor the optimizer's state.
 
     Args:
       loss_fn: `(params, frozen, batch, key) -> sums`, a dict of scalars with at least `loss`
@@ -60,46 +84,117 @@ def parallel_step(
       optimizer: `adamw` or `lamb`.
       clip: largest global norm of the gradient.
       clip_weights: largest weight after a step; None: no limit.
+      accumulate: micro-batches that a device's share of a batch is cut into.
+      clock: seconds used so far. The learning rate is then a function of them, the latest of all
+        processes, and not of the steps done.
 
     Returns:
-      a function whose `batch` is the host's, [b, ...] with b a multiple of the local devices,
-      and whose metrics are the sums divided by the count, and `grad_norm`, `learning_rate`.
+      a function whose `batch` is the host's, [b, ...] with b a multiple of the local devices
+      times the micro-batches. Its metrics are the sums divided by the count, and `grad_norm`,
+      `learning_rate`, `skipped` and `in_a_row` (see State), and with a clock `seconds`.
     """
+    gradient = gradient_sums(loss_fn, parts=accumulate)
 
-    def step(state: State, frozen, batch, key):
+    def step(state: State, frozen, batch, key, seconds):
         # Each device drops other units; each step too, with no key in the checkpoint.
         key = jax.random.fold_in(jax.random.fold_in(key, state.step), jax.lax.axis_index(AXIS))
+        grads, sums = jax.lax.psum(gradient(state.params, frozen, batch, key), AXIS)
+        grads = jax.tree.map(lambda g: g / sums["count"], grads)
+        metrics = {name: total / sums["count"] for name, total in sums.items() if name != "count"}
+        seconds = jax.lax.pmax(seconds[()], AXIS)
+        rate = learning_rate(state.hyper, state.step if clock is None else seconds)
+        transform = make_optimizer(optimizer, state.hyper, rate=rate, clip=clip)
+        updates, opt_state = transform.update(grads, state.opt_state, state.params)
+        params = limited(optax.apply_updates(state.params, updates), clip_weights)
+        norm = optax.global_norm(grads)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+        new = state._replace(params=params, opt_state=opt_state, in_a_row=jnp.int32(0))
+        bad = state._replace(skipped=state.skipped + 1, in_a_row=state.in_a_row + 1)
+        new = jax.tree.map(partial(jnp.where, finite), new, bad)
+        new = new._replace(step=state.step + 1, seconds=seconds)
+        counts = {"skipped": new.skipped, "in_a_row": new.in_a_row}
+        used = {} if clock is None else {"seconds": seconds}
+        return new, metrics | {"grad_norm": norm, "learning_rate": rate} | counts | used
 
+    run = jax.pmap(
+        step, axis_name=AXIS, in_axes=(None, None, 0, None, 0), out_axes=None, donate_argnums=0
+    )
+
+    return ParallelStep(run, clock)
+
+
+@dataclass(frozen=True)
+class ParallelStep:
+    """What `parallel_step` builds: a call is one step on a host's batch."""
+
+    run: Any
+    clock: Callable[[], float] | None
+
+    def __call__(self, state: State, frozen, batch, key) -> tuple[State, dict]:
+        return self.run(*self._arguments(state, frozen, batch, key))
+
+    def bound(self, frozen, key) -> "BoundStep":
+        """`(state, batch) -> (state, metrics)`; `frozen` is put on the devices once."""
+        return BoundStep(self, replicate(frozen), key)
+
+    def lower(self, state: State, frozen, batch, key):
+        """The step as jax lowers it: `.compile()` knows its memory."""
+        return self.run.lower(*self._arguments(state, frozen, batch, key))
+
+    def _arguments(self, state: State, frozen, batch, key):
+        # A host's arrays would compile a second program, beside the one for its own results.
+        state = replicate(state) if isinstance(state.step, np.generic | np.ndarray) else state
+        now = self.clock() if self.clock else 0.0
+        return state, frozen, shard(batch), key, np.full(jax.local_device_count(), now, np.float32)
+
+
+class BoundStep(NamedTuple):
+    """A step that has all but what changes."""
+
+    step: ParallelStep
+    frozen: Any
+    key: Any
+
+    def __call__(self, state: State, batch) -> tuple[State, dict]:
+        return self.step(state, self.frozen, batch, self.key)
+
+    def lower(self, state: State, batch):
+        return self.step.lower(state, self.frozen, batch, self.key)
+
+
+def gradient_sums(loss_fn: Callable, *, parts: int) -> Callable:
+    """Builds `(params, frozen, batch, key) -> (gradient of the summed loss, sums)`.
+
+    The batch is cut into `parts` micro-batches of consecutive rows; one after the other adds to
+    the sums, so that the activations of only one are alive.
+    """
+
+    def whole(params, frozen, batch, key):
         def summed(params):
             sums = loss_fn(params, frozen, batch, key)
             return sums["loss"], sums
 
-        grads, sums = jax.grad(summed, has_aux=True)(state.params)
-        grads, sums = jax.lax.psum((grads, sums), AXIS)
-        grads = jax.tree.map(lambda g: g / sums["count"], grads)
-        metrics = {name: total / sums["count"] for name, total in sums.items() if name != "count"}
-        rate = learning_rate(state.hyper, state.step)
-        transform = make_optimizer(optimizer, state.hyper, rate=rate, clip=clip)
-        updates, opt_state = transform.update(grads, state.opt_state, state.params)
-        metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": rate}
-        params = limited(optax.apply_updates(state.params, updates), clip_weights)
-        return State(state.step + 1, params, opt_state, state.hyper), metrics
+        return jax.grad(summed, has_aux=True)(params)
 
-    run = jax.pmap(
-        step, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=None, donate_argnums=0
-    )
+    def in_parts(params, frozen, batch, key):
+        batches = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
 
-    def stepped(state: State, frozen, batch, key):
-        # A host's arrays would compile a second program, beside the one for its own results.
-        state = replicate(state) if isinstance(state.step, np.generic | np.ndarray) else state
-        return run(state, frozen, shard(batch), key)
+        def add(total, part):
+            number, batch = part
+            found = whole(params, frozen, batch, jax.random.fold_in(key, number))
+            return jax.tree.map(jnp.add, total, found), None
 
-    return stepped
+        first = jax.tree.map(lambda x: x[0], batches)
+        shapes = jax.eval_shape(whole, params, frozen, first, key)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.scan(add, zeros, (jnp.arange(parts), batches))[0]
+
+    return whole if parts == 1 else in_parts
 
 
 def parallel_map(fn: Callable) -> Callable:
     """Maps `fn(params, batch) -> tree of [b, ...]` over the devices' shares of a batch."""
-    run = jax.pmap(fn, in_axes=(None, 0))
+    run = jax.pmap(fn, axis_name=AXIS, in_axes=(None, 0))
 
     def mapped(params, batch):
         return jax.tree.map(
@@ -170,14 +265,38 @@ def _stacked(trees: list):
 
 def replicate(tree):
     """Puts a host tree on every local device once, in the form that `parallel_step` takes."""
-    return jax.pmap(lambda tree, _: tree, in_axes=(None, 0), out_axes=None)(
-        tree, np.zeros(jax.local_device_count())
-    )
+    # Over an axis of another name it would have another type: the step would compile twice.
+    spread = jax.pmap(lambda tree, _: tree, axis_name=AXIS, in_axes=(None, 0), out_axes=None)
+    return spread(tree, np.zeros(jax.local_device_count(), np.float32))
 
 
 def is_leader() -> bool:
     """Whether this is the one process that writes files other than orbax's."""
     return jax.process_index() == 0
+
+
+def join_processes(
+    coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> None:
+    """Joins the other processes of a run, before anything touches a device.
+
+    Args:
+      coordinator: `host:port` of process 0; without it jax finds all three in the environment
+        of SLURM, Open MPI, GKE or a TPU pod.
+      processes: how many there are.
+      process: which of them this is, from 0.
+
+    Raises:
+      ValueError: some of the three are given and not all, or there is no such process.
+    """
+    given = (coordinator, processes, process)
+    if any(value is not None for value in given) and None in given:
+        raise ValueError("coordinator, processes and process belong together: give all or none")
+    if processes is not None and not 0 <= (process or 0) < processes:
+        raise ValueError(f"process must be in 0 … {processes - 1}; got {process}")
+    jax.distributed.initialize(
+        coordinator, processes, process, heartbeat_timeout_seconds=30, shutdown_timeout_seconds=10
+    )
 
 
 def barrier(name: str) -> None:

@@ -1,27 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forward passes over any number of rows: class logits, masked-token scores, resampling."""
+"""Forward passes over any number of rows: class logits, resampling."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from bort_jax.data.masking import masked_batch
-from bort_jax.data.shards import Shard
 from bort_jax.data.tokenizer import Special
-from bort_jax.model import BertConfig, Classifier, Headless, MaskedLM, forward, masked_lm
+from bort_jax.model import BertConfig, Classifier, Headless, MaskedLM, forward
 from bort_jax.train.parallel import parallel_map, replicate
-
-
-class MlmScores(NamedTuple):
-    """Averages over masked positions of held-out text."""
-
-    loss: float  # nats
-    error: float  # share of positions whose largest logit is another token
-    perplexity: float
 
 
 def class_logits(model: Classifier, *, pad: int, batch_size: int = 64) -> Callable:
@@ -61,32 +50,6 @@ def text_states(
     run = in_batches(parallel_map(run_share), batch_size)
     params = replicate({"encoder": params["encoder"]})
     return lambda x: run(params, {"ids": x})
-
-
-def mlm_scores(
-    model: MaskedLM, shard: Shard, *, rows: int, seq_len: int, seed: int = 0
-) -> Callable:
-    """Builds `params -> MlmScores` on the same masked rows at every call.
-
-    Args:
-      rows: how many rows to score at the most; a shard with fewer is scored whole.
-    """
-    rows = min(rows, shard.rows(seq_len))
-    batch = masked_batch(shard, 0, seed=seed, batch_size=rows, seq_len=seq_len)
-
-    def run_share(params, part):
-        logits = forward(model, params, part["ids"], part["mask"], part["positions"])
-        row = lambda logits, labels, weights: masked_lm(logits[None], labels[None], weights[None])
-        return jax.vmap(row)(logits, part["labels"], part["weights"])
-
-    run = in_batches(parallel_map(run_share), min(32, rows))
-
-    def score(params) -> MlmScores:
-        sums = {name: values.sum() for name, values in run(params, batch).items()}
-        loss = float(sums["mlm"] / sums["count"])
-        return MlmScores(loss, 1 - float(sums["correct"] / sums["count"]), float(np.exp(loss)))
-
-    return score
 
 
 def resampler(model: MaskedLM, params, special: Special, *, batch_size: int = 64) -> Callable:

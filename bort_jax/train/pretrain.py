@@ -13,6 +13,7 @@ import jax
 from bort_jax.data.masking import MaskedStream
 from bort_jax.data.prepared import Corpus
 from bort_jax.interop import Checkpoint, save
+from bort_jax.train import schedule
 from bort_jax.train.checkpoint import Checkpoints
 from bort_jax.train.evaluation import MlmScores, mlm_scores
 from bort_jax.train.loop import Guard, Hook, Trace, fit
@@ -20,7 +21,7 @@ from bort_jax.train.parallel import State, is_leader, leader_first
 from bort_jax.train.pretrain_config import HOUR, PretrainConfig, check
 from bort_jax.train.reporting import Records, Reporter, display
 from bort_jax.train.run_folder import claim, write_json
-from bort_jax.train.schedule import Horizon, Steps, Time, monotonic
+from bort_jax.train.schedule import Horizon, Steps, Time
 from bort_jax.train.signals import Interrupted, StopRequest, stop_signals
 from bort_jax.train.stage import Stage, identity
 from bort_jax.train.throughput import Meter, peak, step_flops
@@ -39,7 +40,7 @@ def pretrain(config: PretrainConfig, *, profile: bool = False) -> MlmScores:
       Diverged: too many steps in a row without a finite loss and gradient.
       Interrupted: a signal came; the state was saved, and the same call resumes.
     """
-    began = monotonic()
+    began = schedule.monotonic()
     check(config)
     out = Path(config.out)
     leader_first(lambda: claim(out, config))

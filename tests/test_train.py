@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loop's laws: devices, resuming, overfitting, damaged checkpoints, full disks."""
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import jax
@@ -259,46 +255,6 @@ def test_resampling_never_keeps_a_token_nor_draws_a_special_one(tiny, rng):
     assert not np.isin(tokens, special).any()
     assert np.array_equal(tokens, resample(x, positions, 0))
     assert not np.array_equal(tokens, resample(x, positions, 1))
-
-
-TWO_PROCESSES = """
-import sys, jax
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
-jax.distributed.initialize(f"127.0.0.1:{sys.argv[2]}", 2, int(sys.argv[1]))
-import json
-from bort_jax.train.pretrain import PretrainConfig, pretrain
-pretrain(PretrainConfig(**json.loads(sys.argv[3])))
-"""
-
-
-def test_two_processes_equal_one(corpus, tmp_path):
-    """One device each, over loopback, with dropout off: the same parameters to tolerance."""
-    import socket
-    from dataclasses import asdict
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    wanted = config(corpus, tmp_path / "two", dropout=0.0)
-    environment = os.environ | {"XLA_FLAGS": ""}
-    command = lambda rank: [
-        sys.executable,
-        "-c",
-        TWO_PROCESSES,
-        str(rank),
-        port,
-        json.dumps(asdict(wanted)),
-    ]
-    running = [
-        subprocess.Popen(command(k), env=environment, stderr=subprocess.PIPE) for k in range(2)
-    ]
-    for process in running:
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors.decode()[-2000:]
-    pretrain(config(corpus, tmp_path / "one", dropout=0.0))
-    two, one = (load(tmp_path / name / "model").params for name in ("two", "one"))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), two, one)
-    assert len(read_metrics(tmp_path / "two")) == 6
 
 
 def test_counting_does_not_allocate():

@@ -265,6 +265,8 @@ def _stacked(trees: list):
 
 def replicate(tree):
     """Puts a host tree on every local device once, in the form that `parallel_step` takes."""
+    if not jax.tree.leaves(tree):  # pmap of several processes cannot give back nothing
+        return tree
     # Over an axis of another name it would have another type: the step would compile twice.
     spread = jax.pmap(lambda tree, _: tree, axis_name=AXIS, in_axes=(None, 0), out_axes=None)
     return spread(tree, np.zeros(jax.local_device_count(), np.float32))

@@ -192,7 +192,7 @@ def test_finetune_then_agora_then_evaluate(pretrained, labelled, tmp_path, capsy
     )
     assert code == 0 and "on test" in out, err
     results = json.loads((tmp_path / "socrates" / "results.json").read_text())
-    assert len(results["runs"]) == 2 and results["by_rate"][0]["seeds"] == 2
+    assert len(results["runs"]) == 2 and results["by_set"][0]["seeds"] == 2
     agora = f"""agora --model {pretrained}/model --socrates {tmp_path}/socrates/model
         --masked-lm {pretrained}/model --data {labelled} --out {tmp_path}/agora --steps 20
         --seq-len 24 --learning-rate [1e-2,1e-3] --weight-decay [0.01] --warmup-ratio [0.1]

@@ -214,5 +214,6 @@ def stock_logits(checkpoint: Checkpoint, folder: str | Path, ids: np.ndarray) ->
     if checkpoint.tokenizer:
         transformers.AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
-        outputs = stock(torch.tensor(ids))
+        choice = checkpoint.head == "choice"  # rows [b, c, s]; here a question has one choice
+        outputs = stock(torch.tensor(ids[:, None] if choice else ids))
         return (outputs.last_hidden_state if checkpoint.headless else outputs.logits).numpy()

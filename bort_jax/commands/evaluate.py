@@ -9,7 +9,16 @@ import numpy as np
 
 from bort_jax.commands.finetune import check_length
 from bort_jax.data.prepared import prepare_corpus
-from bort_jax.data.tasks import Examples, Task, arranged, decide, find_task, read_examples, score
+from bort_jax.data.tasks import (
+    Examples,
+    Task,
+    arranged,
+    decide,
+    find_task,
+    own_task,
+    read_examples,
+    score,
+)
 from bort_jax.interop import Checkpoint, load
 from bort_jax.report.terminal import show_box
 from bort_jax.train.evaluation import mlm_scores
@@ -60,8 +69,7 @@ def run(config: Config) -> dict:
 def score_classifier(checkpoint: Checkpoint, config: Config, out: Path) -> dict[str, float]:
     """The task's metrics; a line an example in `predictions.jsonl`: index, label name, and its
     probability, or the score that the model predicts."""
-    own = Task(tuple(config.columns), config.label, checkpoint.labels)
-    task = find_task(config.task) if config.task else own
+    task = find_task(config.task) if config.task else own_data(checkpoint, config)
     examples = read_examples(config.data, task, required=not config.task)
     outputs = outputs_of(checkpoint, task, examples=examples, seq_len=config.seq_len)
     predicted = decide(outputs, task, examples=examples)
@@ -69,6 +77,15 @@ def score_classifier(checkpoint: Checkpoint, config: Config, out: Path) -> dict[
     with (out / "predictions.jsonl").open("w") as lines:
         lines.writelines(json.dumps(record) + "\n" for record in records)
     return score(predicted, task, examples=examples) if examples.labelled else {}
+
+
+def own_data(checkpoint: Checkpoint, config: Config) -> Task:
+    """One's own data, as far as the checkpoint says what it is."""
+    if checkpoint.problem == "choice":
+        raise ValueError("a model that chooses needs --task, which says between what")
+    if checkpoint.problem == "regression":
+        return own_task(config.columns, config.label, ("-inf", "inf"), head="regression")
+    return own_task(config.columns, config.label, checkpoint.labels)
 
 
 def outputs_of(

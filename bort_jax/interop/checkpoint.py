@@ -21,6 +21,8 @@ class Checkpoint:
       tokenizer: what the ids mean; None where the folder has none.
       headless: there is an encoder and no head; then there are no labels.
       family: `bert` or `roberta`, the stock classes that it is written for.
+      problem: what a head with labels answers: `classification`, `regression` (its one output is a
+        number) or `choice` (its one output says how right a row is among its rivals).
       facts: what the model card says of it beside its architecture, such as data and scores.
       notes: what reading it left aside, a sentence each.
     """
@@ -31,12 +33,15 @@ class Checkpoint:
     tokenizer: Tokenizer | None = None
     headless: bool = False
     family: str = "bert"
+    problem: str = "classification"
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
     def head(self) -> str:
-        """`masked_lm`, `classifier` or `none`."""
+        """`masked_lm`, `classifier`, `choice` or `none`."""
+        if self.labels and self.problem == "choice":
+            return "choice"
         return "classifier" if self.labels else "none" if self.headless else "masked_lm"
 
     @property
@@ -84,6 +89,7 @@ class Checkpoint:
             "labels": list(self.labels),
             "headless": self.headless,
             "family": self.family,
+            "problem": self.problem,
             "facts": dict(self.facts),
         }
 
@@ -95,9 +101,10 @@ class Checkpoint:
           ValueError: a field is missing, or is none of ours.
         """
         try:
+            described = {"problem": "classification"} | described
             sizes = described["config"]
             config = BertConfig(**sizes | {"arch": _arch(sizes["arch"])})
-            labels, rest = tuple(described["labels"]), ("headless", "family", "facts")
+            labels, rest = tuple(described["labels"]), ("headless", "family", "problem", "facts")
             return cls(config, None, labels, **{name: described[name] for name in rest})
         except (KeyError, TypeError) as error:
             raise ValueError(f"not the description of a checkpoint: {error}") from error

@@ -2,7 +2,7 @@
 """Folders that stock `transformers` loads, and back.
 
 This is the main exchange format: what pretraining and fine-tuning write is at once what
-`BertForMaskedLM` and `BertForSequenceClassification` load.
+`BertForMaskedLM`, `BertForSequenceClassification` and `BertForMultipleChoice` load.
 """
 
 import json
@@ -27,9 +27,11 @@ CLASSES = {
     "BertForMaskedLM": ("bert", "masked_lm"),
     "BertForPreTraining": ("bert", "masked_lm"),
     "BertForSequenceClassification": ("bert", "classifier"),
+    "BertForMultipleChoice": ("bert", "choice"),
     "BertModel": ("bert", "none"),
     "RobertaForMaskedLM": ("roberta", "masked_lm"),
     "RobertaForSequenceClassification": ("roberta", "classifier"),
+    "RobertaForMultipleChoice": ("roberta", "choice"),
     "RobertaModel": ("roberta", "none"),
 }
 FAMILIES = ("bert", "roberta")
@@ -55,6 +57,7 @@ HEAD_NAMES = {
         "head.bias": "cls.predictions.bias",
     },
     ("bert", "classifier"): {"pooler": "bert.pooler.dense", "output": "classifier"},
+    ("bert", "choice"): {"pooler": "bert.pooler.dense", "output": "classifier"},
     ("bert", "none"): {},
     ("roberta", "masked_lm"): {
         "head.transform": "lm_head.dense",
@@ -62,6 +65,7 @@ HEAD_NAMES = {
         "head.bias": "lm_head.bias",
     },
     ("roberta", "classifier"): {"pooler": "classifier.dense", "output": "classifier.out_proj"},
+    ("roberta", "choice"): {"pooler": "roberta.pooler.dense", "output": "classifier"},
     ("roberta", "none"): {},
 }
 # Copies of shared tensors that a file may carry.
@@ -162,7 +166,7 @@ def from_hf(
 def _layout(checkpoint: Checkpoint) -> Layout:
     kind, family = (checkpoint.family, checkpoint.head), checkpoint.family
     aside = {f"{family}.embeddings.position_ids": "constants"}
-    if not (family == "bert" and checkpoint.labels):
+    if HEAD_NAMES[kind].get("pooler") != f"{family}.pooler.dense":
         aside |= {f"{family}.pooler.": "a pooler, which this model does not use"}
     heads = {
         "masked_lm": {"cls.seq_relationship.": "a next-sentence head, not in our masked LM"},
@@ -240,6 +244,7 @@ def _hf_config(checkpoint: Checkpoint) -> dict:
         "layer_norm_eps": config.layer_norm_eps,
         "tie_word_embeddings": True,
         "dtype": "float32",
+        **({"problem_type": "regression"} if checkpoint.problem == "regression" else {}),
         "bort_jax": {"head_norm_eps": config.head_norm_eps, "facts": dict(checkpoint.facts)},
         **(named if labels else {}),
         **ids,
@@ -289,7 +294,19 @@ def _from_hf_config(hf: dict, source: str) -> Checkpoint:
     head, facts = CLASSES[name][1], own.get("facts", {})
     ids = hf.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     labels = tuple(ids[key] for key in sorted(ids, key=int)) if head == "classifier" else ()
-    return Checkpoint(config, None, labels, headless=head == "none", family=family, facts=facts)
+    if head == "choice":
+        labels, problem = ("choice",), "choice"
+    else:  # as stock classes do, a head with one output is taken for a number
+        problem = "regression" if len(labels) == 1 else "classification"
+    return Checkpoint(
+        config,
+        None,
+        labels,
+        headless=head == "none",
+        family=family,
+        problem=problem,
+        facts=facts,
+    )
 
 
 def _sizes(hf: dict, source: str) -> list[int]:

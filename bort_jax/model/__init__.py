@@ -2,9 +2,11 @@
 """BERT as pure functions of an `Arch`: the only place that knows Linen."""
 
 from bort_jax.model.bert import BertConfig, Classifier, Encoder, Headless, MaskedLM
-from bort_jax.model.losses import classification, distillation, masked_lm
+from bort_jax.model.heads import head_loss, output_names, row_outputs
+from bort_jax.model.losses import classification, distillation, masked_lm, regression
 from bort_jax.model.params import (
     count_params,
+    drawn_like,
     drawn_params,
     flat_shapes,
     forward,
@@ -21,10 +23,15 @@ __all__ = [
     "classification",
     "count_params",
     "distillation",
+    "drawn_like",
+    "head_loss",
     "drawn_params",
     "forward",
     "init_params",
     "masked_lm",
+    "output_names",
     "flat_shapes",
     "param_structs",
+    "regression",
+    "row_outputs",
 ]

@@ -30,6 +30,15 @@ def classification(
     return _cross_entropy(logits, labels, weights, name="loss")
 
 
+def regression(
+    values: Float[Array, "b"], targets: Float[Array, "b"], weights: Float[Array, "b"]
+) -> Sums:
+    """Squared error: sums `loss`, `count`."""
+    # A target that carries no weight may be anything, NaN too.
+    errors = jnp.where(weights > 0, values - targets, 0)
+    return {"loss": jnp.sum(errors**2 * weights), "count": weights.sum()}
+
+
 def distillation(
     student: Float[Array, "b m v"],
     teacher: Float[Array, "b m v"],

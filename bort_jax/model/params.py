@@ -26,6 +26,11 @@ def init_params(model: nn.Module, *, seed: int):
 
 def drawn_params(model: nn.Module, *, seed: int):
     """As `init_params`, the same distributions but another draw, without a compilation."""
+    return drawn_like(param_structs(model), seed=seed)
+
+
+def drawn_like(structs, *, seed: int):
+    """Fresh parameters for a tree of shapes, or for a part of one."""
     generator = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -33,7 +38,7 @@ def drawn_params(model: nn.Module, *, seed: int):
             return generator.normal(0, SIGMA, leaf.shape).astype(np.float32)
         return np.full(leaf.shape, float(path[-1].key == "scale"), np.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, param_structs(model))
+    return jax.tree_util.tree_map_with_path(draw, structs)
 
 
 def forward(model: nn.Module, params, *inputs, key=None) -> jax.Array:

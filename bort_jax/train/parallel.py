@@ -24,6 +24,7 @@ from bort_jax.train.optimizer import Hyper, learning_rate, limited, make_optimiz
 
 AXIS = "data"
 LAG = 2
+MAPPINGS = ("loop", "vmap", "map")
 
 
 class State(NamedTuple):
@@ -213,7 +214,7 @@ def parallel_population(fn: Callable, *, devices: Sequence[Any] | None = None) -
     Nothing is shared between members, nor with other processes.
     """
     devices = list(devices or jax.local_devices())
-    run = compiled_once(jax.pmap(fn, in_axes=(0, 0, None), devices=devices, donate_argnums=0))
+    run = CompiledOnce(jax.pmap(fn, in_axes=(0, 0, None), devices=devices, donate_argnums=0))
 
     def fold(carry, members: Sequence, items: Sequence, *, end: Callable, watch: Callable) -> list:
         def group(start: int) -> list:
@@ -227,34 +228,103 @@ def parallel_population(fn: Callable, *, devices: Sequence[Any] | None = None) -
             return [jax.tree.map(lambda x, k=k: x[k], ended) for k in range(len(devices))]
 
         starts = range(0, len(members), len(devices))
-        with ThreadPoolExecutor(_at_a_time()) as pool:
+        with ThreadPoolExecutor(at_a_time()) as pool:
             return [ended for part in pool.map(group, starts) for ended in part][: len(members)]
 
     return fold
 
 
+class OverMembers:
+    """`fn` mapped over a population, on as many devices as its arguments say.
+
+    Arguments with axis 0 are `[devices, members of a device, …]`, and so are the results; the
+    others are shared by all members. One compilation serves each shape, and threads may call it.
+
+    Args:
+      mapping: `vmap`, `map` (one member after the other, in one program) or `loop` (a device
+        has one member).
+
+    Raises:
+      ValueError: another mapping.
+    """
+
+    def __init__(
+        self, fn: Callable, in_axes: tuple[int | None, ...], *, mapping: str, donate: bool = False
+    ):
+        if mapping not in MAPPINGS:
+            raise ValueError(f"mapping must be one of {', '.join(MAPPINGS)}; got {mapping!r}")
+        self.in_axes, self.donate = in_axes, (0,) if donate else ()
+        self.fn = _mapped(fn, in_axes, mapping)
+        self.programs: dict[int, CompiledOnce] = {}
+
+    def __call__(self, *args):
+        return self._program(args)(*args)
+
+    def bytes(self, *args) -> int:
+        """What a device needs for the call: arguments, results and what lies between."""
+        return self._program(args).bytes(*args)
+
+    def _program(self, args) -> "CompiledOnce":
+        devices = len(jax.tree.leaves(args[self.in_axes.index(0)])[0])
+        if devices not in self.programs:
+            run = jax.pmap(
+                self.fn,
+                in_axes=self.in_axes,
+                devices=jax.local_devices()[:devices],
+                donate_argnums=self.donate,
+            )
+            self.programs[devices] = CompiledOnce(run)
+        return self.programs[devices]
+
+
+def _mapped(fn: Callable, in_axes: tuple[int | None, ...], mapping: str) -> Callable:
+    if mapping == "vmap":
+        return jax.vmap(fn, in_axes=in_axes)
+
+    def one_after_the_other(*args):
+        def call(own):
+            own = iter(own)
+            return fn(*(next(own) if axis == 0 else arg for arg, axis in zip(args, in_axes)))
+
+        own = tuple(arg for arg, axis in zip(args, in_axes) if axis == 0)
+        if mapping == "map":
+            return jax.lax.map(call, own)
+        return jax.tree.map(lambda x: x[None], call(jax.tree.map(lambda x: x[0], own)))
+
+    return one_after_the_other
+
+
 def on_devices(fn: Callable, items: Sequence) -> list:
     """[fn(item, device), …] in threads, one a device or more: while one compiles another runs."""
     devices = jax.local_devices()
-    with ThreadPoolExecutor(max(len(devices), _at_a_time())) as pool:
+    with ThreadPoolExecutor(max(len(devices), at_a_time())) as pool:
         return list(pool.map(lambda k: fn(items[k], devices[k % len(devices)]), range(len(items))))
 
 
-def compiled_once(run: Any) -> Callable:
+class CompiledOnce:
     """A pmapped function that threads can call at once: each shape of arguments compiles once."""
-    lock, programs = threading.Lock(), {}
 
-    def call(*args):
-        key = str(jax.tree.map(lambda x: (np.shape(x), np.result_type(x)), args))
-        with lock:
-            if key not in programs:
-                programs[key] = run.lower(*args).compile()
-        return programs[key](*args)
+    def __init__(self, run: Any):
+        self.run, self.lock, self.programs = run, threading.Lock(), {}
 
-    return call
+    def __call__(self, *args):
+        return self._program(args)(*args)
+
+    def bytes(self, *args) -> int:
+        """What a device needs for the call: arguments, results and what lies between."""
+        found = self._program(args).memory_analysis()
+        held = found.argument_size_in_bytes + found.output_size_in_bytes
+        return held + found.temp_size_in_bytes - found.alias_size_in_bytes
+
+    def _program(self, args):
+        key = str(jax.tree.map(lambda x: (np.shape(x), str(x.dtype)), args))
+        with self.lock:
+            if key not in self.programs:
+                self.programs[key] = self.run.lower(*args).compile()
+        return self.programs[key]
 
 
-def _at_a_time() -> int:
+def at_a_time() -> int:
     """Small steps leave cores idle that a second program can use; accelerators queue anyway."""
     return 2 if jax.default_backend() == "cpu" else 1
 

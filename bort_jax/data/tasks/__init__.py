@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled tasks as frozen records: one's own, and the 23 test sets of GLUE, SuperGLUE and RACE."""
 
-from bort_jax.data.tasks.options import TaskOptions
+from bort_jax.data.tasks.options import TaskOptions, own_task
 from bort_jax.data.tasks.read import find_file, find_split, read_examples, read_task
 from bort_jax.data.tasks.scoring import arranged, decide, headline, score
 from bort_jax.data.tasks.sides import token_sides
@@ -23,6 +23,7 @@ __all__ = [
     "find_split",
     "find_task",
     "headline",
+    "own_task",
     "read_examples",
     "read_task",
     "score",

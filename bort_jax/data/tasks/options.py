@@ -1,11 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a task's rows are and what their columns mean, as options of a command."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bort_jax.data.tasks.read import find_file, find_split, read_examples, read_task
 from bort_jax.data.tasks.suites import find_task
 from bort_jax.data.tasks.task import Examples, Task
+
+OWN_METRICS = {"classification": ("accuracy",), "regression": ("Pearson", "Spearman")}
+
+
+def own_task(
+    columns: Sequence[str], label: str, labels: Sequence[str], *, head: str = "classification"
+) -> Task:
+    """A task of one's own.
+
+    Raises:
+      ValueError: another head than classification and regression, or a scale without two ends.
+    """
+    if head not in OWN_METRICS:
+        raise ValueError(f"head must be one of {', '.join(OWN_METRICS)}; got {head!r}")
+    if head == "regression" and len(labels) != 2:
+        raise ValueError(f"labels must be the two ends of the scale, such as [0,5]; got {labels}")
+    names = tuple(map(str, labels))
+    return Task(tuple(columns), label, names, head=head, metrics=OWN_METRICS[head])
 
 
 @dataclass(frozen=True)
@@ -16,7 +35,9 @@ class TaskOptions:
       data: folder with train, validation and, if there is one, test (.parquet, .jsonl or .csv).
       columns: one text column, or two of a pair.
       label: label column; rows hold names or indices of `labels`.
-      labels: names of the classes, in the order of the indices.
+      labels: names of the classes, in the order of the indices; for regression the two ends of the
+        scale, such as [0,5].
+      head: `classification`, or `regression` where `label` holds numbers.
       task: instead of `data`: a test set such as glue/rte (`bort-jax tasks list`), which knows its
         columns, labels and metrics.
       data_dir: folder that holds `task` as SUITE/TASK/SPLIT.parquet; without it, the Hugging Face
@@ -27,6 +48,7 @@ class TaskOptions:
     columns: tuple[str, ...] = ("text",)
     label: str = "label"
     labels: tuple[str, ...] = ("0", "1")
+    head: str = "classification"
     task: str = ""
     data_dir: str = ""
 
@@ -34,13 +56,14 @@ class TaskOptions:
         """The task.
 
         Raises:
-          ValueError: neither or both of `data` and `task` are given, or no such task.
+          ValueError: neither or both of `data` and `task` are given, no such task, or an unknown
+            head.
         """
         if bool(self.data) == bool(self.task):
             raise ValueError("give one of --data FOLDER and --task SUITE/TASK")
         if self.task:
             return find_task(self.task)
-        return Task(tuple(self.columns), self.label, tuple(map(str, self.labels)))
+        return own_task(self.columns, self.label, self.labels, head=self.head)
 
     @property
     def source(self) -> str:

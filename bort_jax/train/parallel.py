@@ -265,7 +265,7 @@ class OverMembers:
         return self._program(args).bytes(*args)
 
     def _program(self, args) -> "CompiledOnce":
-        devices = len(jax.tree.leaves(args[self.in_axes.index(0)])[0])
+        devices = jax.tree.leaves(args[self.in_axes.index(0)])[0].shape[0]
         if devices not in self.programs:
             run = jax.pmap(
                 self.fn,

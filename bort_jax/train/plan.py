@@ -11,7 +11,7 @@ import jax
 
 from bort_jax.train.parallel import MAPPINGS
 
-WORTH = 20.0  # seconds of work from which on the other mappings are compiled and timed
+WORTH = 120.0  # seconds of work from which on the other mappings are compiled and timed
 MOST = 64  # members of a device at a time
 SHARE = 0.85  # of a device's memory that a population may take
 CACHE = "populations.json"

@@ -91,6 +91,8 @@ class Tuning:
     ):
         self.encoder, self.planner, self.fixed = encoder, planner, mapping
         self.build, self.built = programs, {}
+        self.chosen: dict[str, str] = {}  # mapping by the shapes of a batch
+        self.most = MOST  # members of a device; fewer once it has run out of memory
 
     def first(self, jobs: Sequence[Job], *, stopping: Stopping | None = None) -> list[Tuned]:
         """The first of the jobs, as many as the devices hold at a time."""
@@ -101,7 +103,8 @@ class Tuning:
             except jax.errors.JaxRuntimeError as error:
                 if not out_of_memory(error) or group == Group(group.mapping, 1):
                     raise
-                group = Group(group.mapping, halved(group.members))
+                self.most = halved(group.members)
+                group = Group(group.mapping, self.most)
 
     def group_for(self, jobs: Sequence[Job]) -> Group:
         """How so many jobs run best here."""
@@ -117,8 +120,9 @@ class Tuning:
         return self.built[mapping]
 
     def _fastest(self, jobs: Sequence[Job], share: int) -> str:
-        sizes = [x.shape for x in next(jobs[0].batches()).values()]
-        shape = f"{sizes}, {2 ** (min(share, MOST).bit_length() - 1)} members"
+        sizes = str([x.shape for x in next(jobs[0].batches()).values()])
+        if sizes in self.chosen:
+            return self.chosen[sizes]
 
         def trial(mapping: str) -> float:
             members = 1 if mapping == "loop" else self._largest(mapping, jobs, share)
@@ -129,7 +133,10 @@ class Tuning:
             self._in_groups(some, group, None)
             return (perf_counter() - start) / (TRIAL * len(some))
 
-        return self.planner.mapping(shape, trial=trial, work=sum(job.steps for job in jobs))
+        members = f"{2 ** (min(share, MOST).bit_length() - 1)} members"
+        work = sum(job.steps for job in jobs)
+        self.chosen[sizes] = self.planner.mapping(f"{sizes}, {members}", trial=trial, work=work)
+        return self.chosen[sizes]
 
     def _largest(self, mapping: str, jobs: Sequence[Job], share: int) -> int:
         """Members of a device, found by what the compiler says they need."""
@@ -139,13 +146,13 @@ class Tuning:
             over = lambda tree: jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct((devices, members, *x.shape), x.dtype), tree
             )
-            member, batches = jobs[0].member(), segment(jobs[0].batches(), size=size_of(jobs[0]))
+            member, batches = jobs[0].member(), segment(jobs[0].batches(), SEGMENT)
             trainee = jax.eval_shape(begun, self.encoder, member)
             return program.train.bytes(over(trainee), over(member), over(batches), np.int32(0))
 
         # Parameters, their moments and their gradients: more than these allow need not be tried.
         state = 4 * tree_bytes(jax.eval_shape(begun, self.encoder, jobs[0].member()).params)
-        most = max(1, min(share, MOST, limit // state))
+        most = max(1, min(share, self.most, limit // state))
         return largest_group(needed, limit=limit, most=most)
 
     def _in_groups(self, jobs: Sequence[Job], group: Group, stopping) -> list[Tuned]:
@@ -163,11 +170,11 @@ class Tuning:
         streams = [job.batches() for job in filled]
         trainees = program.begin(self.encoder, members)
         watch = Watch(stopping, program, filled, devices) if stopping else None
-        total, size = jobs[0].steps, size_of(jobs[0])
+        total = jobs[0].steps
         every = stopping.every if stopping else total
         with tqdm(total=total, desc=title(jobs), unit="step", leave=False, disable=None) as bar:
-            for done, n in segments(total, size=size, every=every):
-                batches = stacked([segment(s, size=size, n=n) for s in streams], devices)
+            for done, n in segments(total, every=every):
+                batches = stacked([segment(s, n) for s in streams], devices)
                 trainees = program.train(trainees, members, batches, np.int32(n))
                 jax.block_until_ready(trainees.step)
                 bar.update(n)
@@ -223,25 +230,20 @@ def devices_for(jobs: int) -> int:
     return min(jobs, jax.local_device_count())
 
 
-def size_of(job: Job) -> int:
-    """Batches in a call of the program."""
-    return min(SEGMENT, job.steps)
-
-
-def segments(total: int, *, size: int, every: int) -> Iterator[tuple[int, int]]:
+def segments(total: int, *, every: int) -> Iterator[tuple[int, int]]:
     """(steps done afterwards, steps of this call) until `total`, with a stop at each multiple of
     `every`."""
     done = 0
     while done < total:
-        n = min(size, total - done, every - done % every)
+        n = min(SEGMENT, total - done, every - done % every)
         done += n
         yield done, n
 
 
-def segment(batches: Iterator[dict], *, size: int, n: int | None = None) -> dict[str, np.ndarray]:
-    """The next n batches in a stack of `size`; what is behind them is never looked at."""
-    picked = list(islice(batches, size if n is None else n))
-    picked += [picked[-1]] * (size - len(picked))
+def segment(batches: Iterator[dict], n: int) -> dict[str, np.ndarray]:
+    """The next n batches in a stack of SEGMENT; what is behind them is never looked at."""
+    picked = list(islice(batches, n))
+    picked += [picked[-1]] * (SEGMENT - n)
     return {name: np.stack([batch[name] for batch in picked]) for name in picked[0]}
 
 

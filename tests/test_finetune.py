@@ -12,12 +12,20 @@ import numpy as np
 import pytest
 from task_rows import write_data
 
+from bort_jax.arch import Arch
 from bort_jax.cli import main
 from bort_jax.commands import finetune as module
-from bort_jax.data.tasks import TASKS, decide, find_task, read_task
+from bort_jax.data.tasks import TASKS, Points, decide, find_task, read_task
 from bort_jax.data.tasks.submission import submission_lines
 from bort_jax.interop import hf_class, load, save
-from bort_jax.model import Classifier, drawn_params, head_loss, row_outputs
+from bort_jax.model import (
+    Classifier,
+    MaskedLM,
+    drawn_params,
+    head_loss,
+    init_params,
+    row_outputs,
+)
 from bort_jax.train.finetune import FineTuner, Theta
 
 DATA = Path(os.environ.get("BORT_JAX_DATA", "no such folder"))
@@ -31,14 +39,21 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tuners(tiny):
+def small(tiny):
+    """One layer: there is much to compile."""
+    config = replace(tiny.config, arch=Arch(1, 2, 16, 24))
+    return replace(tiny, config=config, params=init_params(MaskedLM(config), seed=0))
+
+
+@pytest.fixture(scope="module")
+def tuners(small):
     """One tuner, and so one compilation, for tasks of one form."""
     made = {}
 
     def tuner_of(task) -> FineTuner:
         form = task.head, task.outputs
         if form not in made:
-            made[form] = FineTuner.of(tiny, task.labels, head=task.head, steps=1, mapping="loop")
+            made[form] = FineTuner.of(small, task.labels, head=task.head, steps=1, mapping="loop")
         return replace(made[form])
 
     return tuner_of
@@ -46,12 +61,15 @@ def tuners(tiny):
 
 def one_step(task, folder, tuner) -> tuple[dict, list[str]]:
     """Scores on validation and the submission's lines, after a step on the train split."""
-    split = lambda name: read_task(task, folder, name)
+
+    def few(name):
+        examples = read_task(task, folder, name)
+        return examples.take(range(min(30, len(examples.texts))))
+
     tokenizer = tuner.start.required_tokenizer
     encode = lambda examples: examples.encode(tokenizer, seq_len=16)
-    train = split("train").take(range(5))
-    params = tuner.fit(THETA, encode(train))
-    dev, test = split("validation").take(range(30)), split("test").take(range(30))
+    params = tuner.fit(THETA, encode(few("train")))
+    dev, test = few("validation"), few("test")
     scores = module.scores_of(tuner.outputs(params, encode(dev).x), task, examples=dev)
     outputs = tuner.outputs(params, encode(test).x)
     return scores, submission_lines(decide(outputs, task, examples=test), task, examples=test)
@@ -106,23 +124,21 @@ def test_choice_is_the_softmax_over_the_rows_of_a_question(tiny):
     np.testing.assert_allclose(sums["loss"], -np.log(chances[[0, 1], [2, 0]]).sum(), rtol=1e-5)
 
 
-def test_an_unknown_head_is_told(tiny):
+def test_an_unknown_head_is_told(small):
     with pytest.raises(ValueError, match="one of classification, regression, choice; got 'rank'"):
-        FineTuner.of(tiny, ("a",), head="rank", steps=1)
+        FineTuner.of(small, ("a",), head="rank", steps=1)
 
 
-def test_a_regression_and_a_choice_are_learnt(tiny):
+def test_a_regression_and_a_choice_are_learnt(small):
     """A token says the answer; both heads find it, on rows that they were trained on."""
     rng = np.random.default_rng(0)
     x = rng.integers(5, 250, (8, 12)).astype(np.int32)
     y = np.linspace(-1, 1, 8).astype(np.float32)
     theta = Theta(0, 1e-2, 0.0, 0.1, 8)
-    from bort_jax.data.tasks import Points
-
-    tuner = FineTuner.of(tiny, (), head="regression", steps=80, dropout=0.0, mapping="loop")
+    tuner = FineTuner.of(small, (), head="regression", steps=80, dropout=0.0, mapping="loop")
     predicted = tuner.predict(tuner.fit(theta, Points(x, y)), x)
     assert np.abs(predicted - y).max() < 0.25
-    tuner = FineTuner.of(tiny, (), head="choice", steps=80, dropout=0.0, mapping="loop")
+    tuner = FineTuner.of(small, (), head="choice", steps=80, dropout=0.0, mapping="loop")
     questions = Points(x.reshape(4, 2, 12), np.array([0, 1, 1, 0], np.int32))
     assert tuner.accuracy(tuner.fit(theta, questions), questions) == 1.0
 
@@ -158,8 +174,8 @@ def test_heads_with_one_output_read_back_and_load_in_stock_classes(tiny, head, f
 
 
 @pytest.fixture(scope="module")
-def model(tiny, tmp_path_factory):
-    return save(tiny, tmp_path_factory.mktemp("model"))
+def model(small, tmp_path_factory):
+    return save(small, tmp_path_factory.mktemp("model"))
 
 
 OPTIONS = "--steps 2 --seq-len 16 --dropout 0.0 --batch-size 2"

@@ -86,9 +86,10 @@ def made_up_tokenizer(size: int) -> Tokenizer:
 
 
 def ours(start: Checkpoint, given, thetas: list[Theta], points: Points) -> dict[str, Callable]:
-    settings = dict(steps=given.steps, dropout=0.1)
-    together = FineTuner.of(start, ("no", "yes"), **settings, mapping=given.mapping)
-    alone = FineTuner.of(start, ("no", "yes"), **settings, mapping="loop")
+    tuner_of = lambda mapping: FineTuner.of(
+        start, ("no", "yes"), steps=given.steps, dropout=0.1, mapping=mapping
+    )
+    together, alone = tuner_of(given.mapping), tuner_of("loop")
 
     def population() -> None:
         for _ in together.fit_all(thetas, points):
@@ -117,7 +118,7 @@ def in_torch(start: Checkpoint, given, thetas: list[Theta], points: Points) -> d
     def one(theta: Theta) -> None:
         torch.manual_seed(theta.seed)
         stock = transformers.BertForSequenceClassification.from_pretrained(folder.name)
-        stock = stock.to(device).train()
+        stock = stock.to(device).train()  # pyright: ignore[reportArgumentType]
         optimizer = torch.optim.AdamW(
             stock.parameters(), theta.learning_rate, weight_decay=theta.weight_decay, eps=1e-6
         )

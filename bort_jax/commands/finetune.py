@@ -345,5 +345,5 @@ def show_many(config: Config, summaries: dict[str, dict]) -> None:
     page.write_page(Path(config.out) / "report.html", "Fine-tuning", [page.table(header, rows)])
     models = ",".join(f"{name}={one_of_many(config, name).out}/model" for name in summaries)
     data = f" --data-dir {config.data_dir}" if config.data_dir else ""
-    next_command = f"next: bort-jax submit --models '[{models}]'{data} --partial"
-    show_box("fine-tuning", [f"{config.out}/report.html", next_command])
+    show_box("fine-tuning", [f"{len(rows)} tasks: {config.out}/report.html"])
+    say(f"next: bort-jax submit --models '[{models}]'{data} --partial")  # unbroken, to be copied

@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bort_jax.data.tasks.read import find_file, find_split, read_examples, read_task
 from bort_jax.data.tasks.suites import find_task
@@ -12,7 +13,7 @@ OWN_METRICS = {"classification": ("accuracy",), "regression": ("Pearson", "Spear
 
 
 def own_task(
-    columns: Sequence[str], label: str, labels: Sequence[str], *, head: str = "classification"
+    columns: Sequence[str], label: str, labels: Sequence[Any], *, head: str = "classification"
 ) -> Task:
     """A task of one's own.
 
@@ -47,7 +48,7 @@ class TaskOptions:
     data: str = ""
     columns: tuple[str, ...] = ("text",)
     label: str = "label"
-    labels: tuple[str, ...] = ("0", "1")
+    labels: tuple[str | int | float, ...] = ("0", "1")
     head: str = "classification"
     task: str = ""
     data_dir: str = ""

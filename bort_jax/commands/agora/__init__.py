@@ -147,7 +147,11 @@ def run(config: Config) -> dict:
         text_fn=lambda x: point_texts(x, material.tokenizer),
     )
     calls = Agora(
-        fit_fn=material.guard.before(fitted_by(tuner, config)),
+        fit_fn=material.guard.before(
+            lambda thetas, train: tuner.fit_all(
+                [full_theta(theta, config) for theta in thetas], Points(*train)
+            )
+        ),
         score_fn=lambda params, dev: tuner.predict(params, dev.x) == dev.y,
         generate_fn=generator(
             taus(config, loaded, label_fn),
@@ -205,17 +209,6 @@ def begin_replay(config: Config, store: Store, first: AgoraState) -> None:
     state = source.load(first, after=config.after)
     source.branch(store.folder, replay(state, first.thetas if config.fresh else ()))
     say(f"replay of {config.replay} from the data set of round {config.after}")
-
-
-def fitted_by(tuner: FineTuner, config: Config) -> Callable:
-    """`fit_fn`: the models of Θ, one by one."""
-
-    def fit(thetas, train):
-        for number, theta in enumerate(thetas, start=1):
-            title = f"fine-tune {number} of {len(thetas)}"
-            yield tuner.fit(full_theta(theta, config), Points(*train), title=title)
-
-    return fit
 
 
 def examined(label_fn: Callable, material: Material, *, any_socrates: bool) -> Trust:

@@ -41,7 +41,7 @@ def compare(config, tuner: FineTuner, state: AgoraState, *, material: Material) 
         chosen = full_theta(theta, config)
         found: dict = {"report": [], "test": [], "report_scores": [], "test_scores": []}
         for seed in config.final_seeds:
-            params = tuner.fit(chosen._replace(seed=seed), data, title=f"{side}, seed {seed}")
+            params = tuner.fit(chosen._replace(seed=seed), data)
             for name, held in points.items():
                 found[name].append(tuner.accuracy(params, Points(*held)))
                 outputs = outputs_of(tuner, params, held.x)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a pretraining would take, from ten of its real steps, with nothing written."""
 
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -13,6 +14,8 @@ from typing import NamedTuple
 import jax
 
 from bort_jax.data.prepared import is_begun
+from bort_jax.model import count_params
+from bort_jax.train.parallel import BoundStep, State
 from bort_jax.train.pretrain import batches
 from bort_jax.train.pretrain_config import HOUR, PretrainConfig, check
 from bort_jax.train.schedule import Steps
@@ -32,7 +35,7 @@ class Plan(NamedTuple):
       tokens: of all steps.
       epochs: passes over the training text.
       seconds_per_step: median of ten real steps.
-      compile_seconds: of the first.
+      compile_seconds: of the first, with its compilation.
       seconds: of the whole run, without evaluation and checkpoints.
     """
 
@@ -59,34 +62,34 @@ def dry_run(config: PretrainConfig) -> Plan:
     with elsewhere(config) as config:
         stage = Stage.of(config)
         state, step = stage.new_state(), stage.step()
-        begun = time.monotonic()
-        endless = Steps(STEPS + 1, done=0)
-        items = list(islice(batches(stage.corpus, config, start=0, horizon=endless), STEPS + 1))
+        end = Steps(STEPS + 1, done=0)
+        items = list(islice(batches(stage.corpus, config, start=0, horizon=end), STEPS + 1))
         memory = step.lower(state, items[0]).compile().memory_analysis()
-        params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        state, metrics = step(state, items[0])
-        jax.block_until_ready(metrics)
-        compiled = time.monotonic() - begun
-        seconds = []
-        for item in items[1:]:
-            begun = time.monotonic()
-            state, metrics = step(state, item)
-            jax.block_until_ready(metrics)
-            seconds.append(time.monotonic() - begun)
-        pace = sorted(seconds)[len(seconds) // 2]
-        total = config.steps if config.hours is None else int(config.hours * HOUR / pace)
+        first, *rest = seconds_of(step, state, items)
+        pace = statistics.median(rest)
+        budget = config.hours and config.hours * HOUR
+        total = int(budget / pace) if budget else config.steps
         tokens = total * config.batch_size * config.seq_len
         return Plan(
-            params=params,
+            params=count_params(stage.model),
             device_bytes=device_bytes(memory),
             kept_bytes=memory.argument_size_in_bytes,
             steps=total,
             tokens=tokens,
             epochs=tokens / stage.corpus.train.n_tokens,
             seconds_per_step=pace,
-            compile_seconds=compiled,
-            seconds=config.hours * HOUR if config.hours else compiled + total * pace,
+            compile_seconds=first,
+            seconds=budget or first + total * pace,
         )
+
+
+def seconds_of(step: BoundStep, state: State, items: Sequence[dict]) -> Iterator[float]:
+    """Of each step, awaited."""
+    for item in items:
+        begun = time.monotonic()
+        state, metrics = step(state, item)
+        jax.block_until_ready((state, metrics))
+        yield time.monotonic() - begun
 
 
 def device_bytes(memory) -> int:

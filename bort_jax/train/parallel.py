@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -102,16 +101,22 @@ def parallel_step(
         grads, sums = jax.lax.psum(gradient(state.params, frozen, batch, key), AXIS)
         grads = jax.tree.map(lambda g: g / sums["count"], grads)
         metrics = {name: total / sums["count"] for name, total in sums.items() if name != "count"}
-        seconds = jax.lax.pmax(seconds[()], AXIS)
+        seconds = jax.lax.pmax(seconds, AXIS)
         rate = learning_rate(state.hyper, state.step if clock is None else seconds)
         transform = make_optimizer(optimizer, state.hyper, rate=rate, clip=clip)
-        updates, opt_state = transform.update(grads, state.opt_state, state.params)
-        params = limited(optax.apply_updates(state.params, updates), clip_weights)
         norm = optax.global_norm(grads)
+
+        def taken(state: State) -> State:
+            updates, opt_state = transform.update(grads, state.opt_state, state.params)
+            params = limited(optax.apply_updates(state.params, updates), clip_weights)
+            return state._replace(params=params, opt_state=opt_state, in_a_row=jnp.int32(0))
+
+        def skipped(state: State) -> State:
+            return state._replace(skipped=state.skipped + 1, in_a_row=state.in_a_row + 1)
+
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
-        new = state._replace(params=params, opt_state=opt_state, in_a_row=jnp.int32(0))
-        bad = state._replace(skipped=state.skipped + 1, in_a_row=state.in_a_row + 1)
-        new = jax.tree.map(partial(jnp.where, finite), new, bad)
+        # A branch: a select would write weights and moments once more, a third of an update on CPU.
+        new = jax.lax.cond(finite, taken, skipped, state)
         new = new._replace(step=state.step + 1, seconds=seconds)
         counts = {"skipped": new.skipped, "in_a_row": new.in_a_row}
         used = {} if clock is None else {"seconds": seconds}

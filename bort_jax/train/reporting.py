@@ -8,6 +8,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import jax
 from tqdm import tqdm
 
 from bort_jax.train.loop import read_metrics
@@ -61,7 +62,8 @@ class Reporter:
         self.shown.advance()
         if step % self.every and not self.horizon.over and "heldout_loss" not in metrics:
             return
-        values = {name: float(value) for name, value in metrics.items()} | self.meter.lap()
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        values |= self.meter.lap()
         self.pace = values.get("seconds_per_step", self.pace)
         left = self.horizon.left(step, self.pace)
         self.records.add(step, values | {"seconds_left": left})
@@ -74,7 +76,7 @@ class Reporter:
 def summary(values: dict[str, float]) -> str:
     """One line: the loss and its parts, the rate, and how fast it goes."""
     shown = [f"loss {values['loss']:.3f}"]
-    for name in ("mlm", "distillation"):
+    for name in ("mlm", "distillation", "hidden"):
         if name in values and values["loss"] != values[name]:
             shown.append(f"{name} {values[name]:.3f}")
     if "heldout_loss" in values:

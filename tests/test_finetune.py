@@ -305,6 +305,19 @@ def test_settings_that_do_not_go_together_are_said_first(argv, message, capsys):
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_model_that_chooses_is_scored_on_a_task(small, tmp_path, capsys):
+    """Two of its rows stand for two choices; a file of one's own does not say which."""
+    params = drawn_params(Classifier(small.config, 1), seed=0)
+    save(replace(small, params=params, labels=("choice",), problem="choice"), tmp_path / "model")
+    (tmp_path / "rows.jsonl").write_text('{"text": "a cat", "label": 0}')
+    with pytest.raises(SystemExit):
+        main(
+            f"""evaluate --model {tmp_path}/model --data {tmp_path}/rows.jsonl""".split()
+            + ["--seq-len", "16", "--out", str(tmp_path / "out")]
+        )
+    assert "needs --task" in capsys.readouterr().err
+
+
 def test_some_of_many_tasks_start_from_another_model():
     config = module.Config(tasks=("glue/rte", "glue/cola"), model="base", init_from="mnli")
     rte, cola = (module.one_of_many(config, reference) for reference in config.tasks)

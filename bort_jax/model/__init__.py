@@ -2,6 +2,7 @@
 """BERT as pure functions of an `Arch`: the only place that knows Linen."""
 
 from bort_jax.model.bert import BertConfig, Classifier, Encoder, Headless, MaskedLM
+from bort_jax.model.execution import Execution
 from bort_jax.model.heads import head_loss, output_names, row_outputs
 from bort_jax.model.losses import classification, distillation, masked_lm, regression
 from bort_jax.model.params import (
@@ -18,6 +19,7 @@ __all__ = [
     "BertConfig",
     "Classifier",
     "Encoder",
+    "Execution",
     "Headless",
     "MaskedLM",
     "classification",

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.model.dropout import Dropout
+from bort_jax.model.execution import Execution, run_layers
 
 INIT = nn.initializers.normal(stddev=0.02)
 
@@ -157,6 +158,7 @@ class Encoder(nn.Module):
     """
 
     config: BertConfig
+    execution: Execution = Execution()
 
     def setup(self):
         self.embeddings = Embeddings(self.config)
@@ -169,9 +171,28 @@ class Encoder(nn.Module):
         self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"], *, deterministic: bool = True
     ) -> Float[Array, "b s h"]:
         x = self.embeddings(ids, mask, deterministic=deterministic)
-        for layer in self.layers:
-            x = layer(x, mask, deterministic=deterministic)
-        return x
+        if self.is_initializing():
+            for layer in self.layers:
+                x = layer(x, mask, deterministic=deterministic)
+            return x
+
+        def apply(sizes, params, x, key):
+            rngs = None if key is None else {"dropout": key}
+            layer = Layer(self.config, *sizes, parent=None)
+            return layer.apply({"params": params}, x, mask, deterministic=deterministic, rngs=rngs)
+
+        sizes = self.config.arch.sizes()
+        key = None if deterministic else self.make_rng("dropout")
+        return run_layers(
+            x,
+            [
+                (size, layer.variables["params"])
+                for size, layer in zip(sizes, self.layers, strict=True)
+            ],
+            apply=apply,
+            keys=None if key is None else jax.random.split(key, len(sizes)),
+            execution=self.execution,
+        )
 
 
 class MlmHead(nn.Module):
@@ -207,9 +228,10 @@ class Headless(nn.Module):
     """`Encoder` alone, its parameters named as those of the models with a head."""
 
     config: BertConfig
+    execution: Execution = Execution()
 
     def setup(self):
-        self.encoder = Encoder(self.config)
+        self.encoder = Encoder(self.config, self.execution)
 
     def __call__(
         self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"], *, deterministic: bool = True
@@ -225,9 +247,10 @@ class MaskedLM(nn.Module):
     """
 
     config: BertConfig
+    execution: Execution = Execution()
 
     def setup(self):
-        self.encoder = Encoder(self.config)
+        self.encoder = Encoder(self.config, self.execution)
         self.head = MlmHead(self.config)
 
     def __call__(
@@ -251,9 +274,10 @@ class Classifier(nn.Module):
 
     config: BertConfig
     classes: int
+    execution: Execution = Execution()
 
     def setup(self):
-        self.encoder = Encoder(self.config)
+        self.encoder = Encoder(self.config, self.execution)
         self.pooler = self.config.dense(self.config.arch.hidden)
         self.output = self.config.dense(self.classes)
         self.dropout = Dropout(self.config.dropout)

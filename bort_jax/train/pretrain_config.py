@@ -7,6 +7,7 @@ import jax
 
 from bort_jax.arch import Arch
 from bort_jax.data.packing import Packing, check_packing
+from bort_jax.model.execution import Execution, LayerRun, Remat
 
 HOUR = 3600.0  # seconds
 
@@ -46,6 +47,9 @@ class PretrainConfig:
       clip: largest norm of the gradient.
       dropout: everywhere BERT has it.
       dtype: of activations: float32 or bfloat16.
+      layers: loop, or scan: compiles one layer for all, and copies the parameters at each step.
+      remat: computed again in the backward pass, for memory: none, dots (all but the products
+        with weights) or full (whole layers).
       mlm_weight: of the masked-LM loss beside distillation.
       distill_weight: of T²·KL(teacher ‖ student).
       temperature: T.
@@ -82,6 +86,8 @@ class PretrainConfig:
     clip: float = 1.0
     dropout: float = 0.1
     dtype: str = "float32"
+    layers: LayerRun = "loop"
+    remat: Remat = "none"
     mlm_weight: float = 0.1
     distill_weight: float = 0.5
     temperature: float = 2.0
@@ -92,11 +98,17 @@ class PretrainConfig:
     eval_rows: int = 512
     most_skipped: int = 10
 
+    @property
+    def execution(self) -> Execution:
+        """How the layers are run; raises ValueError where there is no such way."""
+        return Execution(self.layers, self.remat)
+
 
 def check(config: PretrainConfig) -> None:
     """Raises ValueError on what would only fail later, inside a trace."""
     Arch.parse(config.arch)
     check_packing(config.packing, buckets=config.buckets)
+    _ = config.execution
     if config.seq_len > config.positions:
         raise ValueError(
             f"seq_len {config.seq_len} is longer than the {config.positions} positions"

@@ -45,7 +45,7 @@ class Stage(NamedTuple):
         teacher = load(config.teacher) if config.teacher else None
         start = starting_point(config)
         corpus = leader_first(lambda: corpus_of(config))
-        model = MaskedLM(model_config(config, corpus, start=start))
+        model = MaskedLM(model_config(config, corpus, start=start), config.execution)
         params = initial_params(model, start, seed=config.seed)
         return cls(config, corpus, model, params, teacher, start)
 

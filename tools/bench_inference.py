@@ -88,7 +88,7 @@ def onnx_runtime(model, file: Path) -> Callable:
     example = torch.ones((2, 16), dtype=torch.long)
     torch.onnx.export(
         States(),
-        (example, example),
+        (example, example.clone()),  # one tensor twice would be exported as one input
         str(file),
         input_names=["ids", "mask"],
         dynamo=True,

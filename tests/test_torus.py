@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The torus is one, its samples are what they say, and
+"""The torus is one, its samples are what they say, its networks are trained one by one alike, and
 its homology is read right on clouds whose Betti numbers are known."""
 
 import sys
 from importlib import util
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+
+from bort_jax.agora import Dataset, grid
 
 FILE = Path(__file__).parent.parent / "tools" / "torus.py"
 
@@ -50,6 +53,34 @@ def test_the_train_set_covers_a_patch(torus, rng):
     assert 0 <= azimuth.min() < 0.05 and torus.PATCH - 0.05 < azimuth.max() <= torus.PATCH
 
 
+def test_a_member_is_trained_as_it_would_be_alone(torus, rng):
+    train = torus.sample(rng, 100)
+    thetas = grid(**torus.CHOICES, seed=(0, 7))
+    together = torus.fit_population(thetas, train, steps=20)
+    for theta, params in zip(thetas, together, strict=True):
+        alone = torus.fit_population([theta], train, steps=20)[0]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), params, alone)
+
+
+def test_rows_that_only_fill_up_are_not_trained_on(torus, rng):
+    """65 points are padded to 128; what stands in the padding must not matter."""
+    train = torus.sample(rng, 65)
+    theta = grid(**torus.CHOICES, seed=(0, 1))[:1]
+    hyper = {name: np.array([value]) for name, value in theta[0]}
+    padded = lambda filler: (
+        np.concatenate([train.x, np.full((63, 3), filler, np.float32)]),
+        np.concatenate([train.y, np.full(63, filler)]).astype(np.float32),
+    )
+    a, b = (torus.trained(hyper, *padded(filler), 65, 20) for filler in (0, 1))
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_socrates_is_acceptable_and_not_perfect(torus):
+    rng = np.random.default_rng(0)
+    socrates, test = torus.learn_socrates(rng), torus.sample(rng, 2000)
+    assert 2 / 3 < torus.right(socrates, test).mean() < 1
+
+
 @pytest.mark.parametrize(
     "cloud, numbers", [("surface", (1, 2, 1)), ("patch", (1, 1, 0)), ("two patches", (2, 2, 0))]
 )
@@ -72,3 +103,14 @@ def test_the_picture_has_a_panel_for_each_set(torus, rng):
     ]
     counts = [sum(len(c.get_offsets()) for c in axis.collections) for axis in drawn.axes]
     assert counts == [50, 50, 50]
+
+
+def test_points_around_dev_are_as_many_as_agoras_and_near_dev(torus, rng):
+    train, dev = torus.sample(rng, 60, azimuth=torus.PATCH), torus.sample(rng, 40)
+    calls = torus.calls_of(torus.fit_population([torus.SOCRATES], dev, steps=50)[0])
+    state = torus.start(Dataset(*(np.repeat(part, 2, axis=0) for part in train)), [()])
+    found = torus.around(state, train, dev, calls=calls, rng=rng)
+    assert len(found.y) == 120
+    np.testing.assert_array_equal(found.x[:60], train.x)
+    gaps = np.linalg.norm(found.x[60:, None] - dev.x[None], axis=-1).min(axis=1)
+    assert 0 < gaps.min() and gaps.max() <= torus.RADIUS + 1e-6

@@ -89,7 +89,7 @@ class Run(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=12)
-    parser.add_argument("--dev", type=int, nargs="+", default=[100, 300], help="rows of dev")
+    parser.add_argument("--dev", type=int, nargs="+", default=[100, 600], help="rows of dev")
     parser.add_argument("--out", type=Path, default=Path("runs/torus"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The study's arms see what they may see and no more, and a study that was cut off goes on."""
+
+import json
+import shutil
+import sys
+from importlib import util
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+from conftest import SENTENCES
+from task_rows import unlabelled, write_rows
+
+from bort_jax.agora import Dataset
+from bort_jax.data.tasks import Points
+from bort_jax.interop import load, save
+
+FOLDER = Path(__file__).parent.parent / "tools"
+TASK = "glue/rte"
+
+
+def tool(name: str):
+    spec = util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    assert spec and spec.loader
+    module = util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def agora_study():
+    return tool("agora_study")
+
+
+def rows_of(split: str, count: int) -> list[dict]:
+    """Rows whose label is whether `moon` stands in them; no text in two splits."""
+    words, rng = sorted(set(" ".join(SENTENCES).split())), np.random.default_rng(len(split))
+    text = lambda k, label: " ".join([split, str(k), *rng.choice(words, 8), *["moon"] * label])
+    made = [(k, text(k, k % 2), text(k, 0), k % 2) for k in range(count)]
+    return [{"sentence1": a, "sentence2": b, "label": y, "idx": k} for k, a, b, y in made]
+
+
+@pytest.fixture(scope="module")
+def settings(agora_study, tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    for split, count in (("train", 90), ("validation", 30), ("test", 7)):
+        hide = unlabelled if split == "test" else list
+        write_rows(folder / "data" / TASK / f"{split}.parquet", hide(rows_of(split, count)))
+    save(tiny, folder / "model")
+    return agora_study.Settings(
+        str(folder / "data"),
+        timaeus=str(folder / "model"),
+        socrates=str(folder / "model"),
+        out=str(folder / "out"),
+        tasks=(TASK,),
+        seeds=2,
+        rows=20,
+        seq_len=32,
+        steps=2,
+        batch_size=4,
+        socrates_steps=2,
+        copies=2,
+    )
+
+
+def test_the_scarce_rows_are_balanced_and_leave_the_rest(agora_study, rng):
+    labels = rng.permutation([0] * 70 + [1] * 30).astype(np.int32)
+    usable = Points(np.arange(100)[:, None], labels)
+    scarce, rest = agora_study.draw_scarce(usable, 40, rng)
+    assert np.bincount(scarce.y).tolist() == [20, 20]
+    assert sorted([*scarce.x[:, 0], *rest.x[:, 0]]) == list(range(100))
+    np.testing.assert_array_equal(labels[scarce.x[:, 0]], scarce.y)
+    few, _ = agora_study.draw_scarce(usable, 80, rng)  # a class with too few gives all it has
+    assert np.bincount(few.y).tolist() == [50, 30]
+
+
+def test_nothing_that_is_scored_can_be_trained_on(agora_study, settings):
+    tokenizer = load(settings.timaeus).required_tokenizer
+    ground = agora_study.read_ground(TASK, tokenizer, settings)
+    keys = ground.guard.keys_fn
+    scored = {key for _, x in ground.scored.values() for key in keys(x)}
+    usable, steer = set(keys(ground.usable.x)), set(keys(ground.steer.x))
+    assert not usable & scored and not usable & steer and not steer & scored
+    assert set(ground.scored) == {"held-out", "report-dev", "test"}
+    assert not ground.scored["test"][0].labelled
+
+
+def test_plain_has_as_many_runs_as_it_is_given_and_keeps_the_best(agora_study, settings):
+    asked = []
+
+    def fit(thetas, train):
+        asked.extend(thetas)
+        return iter(range(len(thetas)))
+
+    calls = agora_study.Agora(fit, lambda k, dev: dev.y <= (k * 7) % 5, None, None)
+    dev = Dataset(np.zeros((5, 1)), np.arange(5))
+    best = agora_study.best_of(5, dev, dev, calls=calls, settings=settings)
+    assert len(set(asked)) == 5
+    assert best.copy.accuracy == max((k * 7 % 5 + 1) / 5 for k in range(5))
+    rates = {dict(theta)["learning_rate"] for theta in asked}
+    assert rates == set(settings.learning_rate)
+
+
+def test_a_study_from_end_to_end_and_one_that_was_cut_off(agora_study, settings, monkeypatch):
+    monkeypatch.setattr(agora_study, "auto_cli", lambda *args, **kwargs: settings)
+    agora_study.main()
+    out = Path(settings.out)
+    files = [out / TASK.replace("/", "-") / f"seed-{k}.json" for k in range(2)]
+    first = [json.loads(file.read_text()) for file in files]
+    for found in first:
+        assert set(found["arms"]) == set(agora_study.ARMS)
+        rows = {arm: scores["rows"] for arm, scores in found["arms"].items()}
+        assert rows["plain"] == 20
+        assert rows["Agora"] == rows["random"] == 20 + found["budget"]
+        assert rows["dev appended"] > 20
+        assert found["spent"] == sum(len(r["accuracies"]) for r in found["rounds"])
+        for scores in found["arms"].values():
+            assert all(0 <= v <= 1 for split in agora_study.SPLITS for v in scores[split].values())
+    zips = sorted((out / "submissions").rglob("glue.zip"))
+    assert len(zips) == 2 * len(agora_study.ARMS)
+    assert ZipFile(zips[0]).namelist() == ["RTE.tsv"]
+    assert (out / "gains-held-out.png").stat().st_size > 5000
+    files[1].unlink()
+    shutil.rmtree(out / "submissions")
+    monkeypatch.setattr(agora_study, "socrates_of", reads_only(agora_study.socrates_of, out))
+    agora_study.main()
+    assert [json.loads(file.read_text()) for file in files] == first
+    assert len(list((out / "submissions").rglob("glue.zip"))) == len(zips)
+
+
+def reads_only(socrates_of, out: Path):
+    """Socrates is there already: he is not to be trained again."""
+
+    def read(ground, folder, settings):
+        before = (folder / "socrates" / "model.safetensors").stat().st_mtime_ns
+        found = socrates_of(ground, folder, settings)
+        assert (folder / "socrates" / "model.safetensors").stat().st_mtime_ns == before
+        return found
+
+    return read
+
+
+def test_a_small_start_has_the_larger_ones_words(tiny):
+    small_start = tool("small_start")
+    from bort_jax import Arch
+
+    made = small_start.small_start(tiny, Arch(1, 2, 8, 12), positions=16, seed=0)
+    assert made.head == "masked_lm" and made.config.positions == 16
+    theirs, ours = small_start.word_table(tiny), small_start.word_table(made)
+    # The best plane of 8 dimensions keeps what the 8 largest singular values hold.
+    values = np.linalg.svd(theirs - theirs.mean(axis=0), compute_uv=False) ** 2
+    kept = np.var(small_start.projected(theirs, 8), axis=0).sum() / np.var(theirs, axis=0).sum()
+    assert kept == pytest.approx(values[:8].sum() / values.sum(), rel=1e-4)
+    scale = ours.std() / small_start.projected(theirs, 8).std()
+    np.testing.assert_allclose(ours, scale * small_start.projected(theirs, 8), atol=1e-6)
+    with pytest.raises(ValueError, match="wider"):
+        small_start.small_start(tiny, Arch(1, 2, 32, 12), positions=16, seed=0)

@@ -1,0 +1,447 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Agora beside four other uses of the same data, on scarce versions of public tasks.
+
+    python tools/agora_study.py --data_dir data --timaeus runs/small/model \
+        --socrates all-minilm-l6-v2/ --out runs/study
+
+From each task's train split a fifth of the texts is held out, the rest is what there is. Socrates,
+the larger model, is fine-tuned on all of that; everyone else has a few rows of it, as many of each
+class, drawn anew for every seed. One half of the task's validation split steers, the other only
+reports. The arms, all with the same Θ, the same steps and the same number of fine-tunings, of
+which each keeps the best on steer-dev:
+
+  plain         the scarce rows
+  distillation  and as many other texts of the train split as Agora's best model had generated ones
+                (all, where there are fewer), drawn at random, with Socrates' labels. He was
+                trained on those very texts, so his labels are better there than on new ones:
+                this arm is favoured
+  random        and as many texts by the same τ with Socrates' labels, near any rows of steer-dev
+                rather than near mistakes
+  Agora         `bort_jax.agora`
+  dev appended  the scarce rows and steer-dev with its true labels; plain's best θ, one fine-tuning
+
+What no arm reads: report-dev, the held-out fifth, and the labels of the official test split,
+whose predictions are written as submission files, a zip for each arm and seed. Scores are the
+task's own metrics (their mean where there are two), in points; differences are paired by seed, with
+95 % intervals of Student's t.
+
+Each seed of each task is kept when it is finished; the same command goes on, and so does one with
+other tasks or more seeds. The line that is printed for a seed has report-dev only: settings are to
+be chosen by it, never by the held-out rows.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jsonargparse import auto_cli
+
+from bort_jax.agora import (
+    Agora,
+    Copy,
+    Dataset,
+    Guard,
+    Mistakes,
+    Origin,
+    Tau,
+    Window,
+    agora,
+    balanced,
+    generator,
+    grid,
+    mix_tau,
+    neighbour_tau,
+    start,
+)
+from bort_jax.agora.loop import append_labelled
+from bort_jax.data.row_text import text_keys
+from bort_jax.data.tasks import (
+    Examples,
+    Points,
+    Task,
+    decide,
+    find_task,
+    headline,
+    read_task,
+    score,
+    split_dev,
+    token_sides,
+)
+from bort_jax.data.tasks.checker import check_zip
+from bort_jax.data.tasks.submission import submission_lines, write_zip
+from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.interop import Checkpoint, load, save
+from bort_jax.report import plots
+from bort_jax.report.paired import gain_rows, mean_rows
+from bort_jax.report.terminal import say, show_table
+from bort_jax.train.finetune import FineTuner, Theta
+from bort_jax.train.predict import class_logits, probabilities
+from bort_jax.train.run_folder import claim, write_json
+
+ARMS = ("plain", "distillation", "random", "Agora", "dev appended")
+PAIRS = (
+    ("Agora", "plain"),
+    ("distillation", "plain"),
+    ("random", "plain"),
+    ("dev appended", "plain"),
+    ("Agora", "distillation"),
+    ("Agora", "random"),
+)
+SPLITS = ("held-out", "report-dev")
+MOST_PASSES = 20  # over steer-dev, where classes must stay balanced and few points are kept
+SHOWN = ("glue/sst2_sentences", "glue/cola", "glue/mrpc", "glue/qnli", "glue/rte")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is run.
+
+    Attributes:
+      data_dir: folder with SUITE/TASK/SPLIT.parquet.
+      timaeus: the small pretrained model.
+      socrates: the larger encoder that is fine-tuned into Socrates; the same tokenizer.
+      out: folder of the results.
+      tasks: single sentences or pairs, with classes.
+      seeds: how many draws of the scarce rows.
+      rows: scarce rows.
+      held_out: most rows of the held-out fifth that are scored.
+      seq_len: tokens in a row.
+      steps: of each fine-tuning.
+      batch_size: rows in a step.
+      learning_rate: choices of Θ.
+      theta_seeds: choices of Θ.
+      socrates_steps: of Socrates' fine-tuning.
+      socrates_rate: its peak.
+      copies: new points near each mistake.
+      share: share of a text's tokens that τ changes.
+      nearest: smallest share that must have changed.
+      farthest: largest.
+    """
+
+    data_dir: str
+    timaeus: str
+    socrates: str
+    out: str = "runs/study"
+    tasks: tuple[str, ...] = SHOWN
+    seeds: int = 5
+    rows: int = 500
+    held_out: int = 1000
+    seq_len: int = 64
+    steps: int = 80
+    batch_size: int = 32
+    learning_rate: tuple[float, ...] = (1e-3, 3e-4)
+    theta_seeds: tuple[int, ...] = (0, 1)
+    socrates_steps: int = 150
+    socrates_rate: float = 1e-4
+    copies: int = 4
+    share: float = 0.3
+    nearest: float = 0.1
+    farthest: float = 0.6
+
+
+class Ground(NamedTuple):
+    """A task's data, as it is the same for all seeds."""
+
+    task: Task
+    usable: Points  # of the train split
+    steer: Points
+    sides: np.ndarray  # which tokens of steer-dev may change
+    scored: Mapping[str, tuple[Examples, np.ndarray]]  # by split: rows, and their tokens
+    guard: Guard
+
+
+class Arm(NamedTuple):
+    """The best of what an arm trained."""
+
+    copy: Copy
+    rows: int  # that it was trained on
+
+
+def main() -> None:
+    settings = auto_cli(Settings, as_positional=False)
+    # Tasks and seeds may be added later to what is there.
+    out = claim(settings.out, replace(settings, tasks=(), seeds=0))
+    timaeus, results = load(settings.timaeus), {}
+    for reference in settings.tasks:
+        folder = out / reference.replace("/", "-")
+        folder.mkdir(exist_ok=True)
+        results[reference] = study(reference, timaeus, folder, settings)
+        report(results, out)
+    write_submissions(out, settings)
+
+
+def study(reference: str, timaeus: Checkpoint, folder: Path, settings: Settings) -> list[dict]:
+    """All seeds of a task; finished ones are read."""
+    files = [folder / f"seed-{seed}.json" for seed in range(settings.seeds)]
+    if not all(file.is_file() for file in files):
+        ground = read_ground(reference, timaeus.required_tokenizer, settings)
+        label_fn = labeller(socrates_of(ground, folder, settings))
+        tuner = FineTuner.of(timaeus, ground.task.labels, steps=settings.steps, dropout=0.0)
+        table = load(settings.socrates).params["encoder"]["embeddings"]["word"]["embedding"]
+        tau = taus(np.asarray(table), timaeus.required_tokenizer, label_fn, settings)
+        for seed, file in enumerate(files):
+            if not file.is_file():
+                found = run_seed(seed, ground, tuner, tau, label_fn, settings)
+                lines = found.pop("lines")
+                write_json(file.with_suffix(".lines"), lines)
+                write_json(file, found)
+                say(f"{reference}, seed {seed}: {sentence(found)}")
+    return [json.loads(file.read_text()) for file in files]
+
+
+def read_ground(reference: str, tokenizer: Tokenizer, settings: Settings) -> Ground:
+    """Reads and divides a task; train rows that stand in what is held out are left out."""
+    task, cut = find_task(reference), {"seq_len": settings.seq_len}
+    rows = {
+        name: read_task(task, settings.data_dir, name) for name in ("train", "validation", "test")
+    }
+    dev, train = split_dev(rows["validation"]), split_dev(rows["train"], steer=0.8)
+    steer = rows["validation"].take(dev.steer)
+    scored = {
+        "held-out": rows["train"].take(train.report[: settings.held_out]),
+        "report-dev": rows["validation"].take(dev.report),
+        "test": rows["test"],
+    }
+    tokens = {
+        name: (examples, examples.encode(tokenizer, **cut).x) for name, examples in scored.items()
+    }
+    steered = steer.encode(tokenizer, **cut)
+    held_out = {name: x for name, (_, x) in tokens.items()} | {"steer-dev": steered.x}
+    guard = Guard.of(text_keys(tokenizer), held_out)
+    usable = rows["train"].take(train.steer).encode(tokenizer, **cut)
+    clean = np.setdiff1d(np.arange(len(usable.y)), [row for row, _ in guard.leaks(usable.x)])
+    sides = token_sides(steer, tokenizer, **cut)
+    return Ground(task, usable.take(clean), steered, sides, tokens, guard)
+
+
+def socrates_of(ground: Ground, folder: Path, settings: Settings) -> Checkpoint:
+    """Socrates, trained on everything that is not held out; once for a task."""
+    if not (folder / "socrates").is_dir():
+        labels, steps = ground.task.labels, settings.socrates_steps
+        tuner = FineTuner.of(load(settings.socrates), labels, steps=steps, dropout=0.1)
+        theta = Theta(0, settings.socrates_rate, 0.01, 0.1, settings.batch_size)
+        params = tuner.fit(theta, ground.usable)
+        save(tuner.checkpoint(params, {}), folder / "socrates")
+    return load(folder / "socrates")
+
+
+def labeller(socrates: Checkpoint) -> Callable:
+    """Socrates as `label_fn`."""
+    run = class_logits(socrates.model, pad=socrates.required_tokenizer.special.pad)
+
+    def label(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        chances = probabilities(run(socrates.params, x))
+        return chances.argmax(axis=1), chances.max(axis=1)
+
+    return label
+
+
+def taus(
+    table: np.ndarray, tokenizer: Tokenizer, label_fn: Callable, settings: Settings
+) -> Mapping:
+    """Nearest tokens in Socrates' embedding table, and spans swapped between mistakes."""
+    special, share = tuple(tokenizer.special), settings.share
+    return {
+        neighbour_tau(table, special=special, share=share): 2.0,
+        mix_tau(label_fn, share=share): 1.0,
+    }
+
+
+def run_seed(
+    seed: int, ground: Ground, tuner: FineTuner, tau: Mapping[Tau, float], label_fn: Callable,
+    settings: Settings,
+) -> dict:  # fmt: skip
+    """All arms on one draw of the scarce rows."""
+    rng = np.random.default_rng(seed)
+    scarce, rest = draw_scarce(ground.usable, settings.rows, rng)
+    calls = Agora(
+        fit_fn=ground.guard.before(lambda thetas, train: fitted(tuner, thetas, train, settings)),
+        score_fn=lambda params, dev: tuner.predict(params, dev.x) == dev.y,
+        generate_fn=generator(
+            tau,
+            copies=settings.copies,
+            window=Window(settings.nearest, settings.farthest),
+            keys_fn=ground.guard.keys_fn,
+            forbidden=ground.guard.held_out,
+            sides=ground.sides,
+        ),
+        label_fn=label_fn,
+        keep_fn=balanced(np.bincount(scarce.y) / len(scarce.y), drift=0.1),
+    )
+    dev = Dataset(*ground.steer)
+    thetas = grid(learning_rate=settings.learning_rate, seed=settings.theta_seeds)
+    state = [*agora(start(scarce, thetas, seed=seed), dev, calls=calls)][-1]
+    spent = sum(len(record.accuracies) for record in state.rounds)
+    budget = len(state.best_train.y) - len(scarce.y)
+    best = lambda train: best_of(spent, train, dev, calls=calls, settings=settings)
+    plain = best(scarce)
+    others = rest.x[rng.permutation(len(rest.y))[:budget]]
+    arms = {
+        "plain": plain,
+        "distillation": best(with_labels(scarce, others, label_fn)),
+        "random": best(near_random(budget, dev, scarce, calls=calls, rng=rng)),
+        "Agora": Arm(state.champion, len(state.best_train.y)),
+        "dev appended": appended(scarce, dev, plain.copy.theta, tuner, settings),
+    }
+    return {
+        "spent": spent,
+        "budget": budget,
+        "Socrates": {name: socrates_on(ground, name, label_fn) for name in SPLITS},
+        "rounds": [record._asdict() for record in state.rounds],
+        "arms": {name: scores_of(arm, ground, tuner) for name, arm in arms.items()},
+        "lines": {name: test_lines(arm, ground, tuner) for name, arm in arms.items()},
+    }
+
+
+def draw_scarce(usable: Points, rows: int, rng: np.random.Generator) -> tuple[Dataset, Dataset]:
+    """So many rows, as many of each class as there are, and the rest."""
+    order = rng.permutation(len(usable.y))
+    rank = np.zeros(len(order), int)  # of each row among those of its class
+    for label in np.unique(usable.y):
+        mine = order[usable.y[order] == label]
+        rank[mine] = np.arange(len(mine))
+    chosen = order[np.argsort(rank[order], kind="stable")]
+    return (Dataset(*usable.take(part)) for part in (chosen[:rows], chosen[rows:]))  # type: ignore
+
+
+def fitted(tuner: FineTuner, thetas: Sequence, train: Dataset, settings: Settings) -> Iterator:
+    """`fit_fn`: a model for each θ."""
+    full = [
+        Theta(**dict(theta), weight_decay=0.01, warmup_ratio=0.1, batch_size=settings.batch_size)
+        for theta in thetas
+    ]
+    return tuner.fit_all(full, Points(*train))
+
+
+def best_of(runs: int, train: Dataset, dev: Dataset, *, calls: Agora, settings: Settings) -> Arm:
+    """The best on steer-dev of so many fine-tunings: Θ, then its rates with further seeds."""
+    endless = (
+        (("learning_rate", rate), ("seed", seed))
+        for seed in count()
+        for rate in settings.learning_rate
+    )
+    thetas, best = list(islice(endless, runs)), None
+    for theta, params in zip(thetas, calls.fit_fn(thetas, train), strict=True):
+        copy = Copy(theta, params, calls.score_fn(params, dev))
+        if best is None or copy.accuracy > best.accuracy:
+            best = copy
+    assert best is not None  # Agora has trained at least once
+    return Arm(best, len(train.y))
+
+
+def appended(scarce: Dataset, dev: Dataset, theta, tuner: FineTuner, settings: Settings) -> Arm:
+    """One fine-tuning on the scarce rows and steer-dev; its own accuracy there says nothing."""
+    train = joined(scarce, dev)
+    params = next(fitted(tuner, [theta], train, settings))
+    return Arm(Copy(theta, params, np.zeros(0, bool)), len(train.y))
+
+
+def near_random(budget: int, dev: Dataset, scarce: Dataset, *, calls: Agora, rng) -> Dataset:
+    """The scarce rows and as many points by τ as Agora's best model had, near any rows of
+    steer-dev: as Agora makes them, but for the mistakes."""
+    train, wanted = scarce, len(scarce.y) + budget
+    for _ in range(MOST_PASSES):
+        if len(train.y) >= wanted:
+            break
+        rows = rng.permutation(len(dev.y))
+        made = calls.generate_fn(Mistakes(dev.x[rows], rows, train.x), rng)
+        keep = rng.permutation(len(made.x))[: wanted - len(train.y)]
+        picked = made._replace(x=made.x[keep], origin=taken(made.origin, keep))
+        train, _ = append_labelled(train, picked, calls=calls)
+    return train
+
+
+def taken(origin: Origin, keep: np.ndarray) -> Origin:
+    return Origin(
+        origin.parents[keep],
+        tuple(origin.taus[k] for k in keep),
+        origin.distances[keep],
+        origin.confidences[keep],
+    )
+
+
+def with_labels(scarce: Dataset, x: np.ndarray, label_fn: Callable) -> Dataset:
+    """The scarce rows, and others with Socrates' labels."""
+    return joined(scarce, Dataset(x, label_fn(x)[0])) if len(x) else scarce
+
+
+def joined(a: Dataset, b: Dataset) -> Dataset:
+    return Dataset(np.concatenate([a.x, b.x]), np.concatenate([a.y, b.y.astype(a.y.dtype)]))
+
+
+def scores_of(arm: Arm, ground: Ground, tuner: FineTuner) -> dict:
+    """What became of an arm, on what it never read."""
+    found = {"theta": dict(arm.copy.theta), "rows": arm.rows}
+    if len(arm.copy.correct):
+        found["steer-dev"] = arm.copy.accuracy
+    for name in SPLITS:
+        examples, x = ground.scored[name]
+        predicted = decide(tuner.outputs(arm.copy.model, x), ground.task, examples=examples)
+        found[name] = score(predicted, ground.task, examples=examples)
+    return found
+
+
+def socrates_on(ground: Ground, split: str, label_fn: Callable) -> dict[str, float]:
+    examples, x = ground.scored[split]
+    return score(label_fn(x)[0], ground.task, examples=examples)
+
+
+def sentence(found: dict) -> str:
+    """A seed in one line, without the held-out rows: settings are not to be chosen by them."""
+    of = lambda scored: f"{headline(scored['report-dev']):.3f}"
+    scores = ", ".join(f"{arm} {of(found['arms'][arm])}" for arm in ARMS)
+    about = f"{found['spent']} fine-tunings an arm, {found['budget']} points added"
+    return f"report-dev: {scores}; Socrates {of(found['Socrates'])}; {about}"
+
+
+def test_lines(arm: Arm, ground: Ground, tuner: FineTuner) -> list[str]:
+    """The official test split as the leaderboard wants it."""
+    examples, x = ground.scored["test"]
+    predicted = decide(tuner.outputs(arm.copy.model, x), ground.task, examples=examples)
+    return submission_lines(predicted, ground.task, examples=examples)
+
+
+def report(results: Mapping[str, list[dict]], out: Path) -> None:
+    """The tables so far, and the picture."""
+    for split in SPLITS:
+        scores = {reference: points_by_arm(found, split) for reference, found in results.items()}
+        show_table(f"{split}, points", ("task", *ARMS), mean_rows(scores, ARMS))
+        pairs = [f"{ours} − {theirs}" for ours, theirs in PAIRS]
+        show_table(f"{split}, paired differences", ("task", *pairs), gain_rows(scores, PAIRS))
+        drawn = plots.gains(scores, over="plain", ylabel=f"points above plain, {split}")
+        drawn.savefig(out / f"gains-{split}.png", dpi=110, bbox_inches="tight")
+
+
+def points_by_arm(found: Sequence[dict], split: str) -> dict[str, list[float]]:
+    """The task's headline metric, by seed, in points."""
+    return {arm: [100 * headline(one["arms"][arm][split]) for one in found] for arm in ARMS}
+
+
+def write_submissions(out: Path, settings: Settings) -> None:
+    """A zip for each arm, seed and suite, checked against the test splits."""
+    tasks = {reference: find_task(reference) for reference in settings.tasks}
+    tests = {r: read_task(task, settings.data_dir, "test") for r, task in tasks.items()}
+    for seed in range(settings.seeds):
+        kept = {r: _lines_of(out, r, seed) for r in tasks}
+        for arm in ARMS:
+            for suite in dict.fromkeys(task.suite for task in tasks.values()):
+                mine = {r: task for r, task in tasks.items() if task.suite == suite}
+                lines = {task.form.file: kept[r][arm] for r, task in mine.items()}
+                file = out / "submissions" / f"{arm.replace(' ', '-')}-seed-{seed}" / f"{suite}.zip"
+                examples = {task.form.file: tests[r] for r, task in mine.items()}
+                problems = check_zip(write_zip(file, lines), list(mine.values()), examples=examples)
+                if problems:
+                    raise ValueError(f"{file}: {problems[0]}")
+    say(f"{out}/submissions: {settings.seeds * len(ARMS)} submissions, nothing wrong with them")
+
+
+def _lines_of(out: Path, reference: str, seed: int) -> dict[str, list[str]]:
+    return json.loads((out / reference.replace("/", "-") / f"seed-{seed}.lines").read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -5,24 +5,39 @@ import errno
 import json
 import os
 import random
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict, replace
+from importlib import util
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from bort_jax.interop import load
-from bort_jax.train.checkpoint import Checkpoints, OtherRun, restore_newest, steps
+from bort_jax.interop import load, save
+from bort_jax.train.checkpoint import (
+    Checkpoints,
+    OtherRun,
+    best_verified,
+    newest_verified,
+    read_step,
+    steps,
+)
 from bort_jax.train.loop import fit, read_metrics
-from bort_jax.train.pretrain import PretrainConfig, pretrain
+from bort_jax.train.pretrain import pretrain
+from bort_jax.train.pretrain_config import PretrainConfig
 from bort_jax.train.run_folder import RunMismatch, claim, full_disk_named
 from bort_jax.train.seal import faults, is_sealed, seal
 from bort_jax.train.signals import Interrupted, stop_signals
 
+TOOLS = Path(__file__).parent.parent / "tools"
 TREE = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.int32(4)}
 WHO = {"architecture": "D1-A1-H8-I8", "tokenizer": "ab", "data manifest": "cd"}
 
@@ -37,6 +52,7 @@ def config(corpus, out, **changes):
         "seq_len": 24,
         "positions": 24,
         "save_every": 2,
+        "eval_every": 1000,
         "log_every": 1,
         "eval_rows": 4,
         "learning_rate": 1e-2,
@@ -46,6 +62,14 @@ def config(corpus, out, **changes):
 
 def trees_equal(one, two):
     return jax.tree.all(jax.tree.map(np.array_equal, one, two))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """One compilation cache for the processes that the tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def files_of(folder):
@@ -65,9 +89,9 @@ def saved(folder, *these, **options):
     return folder
 
 
-def newest(folder, like=TREE, identity=WHO):
-    found = restore_newest(folder, like, identity=identity)
-    return found and found.state["n"]
+def newest(folder, like=TREE):
+    step = newest_verified(folder)
+    return step and read_step(folder / str(step), like, identity=WHO)["n"]
 
 
 def test_saving_returns_before_it_is_finished_and_keeps_what_it_was_given(tmp_path, monkeypatch):
@@ -77,13 +101,12 @@ def test_saving_returns_before_it_is_finished_and_keeps_what_it_was_given(tmp_pa
     monkeypatch.setattr("bort_jax.train.checkpoint.seal", slowly)
     checkpoints, tree = Checkpoints(tmp_path, identity=WHO), tree_of(1)
     tree["a"] = tree["a"].copy()
-    checkpoints.save(1, tree, notes={"hours": 0.5})
+    checkpoints.save(1, tree)
     tree["a"][:] = -1
     assert newest(tmp_path) is None
     begun.set()
     checkpoints.close()
-    restored = restore_newest(tmp_path, TREE, identity=WHO)
-    assert trees_equal(restored.state, tree_of(1)) and restored.notes == {"hours": 0.5}
+    assert trees_equal(read_step(tmp_path / "1", TREE, identity=WHO), tree_of(1))
 
 
 def test_a_donated_state_is_saved_as_it_was(tmp_path):
@@ -96,7 +119,7 @@ def test_a_donated_state_is_saved_as_it_was(tmp_path):
         x = add(add(x))
     checkpoints.close()
     kept = Checkpoints(tmp_path).restore({"x": np.zeros((64, 64), np.float32)})
-    assert (kept.state["x"] == 13).all()
+    assert (kept["x"] == 13).all()
 
 
 def test_the_last_and_the_best_stay(tmp_path):
@@ -105,7 +128,9 @@ def test_the_last_and_the_best_stay(tmp_path):
     for step, loss in losses.items():
         checkpoints.save(step, tree_of(step), heldout_loss=loss)
     checkpoints.close()
-    assert steps(tmp_path) == [2, 3, 5, 6]
+    assert steps(tmp_path) == [2, 3, 5, 6] and best_verified(tmp_path) == 2
+    (tmp_path / "2" / "state" / "_METADATA").unlink()
+    assert best_verified(tmp_path) == 3
     assert steps(saved(tmp_path / "last", 1, 2, 3, keep=1)) == [3]
 
 
@@ -154,7 +179,7 @@ def test_steps_fall_back_one_by_one_and_the_damaged_are_set_aside(tmp_path, capl
         next((tmp_path / str(step) / "state" / "d").iterdir()).write_bytes(b"")
     (tmp_path / "5").mkdir()  # orbax would take it for the newest
     checkpoints = Checkpoints(tmp_path, identity=WHO, keep=4)
-    assert checkpoints.restore(TREE).state["n"] == 2
+    assert checkpoints.restore(TREE)["n"] == 2
     assert f"{tmp_path / '5'} is unfinished" in caplog.text and "4 is damaged" in caplog.text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "3.damaged", "4.damaged"]
     checkpoints.save(3, tree_of(3))
@@ -200,8 +225,6 @@ def test_a_run_whose_text_has_changed_is_refused(corpus, text_file, tmp_path):
     wanted = config(corpus, tmp_path / "out", data=str(text), vocab_size=300, steps=2)
     pretrain(wanted)
     text.write_text(text_file.read_text().replace("cat", "dog"))
-    import shutil
-
     shutil.rmtree(tmp_path / "out" / "data")
     (tmp_path / "out" / "scores.json").unlink()
     with pytest.raises(OtherRun, match="data manifest: '[0-9a-f]{64}' there, '[0-9a-f]{64}' asked"):
@@ -274,17 +297,20 @@ class StopAt:
             raise KeyboardInterrupt
 
 
+ACCUMULATING = {"batch_size": 8, "accumulate": 2}
+
+
 @pytest.fixture(scope="module")
 def straight(corpus, tmp_path_factory):
     """The folder of a run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("straight")
-    pretrain(config(corpus, folder))
+    pretrain(config(corpus, folder, **ACCUMULATING))
     return folder
 
 
-@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("k", [1, 4, 5])
 def test_resuming_is_the_straight_run_bit_for_bit(corpus, straight, tmp_path, monkeypatch, k):
-    """With dropout, and stopped both right after a checkpoint and between two."""
+    """With dropout and accumulation; stopped before a checkpoint, right after one, after that."""
     from bort_jax.train import pretrain as module
 
     stopping = lambda state, batches, *, step_fn, hooks: fit(
@@ -292,17 +318,17 @@ def test_resuming_is_the_straight_run_bit_for_bit(corpus, straight, tmp_path, mo
     )
     monkeypatch.setattr(module, "fit", stopping)
     with pytest.raises(KeyboardInterrupt):
-        pretrain(config(corpus, tmp_path / "resumed"))
+        pretrain(config(corpus, tmp_path / "resumed", **ACCUMULATING))
     monkeypatch.setattr(module, "fit", fit)
-    pretrain(config(corpus, tmp_path / "resumed"))
+    pretrain(config(corpus, tmp_path / "resumed", **ACCUMULATING))
     folders = (straight, tmp_path / "resumed")
     assert trees_equal(*[load(folder / "model").params for folder in folders])
     losses = [[record["loss"] for record in read_metrics(folder)] for folder in folders]
     assert losses[0] == losses[1] and len(losses[0]) == 6
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_the_step_and_the_same_call_resumes(corpus, tmp_path, signum):
+def test_sigint_in_the_process_saves_the_step(corpus, tmp_path):
+    signum = signal.SIGINT
     wanted = config(corpus, tmp_path / "out", steps=400, save_every=1000, dropout=0.0)
 
     def interrupt_soon():
@@ -360,3 +386,214 @@ def test_a_second_signal_ends_even_a_compilation_at_once():
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 143 and "SIGTERM again: stopped at once" in errors
+
+
+PHASES = """
+import sys, time
+from bort_jax.cli import main
+from bort_jax.train import pretrain as stage
+
+phase, argv = sys.argv[1], sys.argv[2:]
+batches, scorer, once = stage.batches, stage.scorer, []
+
+
+def say():
+    if not once:
+        once.append(print(phase, flush=True))
+
+
+def said_batches(*arguments, **options):
+    for index, batch in enumerate(batches(*arguments, **options)):
+        if index == {"compiling": 0, "training": 3}.get(phase):
+            say()
+        if phase == "training":
+            time.sleep(0.02)
+        yield batch
+
+
+def said_scorer(stage, *, between):
+    def slowly():
+        if phase == "evaluating":
+            say()
+            time.sleep(1)
+        between()
+
+    return scorer(stage, between=slowly)
+
+
+stage.batches, stage.scorer = said_batches, said_scorer
+main(argv)
+"""
+
+
+def options_of(config, *, without=()):
+    """As on the command line."""
+    return [
+        word
+        for name, value in asdict(config).items()
+        if value is not None and name not in without
+        for word in (f"--{name}", str(value).lower() if isinstance(value, bool) else str(value))
+    ]
+
+
+@pytest.mark.parametrize("phase", ["compiling", "training", "evaluating"])
+def test_sigterm_in_every_phase_leaves_the_last_good_step(corpus, tmp_path, phase):
+    out = tmp_path / "out"
+    wanted = config(corpus, out, steps=100_000, save_every=100_000, eval_every=2)
+    command = [sys.executable, "-c", PHASES, phase, "pretrain", *options_of(wanted)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline().strip() == phase
+    process.terminate()
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    (step,) = steps(out / "checkpoints")
+    assert f"stopped after step {step}; the same command resumes" in errors
+    assert not faults(out / "checkpoints" / str(step))
+    records = read_metrics(out)
+    assert records[-1]["step"] == step == {"compiling": 1, "evaluating": 2}.get(phase, step)
+    if phase == "evaluating":  # what was being measured is left, not waited for
+        assert "heldout_loss" not in records[-1]
+
+
+@pytest.fixture(scope="module")
+def killer():
+    spec = util.spec_from_file_location("kill_pretrain", TOOLS / "kill_pretrain.py")
+    assert spec and spec.loader
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_kills_at_random_moments_lose_nothing(corpus, tmp_path, killer):
+    """The tool's own run, with fewer kills; the last may come when the run has ended."""
+    wanted = config(corpus, "", steps=300, save_every=3, eval_every=50)
+    options = options_of(wanted, without=("data", "out"))
+    data = corpus.train.folder.parent
+    seconds = killer.run_to_the_end(data, tmp_path / "straight", options)
+    delays = [random.uniform(0.4, 0.95) * seconds for _ in range(3)]
+    for kill in killer.kills(data, tmp_path / "killed", options, delays):
+        assert kill.whole is None or kill.done - 6 <= kill.whole
+    killer.run_to_the_end(data, tmp_path / "killed", options)
+    assert killer.different(tmp_path / "straight", tmp_path / "killed") == []
+
+
+def test_the_tool_sees_a_parameter_that_differs(tiny, tmp_path, killer):
+    other = jax.tree.map(np.copy, tiny.params)
+    other["embeddings"]["word"]["embedding"][0, 0] += 1e-7
+    save(tiny, tmp_path / "one" / "model")
+    save(replace(tiny, params=other), tmp_path / "two" / "model")
+    assert len(killer.different(tmp_path / "one", tmp_path / "two")) == 1
+
+
+FAULTS = """
+import os, sys, time
+from bort_jax.cli import main
+from bort_jax.train import pretrain as stage
+
+fault, argv = sys.argv[1], sys.argv[2:]
+batches = stage.batches
+actions = {
+    "none": lambda: None,
+    "killed": lambda: os.kill(os.getpid(), 9),
+    "raising": lambda: 1 / 0,
+    "stuck": lambda: time.sleep(1000),
+}
+
+
+def faulty(*arguments, **options):
+    for index, batch in enumerate(batches(*arguments, **options)):
+        if index == 5:
+            actions[fault]()
+        yield batch
+
+
+stage.batches = faulty
+main(argv)
+"""
+
+
+def two_processes(wanted, *faults, stall="9"):
+    """Two processes with one device each over loopback, each with its fault."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"XLA_FLAGS": "", "BORT_JAX_STALL_SECONDS": stall}
+    place = ["--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process"]
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", FAULTS, fault, "pretrain", *options_of(wanted), *place, str(k)],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for k, fault in enumerate(faults)
+    ]
+
+
+def ended(processes, seconds):
+    """[(exit code, what it said), …], all within so many seconds."""
+    deadline = time.monotonic() + seconds
+    try:
+        said = [
+            process.communicate(timeout=deadline - time.monotonic())[1] for process in processes
+        ]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(p.returncode, text) for p, text in zip(processes, said, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def straight_of_two(corpus, tmp_path_factory):
+    """The folder of a run of two processes that nothing disturbed, without dropout."""
+    folder = tmp_path_factory.mktemp("two")
+    wanted = config(corpus, folder, dropout=0.0)
+    for code, said in ended(two_processes(wanted, "none", "none"), 240):
+        assert code == 0, said
+    return folder
+
+
+def test_four_devices_continue_what_two_processes_began(corpus, straight_of_two, tmp_path):
+    shutil.copytree(straight_of_two, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints" / "6")
+    (tmp_path / "scores.json").unlink()
+    pretrain(config(corpus, tmp_path, dropout=0.0))
+    two, four = (load(folder / "model").params for folder in (straight_of_two, tmp_path))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), two, four)
+
+
+@pytest.mark.parametrize(
+    "fault, code, reason",
+    [
+        ("killed", -signal.SIGKILL, "rank 1 failed: no sign of life for"),
+        ("raising", 1, "rank 1 failed: ZeroDivisionError: division by zero"),
+        ("stuck", 75, "rank 1 failed: stuck for .* since it began step 5; the others wait for it"),
+    ],
+)
+def test_one_process_gone_ends_the_other_with_rank_and_reason(
+    corpus, straight_of_two, tmp_path, fault, code, reason
+):
+    """Within a minute of the fault; then a restart continues, and ends as if nothing had been."""
+    wanted = config(corpus, tmp_path, dropout=0.0)
+    processes = two_processes(wanted, "none", fault)
+    until(lambda: read_metrics(tmp_path)[4:], seconds=300)
+    (zero, said), (one, _) = ended(processes, 60)
+    assert (zero, one) == (75, code), said
+    assert re.search("rank 0 of 2 in step 6: " + reason, said), said
+    if fault == "killed":
+        for code, said in ended(two_processes(wanted, "none", "none"), 240):
+            assert code == 0, said
+        folders = (straight_of_two, tmp_path)
+        assert trees_equal(*[load(folder / "model").params for folder in folders])
+
+
+def test_a_signal_to_one_process_stops_both_after_the_same_step(corpus, tmp_path):
+    wanted = config(corpus, tmp_path, steps=100_000, save_every=100_000, eval_every=100_000)
+    processes = two_processes(wanted, "none", "none")
+    until(lambda: len(read_metrics(tmp_path)) > 2, seconds=300)
+    processes[1].terminate()
+    results = ended(processes, 60)
+    (step,) = steps(tmp_path / "checkpoints")
+    for code, said in results:
+        assert code == 128 + signal.SIGTERM and f"stopped after step {step};" in said, said

@@ -19,7 +19,7 @@ from bort_jax.interop.orbax_folder import load_orbax, save_orbax
 from bort_jax.interop.stablehlo import PROGRAM, load_program, load_stablehlo, save_stablehlo
 from bort_jax.model import MaskedLM, forward, init_params
 from bort_jax.report.terminal import show_box
-from bort_jax.train.checkpoint import restore_newest
+from bort_jax.train.checkpoint import best_verified, newest_verified, read_step
 from bort_jax.train.parallel import new_state
 from bort_jax.train.pretrain_config import PretrainConfig
 from bort_jax.train.run_folder import CONFIG as RUN
@@ -62,6 +62,7 @@ class Config:
       to: the format to write: hf, orbax or stablehlo.
       family: with --to hf, the stock classes to write for: bert or roberta; default: as it came.
       heads: attention heads of a `.params` file, which does not say them.
+      best: of a run folder, the checkpoint with the lowest held-out loss, and not the newest.
     """
 
     source: str
@@ -69,10 +70,11 @@ class Config:
     to: Literal["hf", "orbax", "stablehlo"] = "hf"
     family: Literal["bert", "roberta"] | None = None
     heads: int = 8
+    best: bool = False
 
 
 def run(config: Config) -> None:
-    checkpoint = read(Path(config.source), heads=config.heads)
+    checkpoint = read(Path(config.source), heads=config.heads, best=config.best)
     checkpoint = replace(checkpoint, family=config.family or checkpoint.family)
     form = FORMATS[config.to]
     form.write(checkpoint, config.out)
@@ -89,7 +91,7 @@ def run(config: Config) -> None:
     )
 
 
-def read(source: Path, *, heads: int) -> Checkpoint:
+def read(source: Path, *, heads: int, best: bool = False) -> Checkpoint:
     """The checkpoint of whatever SRC is.
 
     Raises:
@@ -98,14 +100,16 @@ def read(source: Path, *, heads: int) -> Checkpoint:
     if source.is_file():
         return load_params(source, heads=heads)
     if (source / RUN).is_file() and (source / "checkpoints").is_dir():
-        return from_run(source)
+        return from_run(source, best=best)
+    if best:
+        raise ValueError(f"--best chooses among a run's checkpoints; {source} is no run folder")
     if (source / PROGRAM).is_file():
         return load_stablehlo(source)
     return load_orbax(source) if (source / DESCRIPTION).is_file() else load(source)
 
 
-def from_run(folder: Path) -> Checkpoint:
-    """The newest verified checkpoint of a pretraining run.
+def from_run(folder: Path, *, best: bool = False) -> Checkpoint:
+    """The newest verified checkpoint of a pretraining run, or the best.
 
     Raises:
       ValueError: no checkpoint there verifies.
@@ -119,10 +123,13 @@ def from_run(folder: Path) -> Checkpoint:
     like = new_state(
         init_params(model, seed=0), hyper(config), optimizer=config.optimizer, clip=config.clip
     )
-    found = restore_newest(folder / "checkpoints", like, identity=identity(config, corpus))
-    if found is None:
-        raise ValueError(f"no checkpoint in {folder}/checkpoints is finished")
-    return Checkpoint(model.config, found.state.params, tokenizer=corpus.tokenizer)
+    steps = folder / "checkpoints"
+    step = best_verified(steps) if best else newest_verified(steps)
+    if step is None:
+        which = "is whole and has a held-out loss" if best else "is finished"
+        raise ValueError(f"no checkpoint in {steps} {which}")
+    state = read_step(steps / str(step), like, identity=identity(config, corpus))
+    return Checkpoint(model.config, state.params, tokenizer=corpus.tokenizer)
 
 
 def verify(checkpoint: Checkpoint, folder: str | Path, *, form: str = "hf") -> list[str]:

@@ -12,7 +12,7 @@ from bort_jax.report.terminal import formatted, millions, show_box, show_table
 from bort_jax.train.dry_run import Plan, dry_run
 from bort_jax.train.evaluation import MlmScores
 from bort_jax.train.loop import read_metrics
-from bort_jax.train.parallel import is_leader, join_processes
+from bort_jax.train.parallel import barrier, is_leader, join_processes
 from bort_jax.train.pretrain import pretrain
 from bort_jax.train.pretrain_config import PretrainConfig
 
@@ -50,8 +50,12 @@ def run(config: Config) -> None:
         show_plan(config, dry_run(config.pretraining()))
         return
     scores = pretrain(config.pretraining(), profile=config.profile)
-    if not is_leader():
-        return
+    if is_leader():
+        show(config, scores)
+    barrier("reported")  # or those who end first would not wait as long for the first process
+
+
+def show(config: Config, scores: MlmScores) -> None:
     out = Path(config.out)
     write_report(out, {config.arch: out})
     show_box(

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,13 +28,6 @@ log = logging.getLogger(__name__)
 
 class OtherRun(ValueError):
     """A checkpoint belongs to another architecture, tokenizer, data, or the like."""
-
-
-class Restored(NamedTuple):
-    """A state, and what was noted when it was saved."""
-
-    state: Any
-    notes: dict[str, Any]
 
 
 class Checkpoints:
@@ -71,7 +64,6 @@ class Checkpoints:
         state: Any,
         *,
         heldout_loss: float | None = None,
-        notes: Mapping[str, Any] | None = None,
     ) -> None:
         """Copies a tree of arrays and returns; it is written and sealed meanwhile.
 
@@ -81,7 +73,6 @@ class Checkpoints:
           step: at least 1.
           state: may be donated or changed as soon as this returns.
           heldout_loss: of this state, if it is known.
-          notes: JSON values that `restore` gives back.
 
         Raises:
           OSError: this save, or the one before it, failed: no room, say. Earlier steps stay.
@@ -89,12 +80,7 @@ class Checkpoints:
         self.wait()
         if is_sealed(self.folder / str(step)):
             return
-        meta = {
-            "step": step,
-            "identity": self.identity,
-            "heldout_loss": heldout_loss,
-            "notes": dict(notes or {}),
-        }
+        meta = {"step": step, "identity": self.identity, "heldout_loss": heldout_loss}
         host = jax.tree.map(np.asarray, jax.device_get(state))
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(host), meta=ocp.args.JsonSave(meta)
@@ -116,7 +102,7 @@ class Checkpoints:
         self.sealing.set_result(None)
         sealing.result()
 
-    def restore(self, like: Any) -> Restored | None:
+    def restore(self, like: Any) -> Any | None:
         """The newest step that verifies, with the shapes and types of `like`, or None.
 
         Damaged and unfinished steps after it are set aside, for they will be made again.
@@ -127,12 +113,12 @@ class Checkpoints:
         """
         newest = from_leader((newest_verified(self.folder) or 0) if is_leader() else 0)
         folder = self.folder / str(newest)
-        restored = read_step(folder, like, identity=self.identity) if newest else None
+        state = read_step(folder, like, identity=self.identity) if newest else None
         if is_leader():
             for step in steps(self.folder):
                 if step > newest or not is_sealed(self.folder / str(step)):
                     _set_aside(self.folder / str(step))
-        return restored
+        return state
 
     def close(self) -> None:
         """Waits for the last save, and raises its error."""
@@ -216,28 +202,29 @@ def newest_verified(folder: Path) -> int | None:
     return None
 
 
-def restore_newest(folder: Path, like: Any, *, identity: Mapping[str, Any]) -> Restored | None:
-    """As `Checkpoints.restore`, in one process, and changes nothing in the folder."""
-    step = newest_verified(folder)
-    return read_step(folder / str(step), like, identity=identity) if step else None
+def best_verified(folder: Path) -> int | None:
+    """The step with the lowest held-out loss of those that verify; None if none was measured."""
+    losses = {step: heldout_loss(folder / str(step)) for step in steps(folder)}
+    measured = [step for step in sorted(losses, key=losses.__getitem__) if losses[step] < math.inf]
+    whole = (step for step in measured if not faults(folder / str(step)))
+    return next(whole, None)
 
 
-def read_step(folder: Path, like: Any, *, identity: Mapping[str, Any]) -> Restored:
-    """Reads one verified step.
+def read_step(folder: Path, like: Any, *, identity: Mapping[str, Any]) -> Any:
+    """Reads one verified step, and changes nothing.
 
     Raises:
       FileNotFoundError: this process does not see the folder.
       OtherRun: it has another identity, or other shapes or types than `like`.
     """
     folder = folder.absolute()
-    meta = _meta(folder)
-    _check_same(folder, "the run of", meta["identity"], dict(identity))
+    _check_same(folder, "the run of", _meta(folder)["identity"], dict(identity))
     with ocp.StandardCheckpointer() as reader:
         # orbax would cast to the wanted type, and cut or fill to the shape, without a word.
         found = _described(dict(reader.metadata(folder / "state").item_metadata))
         _check_same(folder, "a state of", found, _described(like))
         state = reader.restore(folder / "state", jax.tree.map(np.asarray, like))
-    return Restored(jax.tree.map(np.asarray, state), meta["notes"])
+    return jax.tree.map(np.asarray, state)
 
 
 def heldout_loss(folder: Path) -> float:

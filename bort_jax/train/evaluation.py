@@ -53,17 +53,19 @@ def mlm_scores(
     seq_len: int,
     seed: int = 0,
     teacher: Checkpoint | None = None,
+    between: Callable[[], object] = lambda: None,
 ) -> Callable[[Any], MlmScores]:
     """Builds `params -> MlmScores` on the same masked rows at every call.
 
     Args:
       rows: how many rows to score at the most; a shard with fewer is scored whole.
       teacher: a masked LM of the same vocabulary, run in the model's arithmetic.
+      between: called after every batch; what it raises ends the scoring.
     """
     rows = min(rows, shard.rows(seq_len))
     batch = masked_batch(shard, 0, seed=seed, batch_size=rows, seq_len=seq_len)
     beside = MaskedLM(replace(teacher.config, dtype=model.config.dtype)) if teacher else None
-    run = in_batches(parallel_map(row_sums(model, beside)), min(AT_ONCE, rows))
+    run = in_batches(parallel_map(row_sums(model, beside)), min(AT_ONCE, rows), between=between)
 
     def score(params) -> MlmScores:
         # On the devices only while it is needed: a teacher can be as large as all the rest.

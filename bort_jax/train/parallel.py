@@ -24,6 +24,8 @@ from bort_jax.train.optimizer import Hyper, learning_rate, limited, make_optimiz
 AXIS = "data"
 LAG = 2
 MAPPINGS = ("loop", "vmap", "map")
+HEARTBEAT_SECONDS = 30  # before jax ends a process whose peer is gone; its default is 100
+SHUTDOWN_SECONDS = 10  # that a process which ends waits for the others; its default is 300
 
 
 class State(NamedTuple):
@@ -371,8 +373,14 @@ def join_processes(
         raise ValueError("coordinator, processes and process belong together: give all or none")
     if processes is not None and not 0 <= (process or 0) < processes:
         raise ValueError(f"process must be in 0 … {processes - 1}; got {process}")
+    # It would swallow SIGTERM, which `signals.py` hears.
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
-        coordinator, processes, process, heartbeat_timeout_seconds=30, shutdown_timeout_seconds=10
+        coordinator,
+        processes,
+        process,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        shutdown_timeout_seconds=SHUTDOWN_SECONDS,
     )
 
 
@@ -386,7 +394,7 @@ def leader_first(make: Callable) -> Any:
     """Calls `make` in the leader, then in the others, which find what it wrote.
 
     Raises:
-      RuntimeError: in the others, where it raised in the leader.
+      ValueError: in the others, where it raised in the leader.
     """
     made, failure = None, None
     if is_leader():
@@ -398,7 +406,7 @@ def leader_first(make: Callable) -> Any:
     if failure:
         raise failure
     if not went_well:
-        raise RuntimeError("the first process failed; its message says why")
+        raise ValueError("the first process failed; its message says why")
     return made if is_leader() else make()
 
 

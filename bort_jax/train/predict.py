@@ -90,8 +90,13 @@ def probabilities(logits: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
-def in_batches(run: Callable, batch_size: int) -> Callable:
-    """Runs over equal batches, the last filled up with copies of its first row."""
+def in_batches(
+    run: Callable, batch_size: int, *, between: Callable[[], object] = lambda: None
+) -> Callable:
+    """Runs over equal batches, the last filled up with copies of its first row.
+
+    `between()` is called after each; what it raises ends the rest.
+    """
     devices = jax.local_device_count()
     size = -(-batch_size // devices) * devices
 
@@ -102,6 +107,7 @@ def in_batches(run: Callable, batch_size: int) -> Callable:
             picked = np.arange(start, start + size)
             picked[picked >= n] = start
             outputs.append(run(params, {name: values[picked] for name, values in batch.items()}))
+            between()
         return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *outputs)
 
     return over_all

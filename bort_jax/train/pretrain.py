@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pretraining: masked LM, alone or with distillation from a teacher on the same batch."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import count
@@ -17,14 +16,17 @@ from bort_jax.train import schedule
 from bort_jax.train.checkpoint import Checkpoints
 from bort_jax.train.evaluation import MlmScores, mlm_scores
 from bort_jax.train.loop import Guard, Hook, Trace, fit
-from bort_jax.train.parallel import State, is_leader, leader_first
-from bort_jax.train.pretrain_config import HOUR, PretrainConfig, check
+from bort_jax.train.parallel import State, barrier, is_leader, leader_first
+from bort_jax.train.pretrain_config import FREE, HOUR, PretrainConfig, check
 from bort_jax.train.reporting import Records, Reporter, display
-from bort_jax.train.run_folder import claim, write_json
+from bort_jax.train.run_folder import claim, full_disk_named, read_json, write_json
 from bort_jax.train.schedule import Horizon, Steps, Time
-from bort_jax.train.signals import Interrupted, StopRequest, stop_signals
+from bort_jax.train.signals import Interrupted, Stopping, StopRequest, stop_signals
 from bort_jax.train.stage import Stage, identity
 from bort_jax.train.throughput import Meter, peak, step_flops
+from bort_jax.train.watchdog import Watchdog, ending_together
+
+SCORES = "scores.json"
 
 
 def pretrain(config: PretrainConfig, *, profile: bool = False) -> MlmScores:
@@ -39,18 +41,21 @@ def pretrain(config: PretrainConfig, *, profile: bool = False) -> MlmScores:
         optimizer or dtype, a batch that the devices cannot share.
       Diverged: too many steps in a row without a finite loss and gradient.
       Interrupted: a signal came; the state was saved, and the same call resumes.
+      OSError: the disk is full, say; what was saved stays.
     """
     began = schedule.monotonic()
     check(config)
     out = Path(config.out)
-    leader_first(lambda: claim(out, config))
-    if (out / "scores.json").is_file():  # written last: there is nothing left to do
-        return MlmScores(**json.loads((out / "scores.json").read_text()))
-    stage = Stage.of(config)
-    state, scores = train(stage, began=began, profile=profile)
-    if is_leader():
-        save(finished(stage, state, scores), out / "model")
-        write_json(out / "scores.json", scores.plain())
+    leader_first(lambda: claim(out, config, free=FREE))
+    if (out / SCORES).is_file():  # written last: there is nothing left to do
+        return MlmScores(**read_json(out / SCORES, remedy="delete it, and the run ends again"))
+    with ending_together(out) as dog, full_disk_named(out):
+        stage = Stage.of(config)
+        state, scores = train(stage, dog, began=began, profile=profile)
+        if is_leader():
+            save(finished(stage, state, scores), out / "model")
+            write_json(out / SCORES, scores.plain())
+        barrier("finished")
     return scores
 
 
@@ -78,18 +83,23 @@ def card_facts(config: PretrainConfig, scores: MlmScores, *, steps: int) -> dict
     }
 
 
-def train(stage: Stage, *, began: float, profile: bool) -> tuple[State, MlmScores]:
+def train(stage: Stage, dog: Watchdog, *, began: float, profile: bool) -> tuple[State, MlmScores]:
     """The loop of `pretrain`, from the newest checkpoint in `OUT/checkpoints` or from the start."""
     config, out = stage.config, Path(stage.config.out)
     state = stage.new_state()
-    checkpoints = Checkpoints(out / "checkpoints", identity=identity(config, stage.corpus))
-    restored = checkpoints.restore(state)
-    state = restored.state if restored else state
+    checkpoints = Checkpoints(
+        out / "checkpoints",
+        identity=identity(config, stage.corpus),
+        keep=config.keep,
+        keep_best=config.keep_best,
+    )
+    state = checkpoints.restore(state) or state
     start = int(state.step)
     horizon = horizon_of(config, state, began=began)
     meter = meter_of(stage)
-    evaluation = Evaluation(scorer(stage), horizon, meter, every=config.eval_every)
     with stop_signals() as stop, closing(checkpoints), ExitStack() as stack:
+        score = scorer(stage, between=stop.check)
+        evaluation = Evaluation(score, horizon, meter, dog, every=config.eval_every)
         hooks: list[Hook] = [horizon, Guard(config.most_skipped, every=config.log_every)]
         hooks.append(evaluation)
         if is_leader():
@@ -98,10 +108,15 @@ def train(stage: Stage, *, began: float, profile: bool) -> tuple[State, MlmScore
             hooks.append(Reporter(records, meter, horizon, every=config.log_every, shown=shown))
         if is_leader() and profile:
             hooks.append(stack.enter_context(closing(Trace(out / "profile", start=start))))
-        hooks.append(Saver(checkpoints, config, horizon, stop))
+        hooks.append(Saver(checkpoints, config.save_every, horizon, stop, dog))
         items = meter.watch(batches(stage.corpus, config, start=start, horizon=horizon))
-        state = fit(state, items, step_fn=stage.step(clock=horizon.clock), hooks=hooks)
-    return state, evaluation.scores or evaluation.score(state.params)
+        step_fn = dog.watched(stage.step(clock=horizon.clock), start=start)
+        state = fit(state, items, step_fn=step_fn, hooks=hooks)
+        dog.begins(int(state.step), "ending")
+        scores = evaluation.scores or evaluation.measure(state)
+        if scores is None:
+            raise Interrupted(int(state.step), stop.agreed)
+    return state, scores
 
 
 def horizon_of(config: PretrainConfig, state: State, *, began: float) -> Horizon:
@@ -117,7 +132,7 @@ def meter_of(stage: Stage) -> Meter:
     return Meter(step_flops(stage.model.config, teacher), peak(stage.config.dtype))
 
 
-def scorer(stage: Stage) -> Callable[[Any], MlmScores]:
+def scorer(stage: Stage, *, between: Callable[[], object]) -> Callable[[Any], MlmScores]:
     config = stage.config
     return mlm_scores(
         stage.model,
@@ -125,6 +140,7 @@ def scorer(stage: Stage) -> Callable[[Any], MlmScores]:
         rows=config.eval_rows,
         seq_len=config.seq_len,
         teacher=stage.teacher,
+        between=between,
     )
 
 
@@ -136,19 +152,29 @@ class Evaluation:
         score: Callable[[Any], MlmScores],
         horizon: Horizon,
         meter: Meter,
+        dog: Watchdog,
         *,
         every: int,
     ):
         self.score, self.horizon, self.meter, self.every = score, horizon, meter, every
+        self.dog = dog
         self.scores: MlmScores | None = None
 
     def __call__(self, step: int, state: State, metrics: dict) -> None:
         if step % self.every and not self.horizon.over:
             return
-        with self.meter.paused():
-            self.scores = self.score(state.params)
-        scores = self.scores.plain() | {"accuracy": self.scores.accuracy}
-        metrics |= {f"heldout_{name}": value for name, value in scores.items()}
+        self.scores = self.measure(state)
+        if self.scores:
+            scores = self.scores.plain() | {"accuracy": self.scores.accuracy}
+            metrics |= {f"heldout_{name}": value for name, value in scores.items()}
+
+    def measure(self, state: State) -> MlmScores | None:
+        """None where a request to stop came first."""
+        with self.meter.paused(), self.dog.phase_of("evaluating"):
+            try:
+                return self.score(state.params)
+            except Stopping:
+                return None
 
 
 def batches(
@@ -176,18 +202,20 @@ class Saver:
     def __init__(
         self,
         checkpoints: Checkpoints,
-        config: PretrainConfig,
+        every: int,
         horizon: Horizon,
         stop: StopRequest,
+        dog: Watchdog,
     ):
-        self.checkpoints, self.horizon, self.stop = checkpoints, horizon, stop
-        self.every = config.save_every
+        self.checkpoints, self.every, self.horizon = checkpoints, every, horizon
+        self.stop, self.dog = stop, dog
 
     def __call__(self, step: int, state: State, metrics: dict) -> None:
         signum = self.stop.poll()
-        if step % self.every == 0 or self.horizon.over or signum:
-            self.checkpoints.save(step, state)
         self.checkpoints.check()
+        if step % self.every == 0 or self.horizon.over or signum:
+            with self.dog.phase_of("saving"):
+                self.checkpoints.save(step, state, heldout_loss=metrics.get("heldout_loss"))
         if signum:
             self.checkpoints.wait()
             raise Interrupted(step, signum)

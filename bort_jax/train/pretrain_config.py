@@ -10,6 +10,8 @@ from bort_jax.data.packing import Packing, check_packing
 from bort_jax.model.execution import Execution, LayerRun, Remat
 
 HOUR = 3600.0  # seconds
+# What may differ when a run is resumed: the weights do not depend on it.
+FREE = ("out", "save_every", "keep", "keep_best", "log_every", "eval_every")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,10 @@ class PretrainConfig:
       distill_weight: of T²·KL(teacher ‖ student).
       temperature: T.
       seed: of initial weights, order, masks and dropout.
-      save_every: steps between checkpoints.
+      save_every: steps between checkpoints; writing them takes no time from training.
+      keep: how many of the last checkpoints stay.
+      keep_best: how many stay of those with the lowest held-out loss, which is known of the steps
+        that both save_every and eval_every divide, and of the last.
       log_every: steps between log lines.
       eval_every: steps between scores on held-out text; the last step has them too.
       eval_rows: held-out rows that they are measured on.
@@ -93,6 +98,8 @@ class PretrainConfig:
     temperature: float = 2.0
     seed: int = 0
     save_every: int = 500
+    keep: int = 2
+    keep_best: int = 1
     log_every: int = 10
     eval_every: int = 500
     eval_rows: int = 512
@@ -117,7 +124,15 @@ def check(config: PretrainConfig) -> None:
         raise ValueError(f"dtype must be float32 or bfloat16; got {config.dtype!r}")
     if config.hours is not None and not config.hours > 0:
         raise ValueError(f"hours must be more than 0; got {config.hours}")
-    for name in ("steps", "batch_size", "accumulate", "save_every", "log_every", "eval_every"):
+    for name in (
+        "steps",
+        "batch_size",
+        "accumulate",
+        "save_every",
+        "keep",
+        "log_every",
+        "eval_every",
+    ):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1; got {getattr(config, name)}")
     devices = jax.device_count()

@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -22,18 +22,22 @@ class RunMismatch(ValueError):
     """The folder holds a run of another configuration."""
 
 
-def claim(folder: str | Path, config: Any) -> Path:
+def claim(folder: str | Path, config: Any, *, free: Collection[str] = ("out",)) -> Path:
     """Makes the folder this configuration's, or checks that it already is.
+
+    Args:
+      free: fields that may differ, such as the folder itself, which may be moved.
 
     Raises:
       RunMismatch: it holds another; the message names every difference.
       ValueError: its file cannot be read.
     """
     folder, wanted = Path(folder), _plain(asdict(config))
-    wanted.pop("out", None)  # the folder may be moved
+    wanted.pop("out", None)
     file = folder / CONFIG
     if file.exists():
-        different = differences(claimed(folder), wanted)
+        bound = lambda fields: {name: fields[name] for name in fields if name not in free}
+        different = differences(bound(claimed(folder)), bound(wanted))
         if different:
             raise RunMismatch(
                 f"{folder} holds a run of another configuration ({'; '.join(different)}); "

@@ -26,6 +26,10 @@ class Interrupted(Exception):
         self.exit_code = 128 + signum
 
 
+class Stopping(Exception):
+    """Raised where a request to stop ends a piece of work that is not worth saving."""
+
+
 class StopRequest:
     """Whether a signal came, agreed between the processes."""
 
@@ -43,6 +47,11 @@ class StopRequest:
         if not self.agreed:
             self.agreed = self.largest(self.signum)
         return self.agreed
+
+    def check(self) -> None:
+        """Polls, and raises Stopping if there is a request."""
+        if self.poll():
+            raise Stopping
 
 
 @contextmanager

@@ -7,6 +7,7 @@ so that reads grow as the processes do. A failed one leaves `K.failed`, which al
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -27,12 +28,10 @@ from bort_jax.train.parallel import barrier, is_leader
 from bort_jax.train.run_folder import write_json
 from bort_jax.train.signals import Interrupted
 
-HEARTBEAT_SECONDS = 30  # jax's own: how long before it ends a process whose peer is gone
-SHUTDOWN_SECONDS = 10  # how long jax lets a process that ends wait for the others
 STALL_SECONDS = 30.0  # that a step may always take
 STALL_VARIABLE = "BORT_JAX_STALL_SECONDS"
 TIMES_SLOWER = 5  # a step may take so many times the slowest of the last ones
-WIDER = 60  # starting, a compilation, an evaluation, a save: so many times STALL_SECONDS
+WIDER = 60  # a compilation, an evaluation, a save may take so many times STALL_SECONDS
 FAILED, RETRY = 1, 75  # exit codes; 75 (EX_TEMPFAIL): another process failed, run it again
 FOLDER = "ranks"
 
@@ -95,6 +94,8 @@ class Watchdog:
 
     def limit(self) -> float:
         """How many seconds the present phase may take."""
+        if self.phase == "starting":  # one process builds the corpus, the others wait
+            return math.inf
         if self.phase != "training":
             return self.floor * WIDER
         return max(self.floor, TIMES_SLOWER * max(self.slowest))

@@ -479,7 +479,7 @@ def test_kills_at_random_moments_lose_nothing(corpus, tmp_path, killer):
 
 def test_the_tool_sees_a_parameter_that_differs(tiny, tmp_path, killer):
     other = jax.tree.map(np.copy, tiny.params)
-    other["embeddings"]["word"]["embedding"][0, 0] += 1e-7
+    other["encoder"]["embeddings"]["word"]["embedding"][0, 0] += 1e-7
     save(tiny, tmp_path / "one" / "model")
     save(replace(tiny, params=other), tmp_path / "two" / "model")
     assert len(killer.different(tmp_path / "one", tmp_path / "two")) == 1

@@ -217,5 +217,7 @@ class Saver:
             with self.dog.phase_of("saving"):
                 self.checkpoints.save(step, state, heldout_loss=metrics.get("heldout_loss"))
         if signum:
-            self.checkpoints.wait()
+            with self.dog.phase_of("saving"):
+                self.checkpoints.wait()
+                barrier("stopped")  # who leaves first would count as dead
             raise Interrupted(step, signum)

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,6 +108,7 @@ class Watchdog:
         if _of_the_runtime(error):
             self.begins(self.step, "failed")
             time.sleep(self.floor)  # meanwhile the thread finds who is dead, and says so
+        self.stopped.set()
         self._note(self.rank, reason)
         self._leave(FAILED)
 
@@ -134,7 +135,10 @@ class Watchdog:
         print(f"bort-jax: {said}", file=sys.stderr, flush=True)
 
     def _note(self, rank: int, reason: str) -> None:
-        (self.folder / f"{rank}.failed").write_text(reason)
+        note = self.folder / f"{rank}.failed"
+        partial = note.with_suffix(".partial")
+        partial.write_text(reason)
+        partial.replace(note)  # nobody reads half of it
 
     def _leave(self, code: int) -> None:
         """Ends the process without waiting for what may hang."""
@@ -143,7 +147,8 @@ class Watchdog:
         os._exit(code)
 
     def _write_beat(self) -> None:
-        write_json(self._file(self.rank), Beat(self.count, self.step, self.phase))
+        with suppress(OSError):  # the next one may be written; else the others will say so
+            write_json(self._file(self.rank), Beat(self.count, self.step, self.phase))
 
     def _failed(self) -> str:
         """What the first note about a failed process says; empty without one."""
@@ -157,7 +162,9 @@ class Watchdog:
         beat = self._beat_of(following) or self.neighbour
         if beat.number != self.neighbour.number:
             self.neighbour, self.silence = beat, 0.0
-        if self.silence <= self.floor / 2:
+        # Reading a corpus may keep Python's lock, which jax's own heartbeat does not need.
+        patience = self.floor * (WIDER if beat.phase == "starting" else 0.5)
+        if self.silence <= patience:
             return ""
         last = f"its last was in step {beat.step}, {beat.phase}"
         self._note(following, f"no sign of life for {self.silence:.0f} s; {last}")

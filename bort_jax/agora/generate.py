@@ -68,14 +68,15 @@ KeysFn = Callable[[np.ndarray], Sequence[Hashable]]
 
 def euclidean(x: np.ndarray, parents: Parents) -> Float[np.ndarray, " m"]:
     """For vectors."""
-    return np.linalg.norm((x - parents.x).reshape(len(x), -1), axis=1)
+    away = x - parents.x
+    return np.sqrt((away * away).sum(axis=tuple(range(1, x.ndim))))
 
 
 def changed_share(x: np.ndarray, parents: Parents) -> Float[np.ndarray, " m"]:
     """For token rows: of the tokens that may change, the share that did."""
     free = parents.x == parents.x if parents.sides is None else parents.sides > 0
-    flat = lambda values: values.reshape(len(x), -1).sum(axis=1)
-    return flat((x != parents.x) & free) / np.maximum(flat(free), 1)
+    count = lambda places: places.sum(axis=tuple(range(1, x.ndim)))
+    return count((x != parents.x) & free) / np.maximum(count(free), 1)
 
 
 def row_keys(x: np.ndarray) -> list[bytes]:

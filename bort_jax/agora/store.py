@@ -83,8 +83,8 @@ class Store:
         folder, record, origin = self.partial(number), state.rounds[-1], state.origins[-1]
         folder.mkdir(parents=True, exist_ok=True)
         points = Dataset(*(part[len(part) - record.added :] for part in state.train))
-        before = len(state.train.y) - record.added
-        improved = state.best_rows == before and state.champion.theta == record.best
+        best_of = lambda one: max(one.accuracies.values())
+        improved = all(best_of(record) > best_of(one) for one in state.rounds[:-1])
         if improved:
             _write_best(folder, state.champion, self.pack)
         else:
@@ -168,17 +168,24 @@ class Store:
         file = self.folder / REPLAYS
         return json.loads(file.read_text()) if file.is_file() else []
 
-    def branch(self, folder: Path, state: AgoraState) -> None:
+    def branch(
+        self, folder: Path, first: AgoraState, *, after: int, thetas: Sequence[Theta] = ()
+    ) -> AgoraState:
         """Begins a replay in another folder, with copies of the rounds before it; this run stays
         as it is, and nothing is lost.
 
         Args:
-          state: from `replay`, of a state that this store loaded.
+          first: the state before the first round.
+          after: the round whose data set the replay starts from.
+          thetas: a fresh Θ; none: what that round left.
+
+        Returns:
+          the state that the other folder now gives.
 
         Raises:
-          ValueError: the other folder holds rounds already.
+          ValueError: there is no such round, no set is left, or the other folder is there already.
         """
-        after = len(state.rounds)
+        state = replay(self.load(first, after=after), thetas)
         if folder.is_dir():
             raise ValueError(f"{folder} holds rounds already; a replay needs a folder of its own")
         partial = folder.with_name(folder.name + ".partial")
@@ -186,10 +193,12 @@ class Store:
         partial.mkdir(parents=True)
         for number in range(1, after + 1):
             copytree(self.round_folder(number), partial / self.round_folder(number).name)
+        number = 1 + max((one["number"] for one in self.replays()), default=0)
         earlier = [one for one in self.replays() if one["after"] < after]
-        this = {"after": after, "number": state.replays, "thetas": state.thetas}
+        this = {"after": after, "number": number, "thetas": state.thetas}
         (partial / REPLAYS).write_text(json.dumps([*earlier, this], indent=1))
         partial.rename(folder)
+        return state._replace(replays=number)
 
     def _with_round(self, state: AgoraState, about: dict, number: int) -> AgoraState:
         folder = self.round_folder(number)

@@ -20,7 +20,6 @@ from bort_jax.agora import (
     generator,
     grid,
     once,
-    replay,
     resumable,
     start,
     trust,
@@ -206,8 +205,8 @@ def begin_replay(config: Config, store: Store, first: AgoraState) -> None:
     source = Store(Path(config.replay) / "rounds", pack=packed, unpack=unpacked)
     if not source.rounds():
         raise ValueError(f"{config.replay} has no finished round to replay from")
-    state = source.load(first, after=config.after)
-    source.branch(store.folder, replay(state, first.thetas if config.fresh else ()))
+    fresh = first.thetas if config.fresh else ()
+    source.branch(store.folder, first, after=config.after, thetas=fresh)
     say(f"replay of {config.replay} from the data set of round {config.after}")
 
 

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bort-jax agora` as a user meets it."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+
+from bort_jax import cli
+from bort_jax.agora import OneAgainstRest, Parents, Store, Thresholds, Uncast
+from bort_jax.commands import agora as command
+from bort_jax.commands.agora.material import read_material
+from bort_jax.commands.agora.models import cast_outputs, distances, labeller, tau_shares
+from bort_jax.data.tasks import TASKS, Task
+from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.interop import load, save
+from bort_jax.model import init_params
+from task_rows import write_rows
+
+WORDS = "cat mat moon film ending ships storm letter week house nothing old seven bad one".split()
+TAIL = ["south", "every", "where", "wrote", "saw", "kept"]
+
+
+def run(capsys, *argv):
+    code = 0
+    try:
+        cli.main([str(word) for word in argv])
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def refused(capsys, *argv):
+    code, _, err = run(capsys, *argv)
+    lines = [line for line in err.splitlines() if line.startswith("bort-jax:")]
+    assert code not in (0, None) and len(lines) == 1, err
+    return lines[0]
+
+
+def sentences(split, n):
+    """Distinct texts; the first word says the class."""
+    rng = np.random.default_rng(len(split))
+    for k in range(n):
+        rest = " ".join([*rng.choice(WORDS, 5), TAIL[k % 6], TAIL[k // 6 % 6]])
+        yield f"{('good', 'storm')[k % 2]} {rest}", k % 2
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("task")
+    for split, n in (("train", 24), ("validation", 40), ("test", 16)):
+        rows = [{"text": text, "label": y, "idx": k} for k, (text, y) in
+                enumerate(sentences(split, n))]  # fmt: skip
+        write_rows(folder / f"{split}.jsonl", rows)
+    return folder
+
+
+def classifier(tiny, *, seed=0, labels=("0", "1")):
+    empty = replace(tiny, params=None, labels=labels)
+    return replace(empty, params=init_params(empty.model, seed=seed))
+
+
+@pytest.fixture(scope="module")
+def folders(tiny, data, tmp_path_factory):
+    """Timaeus and masked LM, and a Socrates who has learned the task from its test rows too."""
+    out = tmp_path_factory.mktemp("models")
+    save(tiny, out / "tiny")
+    cli.main(
+        f"""finetune --model {out}/tiny --data {data} --out {out}/socrates --steps 120
+        --batch-size 8 --seq-len 24 --learning-rates [1e-2] --dropout 0.0""".split()
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def argv(folders, data):
+    return f"""agora --model {folders}/tiny --socrates {folders}/socrates/model
+        --masked-lm {folders}/tiny --data {data} --steps 6 --seq-len 24
+        --learning-rate [3e-3,1e-3] --weight-decay [0.01] --warmup-ratio [0.1] --batch-size [8]
+        --seed [0,1] --final-seeds [5] --dropout 0.0""".split()
+
+
+@pytest.fixture(scope="module")
+def straight(argv, tmp_path_factory):
+    """A finished run with three τ."""
+    out = tmp_path_factory.mktemp("agora") / "run"
+    cli.main([*argv, "--tau", "[mlm:2,neighbour,mix]", "--out", str(out)])
+    return out
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def lineage(folder):
+    store = Store(folder / "rounds", pack=dict, unpack=dict)
+    return [line for number in range(1, store.rounds() + 1) for line in store.lineage(number)]
+
+
+def test_a_run_leaves_scores_lineage_a_model_and_a_page(straight, data):
+    found, lines = results(straight), lineage(straight)
+    assert found["leaked"] == 0 and len(found["rounds"]) <= 4
+    assert len(lines) == sum(line["added"] for line in found["rounds"]) > 0
+    assert {line["tau"] for line in lines} <= {"mlm", "neighbour", "mix"}
+    rows = [json.loads(line) for line in (data / "validation.jsonl").read_text().splitlines()]
+    for example in found["examples"]:
+        assert example["parent_text"] == rows[example["dev_row"]]["text"]
+        assert example["dev_id"] == str(example["dev_row"])
+        assert example["text"] != example["parent_text"] and 0 < example["distance"] <= 1
+    assert all(0.5 <= line["confidence"] <= 1 for line in lines)
+    for line in found["rounds"]:
+        assert line["gap"] == pytest.approx(line["best_steer"] - line["report"])
+    assert len(found["plain"]["test"]) == 1 and found["plain"]["test_scores"][0]["accuracy"]
+    assert load(straight / "model").labels == ("0", "1")
+    text = (straight / "report.html").read_text()
+    for told in ("<svg", "Generated text beside its parent", "all of them share", "median"):
+        assert told in text
+    assert found["examples"][0]["text"] in text
+
+
+def test_a_finished_run_is_told_again(straight, argv, capsys):
+    code, out, _ = run(capsys, *argv, "--tau", "[mlm:2,neighbour,mix]", "--out", straight)
+    assert code == 0 and "is finished" in out and "gap" in out
+
+
+class Stop(BaseException):
+    pass
+
+
+def test_it_resumes_after_a_round_and_scores_the_test_once(
+    straight, argv, tmp_path, capsys, monkeypatch
+):
+    mine = [*argv, "--tau", "[mlm:2,neighbour,mix]", "--out", tmp_path / "resumed"]
+    commit = Store.commit
+
+    def stop_after_the_first(self, state, watched):
+        commit(self, state, watched)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "commit", stop_after_the_first)
+    assert run(capsys, *mine)[0] == 130
+    monkeypatch.setattr(Store, "commit", commit)
+    code, out, err = run(capsys, *mine)
+    assert code == 0 and "round 2" in out and "round 1:" not in out, err
+    assert results(tmp_path / "resumed") == results(straight)
+    # The run is cut off after its scores: they are read, not made again.
+    (tmp_path / "resumed" / "results.json").unlink()
+    monkeypatch.setattr(command, "compare", lambda *a, **k: pytest.fail("scored twice"))
+    assert run(capsys, *mine)[0] == 0
+    assert results(tmp_path / "resumed") == results(straight)
+
+
+def test_a_replay_from_a_round(straight, argv, tmp_path, capsys):
+    mine = [*argv, "--tau", "[mlm:2,neighbour,mix]", "--out", tmp_path / "again"]
+    code, out, err = run(capsys, *mine, "--replay", straight, "--after", 1, "--fresh", "true")
+    assert code == 0 and "from the data set of round 1" in out, err
+    first, again = results(straight)["rounds"], results(tmp_path / "again")["rounds"]
+    assert again[0] == first[0] and again[1]["sets"] == 4
+    added = first[0]["added"]
+    before, after = lineage(straight), lineage(tmp_path / "again")
+    assert after[:added] == before[:added]
+    line = refused(capsys, *argv, "--out", tmp_path / "x", "--replay", straight, "--after", 77)
+    assert "there is no round 77" in line
+    line = refused(capsys, *argv, "--out", tmp_path / "y", "--replay", tmp_path / "nowhere")
+    assert "has no finished round" in line
+
+
+def test_a_socrates_who_knows_nothing_is_refused(tiny, argv, tmp_path, capsys):
+    save(classifier(tiny), tmp_path / "random")
+    at = argv.index("--socrates") + 1
+    mine = [*argv[:at], tmp_path / "random", *argv[at + 1 :], "--out", tmp_path / "run"]
+    line = refused(capsys, *mine)
+    assert "no better than chance" in line and "--any-socrates true" in line
+    code, out, _ = run(capsys, *mine, "--any-socrates", "true")
+    assert code == 0 and "WARNING: Socrates is no better than chance" in out
+
+
+def test_a_train_row_that_stands_in_validation_is_refused(data, argv, tmp_path, capsys):
+    for split in ("train", "validation", "test"):
+        text = (data / f"{split}.jsonl").read_text()
+        if split == "train":
+            copied = json.loads((data / "validation.jsonl").read_text().splitlines()[7])
+            copied["text"] = f"  {copied['text'].replace(' ', '   ')}"
+            text += "\n" * (not text.endswith("\n")) + json.dumps(copied)
+        (tmp_path / f"{split}.jsonl").write_text(text)
+    at = argv.index("--data") + 1
+    mine = [*argv[:at], tmp_path, *argv[at + 1 :], "--out", tmp_path / "run"]
+    line = refused(capsys, *mine)
+    assert "train row 24 is also validation row 7" in line and "--drop-leaks" in line
+    config = command.Config(data=str(tmp_path), seq_len=24, drop_leaks=True)
+    tokenizer = load(argv[argv.index("--model") + 1]).required_tokenizer
+    assert len(read_material(config, tokenizer).train.y) == 24
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("--tau [mlm,mlm]", "τ mlm is given twice"),
+        ("--tau [neighbor]", "no τ 'neighbor'; did you mean 'neighbour'"),
+        ("--tau [mix:-1]", "share of τ mix must be positive"),
+        ("--tau [mix:x]", "share of τ mix must be a number"),
+        ("--side 3", "side must be 0, 1 or 2"),
+        ("--distance words", "distance must be one of tokens, first, mean"),
+        ("--nearest 0.9 --farthest 0.1", "nearest ≤ farthest"),
+        ("--thresholds [0.5]", "has classes, no --thresholds"),
+        ("--one-against 7", "'7' is not one of 0, 1"),
+        ("--steer 1.0", "leaves one half of validation empty"),
+        ("--drift 7", "drift must lie in [0, 1]"),
+    ],
+)
+def test_bad_options_are_one_clear_line(options, message, argv, tmp_path, capsys):
+    assert message in refused(capsys, *argv, *options.split(), "--out", tmp_path / "run")
+
+
+def test_socrates_must_be_a_classifier_and_the_masked_lm_one(argv, folders, tmp_path, capsys):
+    swap = lambda name, value: [
+        value if k and argv[k - 1] == name else word for k, word in enumerate(argv)
+    ]
+    mine = [*swap("--socrates", f"{folders}/tiny"), "--out", tmp_path / "run"]
+    assert "socrates must be a classifier" in refused(capsys, *mine)
+    mine = [*swap("--masked-lm", f"{folders}/socrates/model"), "--out", tmp_path / "run"]
+    assert "masked_lm must be a masked LM" in refused(capsys, *mine)
+
+
+def test_shares_of_taus():
+    assert tau_shares(("mlm:3", "mix")) == {"mlm": 3.0, "mix": 1.0}
+    with pytest.raises(ValueError, match="must name one"):
+        tau_shares(())
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """A small RTE: entailed where both texts begin alike; test labels are withheld."""
+    folder = tmp_path_factory.mktemp("suite")
+    for split, n in (("train", 24), ("validation", 40), ("test", 6)):
+        rows = []
+        for k, (text, y) in enumerate(sentences(split, n)):
+            second = f"good {TAIL[k % 6]} {split} {k}"
+            rows.append({"sentence1": text, "sentence2": second, "idx": k,
+                         "label": -1 if split == "test" else y})  # fmt: skip
+        write_rows(folder / "glue" / "rte" / f"{split}.jsonl", rows)
+    return folder
+
+
+def test_a_test_split_without_labels_gets_a_submission_file(tiny, pairs, argv, tmp_path, capsys):
+    save(classifier(tiny, labels=TASKS["glue/rte"].labels), tmp_path / "socrates")
+    at = argv.index("--data")
+    mine = [*argv[:at], "--task", "glue/rte", "--data-dir", pairs, *argv[at + 2 :]]
+    mine[mine.index("--socrates") + 1] = tmp_path / "socrates"
+    code, out, err = run(
+        capsys, *mine, "--any-socrates", "true", "--side", 2, "--distance", "mean",
+        "--farthest", 2, "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 0, err
+    found = results(tmp_path / "run")
+    assert found["agora"]["test"] == [] and len(found["agora"]["report"]) == 1
+    with ZipFile(tmp_path / "run" / "submission" / "glue.zip") as archive:
+        assert len(archive.read("RTE.tsv").decode().splitlines()) == 7
+    for example in found["examples"]:  # the first text stays as it is
+        assert example["text"].split("|")[0] == example["parent_text"].split("|")[0]
+
+
+def test_socrates_may_have_another_tokenizer(tiny, folders, data, text_file):
+    config = command.Config(data=str(data), seq_len=24)
+    other = Tokenizer.train(text_file.read_text().splitlines(), vocab_size=280)
+    small = replace(tiny.config, vocab_size=other.vocab_size)
+    socrates = classifier(replace(tiny, config=small, tokenizer=other), seed=3)
+    material = read_material(config, tiny.required_tokenizer)
+    examples = material.report.examples
+    labels, confidences = labeller(socrates, material)(material.report.points.x)
+    from bort_jax.commands.evaluate import outputs_of
+
+    outputs = outputs_of(socrates, material.task, examples=examples, seq_len=32)
+    assert labels.tolist() == outputs.argmax(axis=1).tolist()
+    shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    expected = (shifted / shifted.sum(axis=1, keepdims=True)).max(axis=1)
+    np.testing.assert_allclose(confidences, expected, rtol=1e-5)
+
+
+def test_cast_labels_and_how_sure_they_are():
+    logits = np.log(np.array([[0.2, 0.7, 0.1], [0.4, 0.3, 0.3]]))
+    task = Task(labels=("a", "b", "c"))
+    of = lambda cast, task=task: SimpleNamespace(cast=cast, task=task)
+    labels, sure = cast_outputs(logits, of(Uncast(task.labels)))
+    assert labels.tolist() == [1, 0] and sure == pytest.approx([0.7, 0.4])
+    labels, sure = cast_outputs(logits, of(OneAgainstRest(task.labels, "b")))
+    assert labels.tolist() == [1, 0] and sure == pytest.approx([0.7, 0.7])
+    scores = Task(labels=("0", "5"), head="regression")
+    labels, sure = cast_outputs(np.array([[1.0], [2.0], [4.5]]), of(Thresholds((2.0, 4.0)), scores))
+    assert labels.tolist() == [0, 1, 2] and sure == pytest.approx([0.2, 0.0, 0.1])
+
+
+@pytest.mark.parametrize("kind", ["first", "mean"])
+def test_distances_in_what_timaeus_sees(kind, tiny, data):
+    material = read_material(command.Config(data=str(data), seq_len=24), tiny.required_tokenizer)
+    x = material.steer.points.x
+    far = distances(SimpleNamespace(distance=kind), tiny)
+    assert far(x, Parents(x)) == pytest.approx(np.zeros(len(x)), abs=1e-5)
+    assert (far(x[::-1], Parents(x))[: len(x) // 2] > 1e-4).all()
+    wide = np.pad(x, ((0, 0), (0, 4)), constant_values=tiny.required_tokenizer.special.pad)
+    np.testing.assert_allclose(far(wide[::-1], Parents(wide)), far(x[::-1], Parents(x)), atol=1e-5)

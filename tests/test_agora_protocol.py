@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What keeps Agora honest: Socrates examined, classes balanced, nothing held out trained on, the
+test scored once; tasks cast into binary ones."""
+
+import json
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bort_jax.agora import (
+    Agora,
+    Dataset,
+    Guard,
+    Leak,
+    OneAgainstRest,
+    Thresholds,
+    Uncast,
+    agora,
+    balanced,
+    certain,
+    generator,
+    grid,
+    most_positive,
+    once,
+    start,
+    trust,
+)
+from bort_jax.agora.socrates import largest_counts
+
+# Socrates
+
+
+def test_trust_is_accuracy_and_what_chance_would_give():
+    said, labels = np.array([0, 0, 1, 1, 1, 0] * 10), np.array([0, 0, 1, 1, 0, 1] * 10)
+    got = trust(said, labels)
+    assert got.accuracy == pytest.approx(4 / 6) and got.chance == pytest.approx(0.5, abs=0.01)
+    assert got.acceptable and not got.random
+    assert not trust(np.array([0, 1, 1]), np.array([0, 0, 0])).acceptable
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_socrates_who_knows_nothing_is_rarely_trusted(share):
+    rng = np.random.default_rng(0)
+    labels = (rng.random(100) < share).astype(int)
+    trusted = [
+        not trust((rng.random(100) < share).astype(int), labels, seed=k).random for k in range(150)
+    ]
+    assert np.mean(trusted) <= 0.03  # 1 % by the law
+    assert trust(np.ones(100, int), labels).random  # constant, and right on most of it
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_an_acceptable_socrates_is_trusted(classes):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, classes, 60)
+    said = np.where(rng.random(60) < 0.75, labels, rng.integers(0, classes, 60))
+    assert not trust(said, labels).random
+
+
+def test_socrates_is_not_judged_on_nothing():
+    with pytest.raises(ValueError, match="no points"):
+        trust(np.zeros(0, int), np.zeros(0, int))
+
+
+def test_a_certain_socrates_has_no_doubts():
+    labels, confidences = certain(lambda x: x > 1)(np.arange(4))
+    assert labels.tolist() == [False, False, True, True] and confidences.tolist() == [1] * 4
+
+
+# Balance
+
+counts = st.lists(st.integers(0, 6), min_size=2, max_size=3)
+
+
+@given(counts, counts, st.floats(0, 1))
+def test_the_most_is_kept_that_the_limits_allow(present, offered, drift):
+    classes = min(len(present), len(offered))
+    present, offered = np.array(present[:classes]), np.array(offered[:classes])
+    limits = np.full(classes, 1 / classes + drift)
+
+    def allowed(kept):
+        total = present.sum() + sum(kept)
+        return all(k == 0 or n + k <= limit * total + 1e-9
+                   for k, n, limit in zip(kept, present, limits, strict=True))  # fmt: skip
+
+    every = [kept for kept in product(*(range(n + 1) for n in offered)) if allowed(kept)]
+    best = np.max(every, axis=0)  # the law: what is most is most in every class
+    assert largest_counts(present, offered, limits=limits).tolist() == best.tolist()
+
+
+@given(
+    labels=st.lists(st.integers(0, 2), max_size=40),
+    train=st.lists(st.integers(0, 2), min_size=3, max_size=30),
+    drift=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_no_class_drifts_and_the_least_confident_go(labels, train, drift, seed):
+    labels, train = np.array(labels, int), np.array(train)
+    confidences = np.random.default_rng(seed).random(len(labels))
+    shares = np.bincount(train, minlength=3) / len(train)
+    kept = balanced(shares, drift=drift)(train, labels, confidences)
+    after = np.concatenate([train, labels[kept]])
+    assert (np.bincount(after, minlength=3) / len(after) <= shares + drift + 1e-9).all()
+    for k in range(3):
+        stay, go = (confidences[(labels == k) & part] for part in (kept, ~kept))
+        assert not len(stay) or not len(go) or stay.min() >= go.max()
+    if drift == 1:
+        assert kept.all()
+
+
+def test_balance_by_hand():
+    keep = balanced(np.array([0.5, 0.5]), drift=0.0)
+    confidences = np.array([0.6, 0.9, 0.7, 0.8])
+    kept = keep(np.array([0, 1]), np.array([1, 1, 1, 0]), confidences)
+    assert kept.tolist() == [False, True, False, True]
+    wide = balanced(np.array([0.5, 0.5]), drift=0.1)  # 4 of 6: too many; 3 of 5 is 0.6
+    assert wide(np.array([0, 1]), np.array([1, 1, 1, 0]), confidences).sum() == 3
+
+
+@pytest.mark.parametrize("shares, drift", [([0.5, 0.6], 0.1), ([0.5, 0.5], -0.1), ([1, 0], 2)])
+def test_wrong_shares_are_refused(shares, drift):
+    with pytest.raises(ValueError):
+        balanced(np.array(shares, float), drift=drift)
+
+
+def test_through_the_loop_classes_keep_their_shares():
+    from bort_jax.agora import ball_tau, euclidean
+
+    rng = np.random.default_rng(0)
+    x, dev = rng.normal(size=(40, 2)), rng.normal(size=(80, 2))
+    y = np.arange(40) % 2
+    calls = Agora(
+        fit_fn=lambda thetas, data: thetas,
+        score_fn=lambda model, dev: rng.random(80) > 0.5,
+        generate_fn=generator(ball_tau(0.5), copies=3, distance_fn=euclidean),
+        label_fn=lambda x: ((x[:, 0] > 1).astype(int), rng.random(len(x))),  # few of class 1
+        keep_fn=balanced(np.array([0.5, 0.5]), drift=0.05),
+    )
+    states = list(agora(start(Dataset(x, y), grid(a=[1, 2, 3])), Dataset(dev, dev), calls=calls))
+    for state in states:
+        assert abs(state.train.y.mean() - 0.5) <= 0.05 + 1e-9
+        assert state.rounds[-1].refused["surplus of a class"] > 0
+    assert len(states[-1].train.y) > 60
+
+
+# Guards
+
+TEXTS = np.array(["a cat", "a dog", "two cats", "A  Cat", "an owl"], dtype=object)
+KEYS = lambda x: [" ".join(text.lower().split()) for text in x]
+
+
+def test_a_guard_names_the_row():
+    guard = Guard.of(KEYS, {"validation": TEXTS[[1]], "test": TEXTS[[4, 3]]})
+    assert guard.leaks(TEXTS) == [
+        (0, "test row 1"), (1, "validation row 0"), (3, "test row 1"), (4, "test row 0")
+    ]  # fmt: skip
+    with pytest.raises(Leak, match="train row 1 is also test row 1, as are 0 more of 2"):
+        guard.check(Dataset(TEXTS[[2, 0]], np.zeros(2)))
+    guard.check(Dataset(TEXTS[[2]], np.zeros(1)))
+
+
+def test_nothing_is_fitted_to_a_train_set_that_leaks():
+    guard, fitted = Guard.of(KEYS, {"test": TEXTS[[0]]}), []
+    fit = guard.before(lambda thetas, data: fitted.append(data) or thetas)
+    fit([()], Dataset(TEXTS[[1]], np.zeros(1)))
+    with pytest.raises(Leak):
+        fit([()], Dataset(TEXTS[[1, 3]], np.zeros(2)))
+    assert len(fitted) == 1
+
+
+def test_the_loop_stops_at_a_point_that_copies_dev():
+    """A τ that is not held to `forbidden` makes one; the guard is the second line."""
+    from bort_jax.agora import Generated, Origin
+
+    x = np.arange(6.0)[:, None]
+    guard = Guard.of(lambda x: list(x[:, 0]), {"validation": x})
+    copy = lambda mistakes, rng: Generated(
+        mistakes.x, Origin(mistakes.rows, ("copy",) * len(mistakes.rows), mistakes.x[:, 0],
+                           mistakes.x[:, 0]),
+    )  # fmt: skip
+    calls = Agora(
+        fit_fn=guard.before(lambda thetas, data: thetas),
+        score_fn=lambda model, dev: np.arange(6) > 2,
+        generate_fn=copy,
+        label_fn=certain(lambda x: np.zeros(len(x), int)),
+    )
+    first = start(Dataset(x[:2] + 0.5, np.zeros(2, int)), grid(a=[1, 2, 3], b=[1, 2]))
+    states = agora(first, Dataset(x, np.zeros(6, int)), calls=calls)
+    next(states)
+    with pytest.raises(Leak, match="train row 2 is also validation row 0, as are 2 more of 5"):
+        next(states)
+
+
+def test_the_test_is_scored_once(tmp_path):
+    asked = []
+    score = lambda: asked.append(1) or {"test": [len(asked)]}
+    assert once(tmp_path / "scores.json", score) == once(tmp_path / "scores.json", score)
+    assert len(asked) == 1 and json.loads((tmp_path / "scores.json").read_text()) == {"test": [1]}
+
+    def killed():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        once(tmp_path / "other.json", killed)
+    assert not (tmp_path / "other.json").exists()
+
+
+# Casting
+
+
+def test_one_against_the_rest():
+    cast = OneAgainstRest(("yes", "no", "maybe"), "no")
+    assert cast(np.array([0, 1, 2, 1])).tolist() == [0, 1, 0, 1]
+    assert cast.labels == ("not no", "no")
+    with pytest.raises(ValueError, match="'perhaps' is not one of"):
+        OneAgainstRest(("yes", "no"), "perhaps")
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30))
+def test_one_against_the_rest_loses_nothing(labels):
+    classes, labels = tuple("abcde"), np.array(labels)
+    sure = [OneAgainstRest(classes, name)(labels).astype(float) for name in classes]
+    assert most_positive(sure).tolist() == labels.tolist()
+
+
+def test_thresholds_cut_scores_into_classes():
+    cast = Thresholds((1.5, 3.0))
+    assert cast(np.array([0.0, 1.4, 1.5, 2.9, 3.0, 5.0])).tolist() == [0, 0, 1, 1, 2, 2]
+    assert cast.labels == ("below 1.5", "1.5 to 3", "3 or more")
+    for wrong in ((), (2.0, 2.0), (3.0, 1.0)):
+        with pytest.raises(ValueError, match="must rise"):
+            Thresholds(wrong)
+    assert Uncast(("a", "b"))(np.array([1, 0])).dtype == np.int32

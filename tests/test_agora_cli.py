@@ -8,6 +8,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
+from task_rows import write_rows
 
 from bort_jax import cli
 from bort_jax.agora import OneAgainstRest, Parents, Store, Thresholds, Uncast
@@ -18,7 +19,6 @@ from bort_jax.data.tasks import TASKS, Task
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop import load, save
 from bort_jax.model import init_params
-from task_rows import write_rows
 
 WORDS = "cat mat moon film ending ships storm letter week house nothing old seven bad one".split()
 TAIL = ["south", "every", "where", "wrote", "saw", "kept"]

@@ -264,6 +264,35 @@ def test_a_test_split_without_labels_gets_a_submission_file(tiny, pairs, argv, t
         assert example["text"].split("|")[0] == example["parent_text"].split("|")[0]
 
 
+def test_choices_keep_their_premise(tiny, argv, tmp_path, capsys):
+    for split, n in (("train", 16), ("validation", 24), ("test", 4)):
+        rows = [
+            {"premise": text, "choice1": "good it is", "choice2": f"bad {TAIL[k % 6]} it is",
+             "question": ("cause", "effect")[k % 2], "idx": k, "label": y}
+            for k, (text, y) in enumerate(sentences(split, n))
+        ]  # fmt: skip
+        write_rows(tmp_path / "superglue" / "copa" / f"{split}.jsonl", rows)
+    save(classifier(tiny), tmp_path / "socrates")
+    at = argv.index("--data")
+    mine = [*argv[:at], "--task", "superglue/copa", "--data-dir", tmp_path, *argv[at + 2 :]]
+    for name, value in (
+        ("--socrates", tmp_path / "socrates"),
+        ("--seq-len", 32),
+        ("--seed", "[0]"),
+    ):
+        mine[mine.index(name) + 1] = value
+    code, out, err = run(
+        capsys, *mine, "--any-socrates", "true", "--tau", "[neighbour]", "--out", tmp_path / "run"
+    )
+    assert code == 0, err
+    found = results(tmp_path / "run")
+    assert len(found["agora"]["test"]) == 1 and found["examples"]
+    for example in found["examples"]:
+        first, second = (choice.split("|")[0] for choice in example["text"].split("||"))
+        assert first.strip() == second.strip()
+        assert ("What was the cause?" in first) or ("What happened as a result?" in first)
+
+
 def test_socrates_may_have_another_tokenizer(tiny, folders, data, text_file):
     config = command.Config(data=str(data), seq_len=24)
     other = Tokenizer.train(text_file.read_text().splitlines(), vocab_size=280)

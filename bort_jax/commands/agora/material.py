@@ -106,7 +106,7 @@ def casting(config, task: Task) -> Cast:
         raise ValueError(f"{task.name or 'the task'} {advice}")
     if scores:
         return Thresholds(tuple(config.thresholds))
-    trainable(config)
+    trainable(config, heads=("classification", "choice"))
     if not config.one_against:
         return Uncast(task.labels)
     if task.head == "choice":

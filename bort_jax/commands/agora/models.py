@@ -171,9 +171,10 @@ def cast_outputs(
 
 
 def tuner_of(config, timaeus: Checkpoint, material: Material) -> FineTuner:
-    return FineTuner.of(
-        timaeus, tuple(material.cast.labels), steps=config.steps, dropout=config.dropout
-    )
+    """Timaeus's program; a task of scores has been cast into classes."""
+    head = "choice" if material.task.head == "choice" else "classification"
+    labels = tuple(material.cast.labels)
+    return FineTuner.of(timaeus, labels, head=head, steps=config.steps, dropout=config.dropout)
 
 
 def full_theta(theta, config) -> Theta:

@@ -3,8 +3,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from bort_jax.agora import AgoraState, Uncast
 from bort_jax.commands.agora.material import Material
 from bort_jax.commands.agora.models import full_theta
@@ -44,14 +42,10 @@ def compare(config, tuner: FineTuner, state: AgoraState, *, material: Material) 
             params = tuner.fit(chosen._replace(seed=seed), data)
             for name, held in points.items():
                 found[name].append(tuner.accuracy(params, Points(*held)))
-                outputs = outputs_of(tuner, params, held.x)
+                outputs = tuner.outputs(params, held.x)
                 found[f"{name}_scores"].append(official(outputs, material, splits[name]))
         summary[side] = {"theta": chosen._asdict(), "train_rows": len(data.y), **found}
     return summary
-
-
-def outputs_of(tuner: FineTuner, params, x: np.ndarray) -> np.ndarray:
-    return tuner.logits_fn(params, x.reshape(-1, x.shape[-1]))
 
 
 def official(outputs: np.ndarray, material: Material, examples: Examples) -> dict[str, float]:
@@ -67,7 +61,7 @@ def submission(out: Path, tuner: FineTuner, params, *, material: Material) -> No
     task, test = material.task, material.test
     if not test or test.labelled or not task.form.file or not isinstance(material.cast, Uncast):
         return
-    outputs = outputs_of(tuner, params, material.points(test).x)
+    outputs = tuner.outputs(params, material.points(test).x)
     lines = submission_lines(decide(outputs, task, examples=test), task, examples=test)
     file = write_zip(out / "submission" / f"{task.suite}.zip", {task.form.file: lines})
     refuse(check_zip(file, [task], examples={task.form.file: test}))

@@ -3,6 +3,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from bort_jax.agora import AgoraState, Uncast
 from bort_jax.commands.agora.material import Material
 from bort_jax.commands.agora.models import full_theta

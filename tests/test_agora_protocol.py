@@ -48,7 +48,7 @@ def test_a_socrates_who_knows_nothing_is_rarely_trusted(share):
     trusted = [
         not trust((rng.random(100) < share).astype(int), labels, seed=k).random for k in range(150)
     ]
-    assert np.mean(trusted) <= 0.03  # 1 % by the law
+    assert np.mean(trusted) <= 0.1  # 5 % by the law
     assert trust(np.ones(100, int), labels).random  # constant, and right on most of it
 
 

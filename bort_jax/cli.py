@@ -19,6 +19,7 @@ VERBS = {
     "tasks": "the 23 test sets of GLUE, SuperGLUE and RACE: list them, or check a folder of them",
     "agora": "fine-tune where data is scarce, with a second model's labels",
     "evaluate": "score a checkpoint and write its predictions",
+    "predict": "answer a file of any size: labels, filled masks or embeddings",
     "submit": "predict test sets, write the leaderboards' files, and check them",
     "convert": "write a checkpoint as a folder that stock transformers loads",
     "doctor": "say what this machine has and whether training would work on it",

@@ -22,7 +22,8 @@ from bort_jax.data.tokenizer import Tokenizer, load_tokenizer
 from bort_jax.interop import Checkpoint, hf_class, load, load_params
 from bort_jax.interop import save as save_hf
 from bort_jax.interop.gluonnlp import GLUONNLP
-from bort_jax.interop.huggingface import FAMILIES, from_hf, to_hf
+from bort_jax.interop.hf_config import FAMILIES
+from bort_jax.interop.huggingface import from_hf, to_hf
 from bort_jax.interop.layout import to_tensors
 from bort_jax.interop.ndarray_list import TYPES, parse_ndarray_list
 from bort_jax.interop.orbax_folder import load_orbax, save_orbax

@@ -13,10 +13,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from bort_jax.interop import Checkpoint, hf_class, load, load_params, save
-from bort_jax.interop.description import DESCRIPTION
+from bort_jax.data.build import given_tokenizer
+from bort_jax.data.tokenizer import NO_TOKENIZER
+from bort_jax.interop import Checkpoint, hf_class, load, read, save
 from bort_jax.interop.orbax_folder import load_orbax, save_orbax
-from bort_jax.interop.stablehlo import PROGRAM, load_program, load_stablehlo, save_stablehlo
+from bort_jax.interop.stablehlo import load_program, load_stablehlo, save_stablehlo
 from bort_jax.model import MaskedLM, forward, init_params
 from bort_jax.report.terminal import show_box
 from bort_jax.train.checkpoint import best_verified, newest_verified, read_step
@@ -63,6 +64,7 @@ class Config:
       family: with --to hf, the stock classes to write for: bert or roberta; default: as it came.
       heads: attention heads of a `.params` file, which does not say them.
       best: of a run folder, the checkpoint with the lowest held-out loss, and not the newest.
+      tokenizer: folder of a tokenizer to go with the model, instead of the one beside it.
     """
 
     source: str
@@ -71,11 +73,15 @@ class Config:
     family: Literal["bert", "roberta"] | None = None
     heads: int = 8
     best: bool = False
+    tokenizer: str = ""
 
 
 def run(config: Config) -> None:
-    checkpoint = read(Path(config.source), heads=config.heads, best=config.best)
+    check_free(Path(config.out))
+    checkpoint = opened(Path(config.source), heads=config.heads, best=config.best)
     checkpoint = replace(checkpoint, family=config.family or checkpoint.family)
+    if config.tokenizer:
+        checkpoint = with_other_tokenizer(checkpoint, config.tokenizer)
     form = FORMATS[config.to]
     form.write(checkpoint, config.out)
     verified = verify(checkpoint, config.out, form=config.to)
@@ -91,21 +97,29 @@ def run(config: Config) -> None:
     )
 
 
-def read(source: Path, *, heads: int, best: bool = False) -> Checkpoint:
+def check_free(out: Path) -> None:
+    """Raises ValueError where files of another checkpoint would stand beside the new ones."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise ValueError(f"{out} is not empty; choose a new folder")
+
+
+def with_other_tokenizer(checkpoint: Checkpoint, folder: str) -> Checkpoint:
+    """Raises FileNotFoundError or ValueError where there is none of the model's size."""
+    found = checkpoint.with_tokenizer(given_tokenizer(folder), source=folder)
+    return replace(found, notes=tuple(n for n in found.notes if n != NO_TOKENIZER))
+
+
+def opened(source: Path, *, heads: int, best: bool = False) -> Checkpoint:
     """The checkpoint of whatever SRC is.
 
     Raises:
       FileNotFoundError, ValueError: it is nothing of the kind, or damaged.
     """
-    if source.is_file():
-        return load_params(source, heads=heads)
     if (source / RUN).is_file() and (source / "checkpoints").is_dir():
         return from_run(source, best=best)
     if best:
         raise ValueError(f"--best chooses among a run's checkpoints; {source} is no run folder")
-    if (source / PROGRAM).is_file():
-        return load_stablehlo(source)
-    return load_orbax(source) if (source / DESCRIPTION).is_file() else load(source)
+    return read(source, heads=heads)
 
 
 def from_run(folder: Path, *, best: bool = False) -> Checkpoint:
@@ -129,7 +143,8 @@ def from_run(folder: Path, *, best: bool = False) -> Checkpoint:
         which = "is whole and has a held-out loss" if best else "is finished"
         raise ValueError(f"no checkpoint in {steps} {which}")
     state = read_step(steps / str(step), like, identity=identity(config, corpus))
-    return Checkpoint(model.config, state.params, tokenizer=corpus.tokenizer)
+    facts = {"data": Path(config.data).name, "pretrained": f"step {step:,} of a run"}
+    return Checkpoint(model.config, state.params, tokenizer=corpus.tokenizer, facts=facts)
 
 
 def verify(checkpoint: Checkpoint, folder: str | Path, *, form: str = "hf") -> list[str]:

@@ -2,6 +2,7 @@
 """A classifier: accuracy and a predictions file. A masked LM: loss, perplexity and error."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from bort_jax.data.tasks import (
     read_examples,
     score,
 )
-from bort_jax.interop import Checkpoint, load
+from bort_jax.interop import Checkpoint, read
 from bort_jax.report.terminal import show_box
 from bort_jax.train.evaluation import mlm_scores
+from bort_jax.train.parallel import replicate
 from bort_jax.train.predict import class_logits, probabilities
 from bort_jax.train.run_folder import write_json
 
@@ -53,7 +55,7 @@ class Config:
 
 
 def run(config: Config) -> dict:
-    checkpoint = load(config.model)
+    checkpoint = read(config.model)
     check_length(config.seq_len, checkpoint)
     if checkpoint.headless:
         raise ValueError(f"{config.model} has no head, nothing to score: fine-tune it first")
@@ -75,7 +77,9 @@ def score_classifier(checkpoint: Checkpoint, config: Config, out: Path) -> dict[
     predicted = decide(outputs, task, examples=examples)
     records = told(predicted, outputs, task)
     with (out / "predictions.jsonl").open("w") as lines:
-        lines.writelines(json.dumps(record) + "\n" for record in records)
+        lines.writelines(
+            json.dumps({"idx": k, **record}) + "\n" for k, record in enumerate(records)
+        )
     return score(predicted, task, examples=examples) if examples.labelled else {}
 
 
@@ -91,6 +95,13 @@ def own_data(checkpoint: Checkpoint, config: Config) -> Task:
 def outputs_of(
     checkpoint: Checkpoint, task: Task, *, examples: Examples, seq_len: int
 ) -> np.ndarray:
+    """As `outputs_fn`, for these examples alone."""
+    return outputs_fn(checkpoint, task, seq_len=seq_len)(examples)
+
+
+def outputs_fn(
+    checkpoint: Checkpoint, task: Task, *, seq_len: int
+) -> Callable[[Examples], np.ndarray]:
     """A classifier's outputs on examples, a row of tokens a line, with the task's columns.
 
     Raises:
@@ -98,22 +109,27 @@ def outputs_of(
     """
     if not checkpoint.labels:
         raise ValueError(f"a {checkpoint.head} checkpoint cannot predict {task.name}: fine-tune it")
-    width = len(checkpoint.labels)
+    width, tokenizer = len(checkpoint.labels), checkpoint.required_tokenizer
     # An empty batch of the head's width: a wrong head is refused before any forward pass.
     arranged(np.zeros((0, width)), task, labels=checkpoint.labels)
-    points = examples.encode(checkpoint.required_tokenizer, seq_len=seq_len)
-    run = class_logits(checkpoint.model, pad=checkpoint.required_tokenizer.special.pad)
-    logits = run(checkpoint.params, points.x.reshape(-1, seq_len))
-    return arranged(logits, task, labels=checkpoint.labels)
+    logits_fn = class_logits(checkpoint.model, pad=tokenizer.special.pad)
+    params = replicate(checkpoint.params)
+
+    def outputs(examples: Examples) -> np.ndarray:
+        points = examples.encode(tokenizer, seq_len=seq_len)
+        logits = logits_fn(params, points.x.reshape(-1, seq_len))
+        return arranged(logits, task, labels=checkpoint.labels)
+
+    return outputs
 
 
 def told(predicted: np.ndarray, outputs: np.ndarray, task: Task) -> list[dict]:
     """Predictions as records."""
     if task.head == "regression":
-        return [{"idx": k, "score": float(value)} for k, value in enumerate(predicted)]
+        return [{"score": float(value)} for value in predicted]
     chances = probabilities(outputs.reshape(len(predicted), -1))
     return [
-        {"idx": k, "label": task.labels[label], "probability": float(chances[k, label])}
+        {"label": task.labels[label], "probability": float(chances[k, label])}
         for k, label in enumerate(predicted)
     ]
 

@@ -15,7 +15,7 @@ from bort_jax.data.tasks import Examples, Task, decide, find_task, read_task, su
 from bort_jax.data.tasks.checker import Problem, check_file, check_zip
 from bort_jax.data.tasks.submission import submission_lines, write_zip
 from bort_jax.data.tasks.suites import SUITES, TASKS
-from bort_jax.interop import load
+from bort_jax.interop import read
 from bort_jax.report.terminal import say, show_box
 
 
@@ -110,7 +110,7 @@ def write_suite(suite: str, chosen: Sequence[tuple[Task, str]], config: Config) 
 
 
 def predicted_lines(task: Task, folder: str, examples: Examples, *, seq_len: int) -> list[str]:
-    checkpoint = load(folder)
+    checkpoint = read(folder)
     check_length(seq_len, checkpoint)
     outputs = outputs_of(checkpoint, task, examples=examples, seq_len=seq_len)
     return submission_lines(decide(outputs, task, examples=examples), task, examples=examples)

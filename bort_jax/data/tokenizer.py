@@ -3,7 +3,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 # The names of the special tokens, and how many separators stand between the texts of a pair.
 FAMILIES = ((SPECIAL_TOKENS, 2), (("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"), 1))
+NO_TOKENIZER = "no tokenizer: tokenizer.json, vocab.txt, or vocab.json with merges.txt would be one"
 BYTES_OF_SPACE = ("Ġ", "Ċ", "ĉ", "č")  # blank, newline, tab, return, as byte-level BPE writes them
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 
@@ -72,13 +73,14 @@ class Tokenizer:
         Raises:
           FileNotFoundError: the folder has none. (A stock loader would silently make a
             tokenizer of five tokens.)
+          ValueError: it is damaged, or lacks the special tokens.
         """
         from tokenizers import Tokenizer as Backend
 
         file = Path(folder) / "tokenizer.json"
         if not file.is_file():
             raise FileNotFoundError(f"no tokenizer.json in {folder}")
-        return cls(Backend.from_file(str(file)))
+        return cls(_built(Backend.from_file, str(file)))
 
     def save(self, folder: str | Path) -> None:
         """Writes `tokenizer.json` and what stock `AutoTokenizer` needs beside it."""
@@ -188,22 +190,51 @@ class Tokenizer:
 def load_tokenizer(folder: str | Path) -> Tokenizer | None:
     """The tokenizer of a checkpoint folder, in any of the forms that stock ones come in.
 
-    They are `tokenizer.json`, `vocab.txt` (BERT) and `vocab.json` with `merges.txt` (RoBERTa); None
-    where none is there.
+    They are `tokenizer.json`, `vocab.txt` (BERT) and `vocab.json` with `merges.txt` (RoBERTa), with
+    the settings of `tokenizer_config.json`; None where none is there.
+
+    Raises:
+      ValueError: a file is damaged, or lacks the special tokens.
     """
     from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 
     folder = Path(folder)
     if (folder / "tokenizer.json").is_file():
         return Tokenizer.load(folder)
+    settings = _settings(folder)
     if (folder / "vocab.txt").is_file():
-        lowercase = _settings(folder).get("do_lower_case", True)
-        trained = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=lowercase)
-        return Tokenizer(trained._tokenizer)
+        made = _built(
+            BertWordPieceTokenizer,
+            str(folder / "vocab.txt"),
+            lowercase=settings.get("do_lower_case", True),
+            strip_accents=settings.get("strip_accents"),
+            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        )
+        return Tokenizer(made._tokenizer)
     files = [folder / "vocab.json", folder / "merges.txt"]
     if all(file.is_file() for file in files):
-        return Tokenizer(_framed(ByteLevelBPETokenizer(*map(str, files))._tokenizer))
+        spaced = settings.get("add_prefix_space", False)
+        made = _built(ByteLevelBPETokenizer, *map(str, files), add_prefix_space=spaced)
+        return Tokenizer(_framed(_with_special(made._tokenizer)))
     return None
+
+
+def _built(make: Callable, *args, **settings):
+    try:
+        return make(*args, **settings)
+    except Exception as error:  # the library raises bare Exceptions
+        raise ValueError(f"{args[0]} is no tokenizer that can be read: {error}") from error
+
+
+def _with_special(backend):
+    """RoBERTa's special tokens as such: a mask takes the blank before it, as stock ones do."""
+    from tokenizers import AddedToken
+
+    known = [name for name in SPECIAL_TOKENS if backend.token_to_id(name) is not None]
+    backend.add_special_tokens(
+        [AddedToken(name, lstrip=name == SPECIAL_TOKENS[-1], special=True) for name in known]
+    )
+    return backend
 
 
 def _framed(backend):
@@ -217,4 +248,7 @@ def _framed(backend):
 
 def _settings(folder: Path) -> dict:
     file = folder / "tokenizer_config.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
+    settings = json.loads(file.read_text()) if file.is_file() else {}
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file} holds no object")
+    return settings

@@ -2,7 +2,9 @@
 """Checkpoints that stock tools load, and those that stock tools wrote."""
 
 from bort_jax.interop.checkpoint import Checkpoint
+from bort_jax.interop.formats import read
 from bort_jax.interop.gluonnlp import load_params
-from bort_jax.interop.huggingface import hf_class, load, save
+from bort_jax.interop.hf_config import hf_class
+from bort_jax.interop.huggingface import load, save
 
-__all__ = ["Checkpoint", "hf_class", "load", "load_params", "save"]
+__all__ = ["Checkpoint", "hf_class", "load", "load_params", "read", "save"]

@@ -3,11 +3,16 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.interop.bounds import share, texts, whole
 from bort_jax.model import BertConfig, Classifier, Headless, MaskedLM
+
+PROBLEMS = ("classification", "regression", "choice")
+MOST_LAYERS = 10_000  # in a description, which alone does not say how large its file is
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,8 @@ class Checkpoint:
         RoBERTa's tokenizer gives type 0 to both texts of a pair.
 
         Raises:
-          ValueError: the tokenizer has another number of tokens than the embedding table.
+          ValueError: the tokenizer has another number of tokens than the embedding table, or ids
+            beyond it.
         """
         if tokenizer is None:
             return self
@@ -77,6 +83,7 @@ class Checkpoint:
                 f"{source}: the tokenizer has {tokenizer.vocab_size} tokens, the model "
                 f"{self.config.vocab_size}; they must be of one size"
             )
+        tokenizer.check_ids()
         typed = self.config.token_types > 1 and tokenizer.separators == 1
         separator = tokenizer.special.eos if typed else None
         config = replace(self.config, separator=separator)
@@ -94,21 +101,49 @@ class Checkpoint:
         }
 
     @classmethod
-    def of_description(cls, described: dict) -> "Checkpoint":
+    def of_description(cls, described: dict, *, source: str) -> "Checkpoint":
         """A checkpoint without parameters.
 
         Raises:
-          ValueError: a field is missing, or is none of ours.
+          ValueError: a field is missing, or holds what it cannot.
         """
         try:
-            described = {"problem": "classification"} | described
-            sizes = described["config"]
-            config = BertConfig(**sizes | {"arch": _arch(sizes["arch"])})
-            labels, rest = tuple(described["labels"]), ("headless", "family", "problem", "facts")
-            return cls(config, None, labels, **{name: described[name] for name in rest})
+            config, labels = _config(described["config"], source), described["labels"]
+            problem = described.get("problem", "classification")
+            headless, family = described["headless"], described["family"]
+            facts = texts(described["facts"], "facts", source)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"not the description of a checkpoint: {error}") from error
+            raise ValueError(f"{source} is not the description of a checkpoint: {error}") from error
+        named = isinstance(labels, list) and all(isinstance(name, str) for name in labels)
+        if not named or type(headless) is not bool or family not in ("bert", "roberta"):
+            raise ValueError(f"{source}: labels, headless and family must be texts, truth and name")
+        if problem not in PROBLEMS:
+            raise ValueError(f"{source}: problem must be one of {PROBLEMS}; got {problem!r}")
+        empty = cls(config, None, tuple(labels), headless=headless, family=family, facts=facts)
+        return replace(empty, problem=problem)
+
+
+def _config(sizes: dict, source: str) -> BertConfig:
+    config = BertConfig(**sizes | {"arch": _arch(str(sizes["arch"]))})
+    for name, least in (("vocab_size", 1), ("positions", 1), ("token_types", 0)):
+        whole(sizes, name, source, least=least)
+    for size in (config.arch.hidden, config.arch.head_size, *chain(*config.arch.sizes())):
+        whole({"arch": size}, "arch", source)
+    for name in ("dropout", "layer_norm_eps", "head_norm_eps"):
+        if name != "head_norm_eps" or sizes.get(name) is not None:
+            share(sizes, name, source, default=0.0)
+    if config.separator is not None:
+        whole(sizes, "separator", source, least=0)
+    if config.dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"{source}: dtype must be float32 or bfloat16; got {config.dtype!r}")
+    return config
 
 
 def _arch(text: str) -> Arch | LayerwiseArch:
-    return Arch.parse(text) if text.startswith("D") else LayerwiseArch.parse(text)
+    """The architecture; one of absurd depth is refused here, before its layers are counted."""
+    if not text.startswith("D"):
+        return LayerwiseArch.parse(text)
+    arch = Arch.parse(text)
+    if arch.depth > MOST_LAYERS:
+        raise ValueError(f"{arch}: at most {MOST_LAYERS} layers are known")
+    return arch

@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """What stands beside the parameters in every format of ours: a description and a tokenizer."""
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
 
 from bort_jax.data.tokenizer import load_tokenizer
+from bort_jax.interop.bounds import read_object
 from bort_jax.interop.checkpoint import Checkpoint
 
 DESCRIPTION = "checkpoint.json"
+DIGEST = "params_sha256"  # neither orbax nor safetensors would notice a flipped bit
 
 
 def save_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
@@ -25,7 +32,8 @@ def save_description(checkpoint: Checkpoint, folder: Path) -> None:
     """Writes all but the parameters; the description last."""
     folder.mkdir(parents=True, exist_ok=True)
     save_tokenizer(checkpoint, folder)
-    (folder / DESCRIPTION).write_text(json.dumps(checkpoint.description(), indent=2))
+    described = checkpoint.description() | {DIGEST: digest(checkpoint.params)}
+    (folder / DESCRIPTION).write_text(json.dumps(described, indent=2))
 
 
 def load_description(folder: Path) -> Checkpoint:
@@ -36,8 +44,32 @@ def load_description(folder: Path) -> Checkpoint:
     """
     if not (folder / DESCRIPTION).is_file():
         raise FileNotFoundError(f"no {DESCRIPTION} in {folder}")
-    empty = Checkpoint.of_description(json.loads((folder / DESCRIPTION).read_text()))
+    described = read_object(folder / DESCRIPTION)
+    empty = Checkpoint.of_description(described, source=str(folder / DESCRIPTION))
     return empty.with_tokenizer(load_tokenizer(folder), source=str(folder))
+
+
+def with_checked(empty: Checkpoint, params: Any, folder: Path) -> Checkpoint:
+    """The checkpoint with its parameters; raises ValueError where they changed since written.
+
+    A description of version 0.1.0 has no digest, and is taken as it is.
+    """
+    wanted = read_object(folder / DESCRIPTION).get(DIGEST)
+    if wanted not in (None, digest(params)):
+        raise ValueError(
+            f"{folder}: the parameters are not those that were written: a damaged file"
+        )
+    return empty.with_params(params)
+
+
+def digest(params: Any) -> str:
+    """sha256 of a tree's names, shapes and numbers."""
+    total = hashlib.sha256()
+    for name, array in sorted(traverse_util.flatten_dict(params, sep=".").items()):
+        array = np.ascontiguousarray(array)
+        total.update(f"{name} {array.dtype} {array.shape}".encode())
+        total.update(array)
+    return total.hexdigest()
 
 
 def check_fits(found: dict, expected: dict, where: Path) -> None:

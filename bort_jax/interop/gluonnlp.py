@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from bort_jax.arch import Arch
+from bort_jax.data.tokenizer import NO_TOKENIZER
 from bort_jax.interop.checkpoint import Checkpoint
 from bort_jax.interop.layout import Layout, from_tensors
 from bort_jax.interop.ndarray_list import read_ndarray_list
@@ -46,7 +47,10 @@ def load_params(file: str | Path, *, heads: int = 8) -> Checkpoint:
       ValueError: the file is damaged, its tensors are not those of a Bort, or `heads` does not
         divide its hidden size.
     """
-    tensors = {name.removeprefix("arg:"): array for name, array in read_ndarray_list(file).items()}
+    arrays = read_ndarray_list(file)
+    tensors = {name.removeprefix("arg:"): array for name, array in arrays.items()}
+    if len(tensors) < len(arrays):
+        raise ValueError(f"{file} holds some names twice, with arg: and without")
     config = BertConfig(
         arch=_arch(tensors, heads=heads, source=str(file)),
         vocab_size=len(tensors["word_embed.0.weight"]),
@@ -57,6 +61,7 @@ def load_params(file: str | Path, *, heads: int = 8) -> Checkpoint:
     empty = Checkpoint(config, params=None)
     params, notes = from_tensors(tensors, empty, GLUONNLP, source=str(file))
     facts = {"source": f"{Path(file).name}, written by GluonNLP"}
+    notes += (f"{heads} attention heads were assumed: the file does not say how many", NO_TOKENIZER)
     return Checkpoint(config, params, notes=notes, facts=facts)
 
 

@@ -11,30 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from bort_jax.arch import Arch
-from bort_jax.data.tokenizer import load_tokenizer
+from bort_jax.data.tokenizer import NO_TOKENIZER, load_tokenizer
+from bort_jax.interop.bounds import check_depth
 from bort_jax.interop.checkpoint import Checkpoint
 from bort_jax.interop.description import save_tokenizer
+from bort_jax.interop.hf_config import first_position, from_hf_config, hf_class, to_hf_config
 from bort_jax.interop.layout import Layout, from_tensors, to_tensors
 from bort_jax.interop.model_card import model_card
 from bort_jax.interop.tensor_files import WEIGHTS, read_tensors
-from bort_jax.model import BertConfig
 
 CONFIG, CARD = "config.json", "README.md"
 
-# The stock class of a family and a head; the first of each is the one we write.
-CLASSES = {
-    "BertForMaskedLM": ("bert", "masked_lm"),
-    "BertForPreTraining": ("bert", "masked_lm"),
-    "BertForSequenceClassification": ("bert", "classifier"),
-    "BertForMultipleChoice": ("bert", "choice"),
-    "BertModel": ("bert", "none"),
-    "RobertaForMaskedLM": ("roberta", "masked_lm"),
-    "RobertaForSequenceClassification": ("roberta", "classifier"),
-    "RobertaForMultipleChoice": ("roberta", "choice"),
-    "RobertaModel": ("roberta", "none"),
-}
-FAMILIES = ("bert", "roberta")
 OURS, THEIRS = "encoder.layer_{n}.", ".encoder.layer.{n}."
 ENCODER = {
     "encoder.embeddings.word.embedding": ".embeddings.word_embeddings.weight",
@@ -82,12 +69,6 @@ COPIES = {
 BARE = ("embeddings.", "encoder.", "pooler.")  # how `BertModel` writes what others put in `bert.`
 
 
-def hf_class(checkpoint: Checkpoint) -> str:
-    """The stock class that a checkpoint is written for."""
-    wanted = (checkpoint.family, checkpoint.head)
-    return next(name for name, kind in CLASSES.items() if kind == wanted)
-
-
 def save(checkpoint: Checkpoint, folder: str | Path) -> Path:
     """Writes `config.json`, the tokenizer, a model card and, last, `model.safetensors`.
 
@@ -100,7 +81,7 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> Path:
     from safetensors.numpy import save_file
 
     folder = Path(folder)
-    config = _hf_config(checkpoint)
+    config = to_hf_config(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     save_tokenizer(checkpoint, folder)
     (folder / CONFIG).write_text(json.dumps(config, indent=2))
@@ -125,14 +106,12 @@ def load(folder: str | Path) -> Checkpoint:
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"no {CONFIG} in {folder}: not a checkpoint folder")
-    hf = json.loads((folder / CONFIG).read_text())
-    if not isinstance(hf, dict):
-        raise ValueError(f"{folder / CONFIG} holds no object")
+    empty = from_hf_config(folder / CONFIG)
     tensors = read_tensors(folder)
-    empty = _from_hf_config(hf, str(folder))
-    if empty.config.arch.depth > len(tensors):
-        raise ValueError(f"{folder}: {empty.config.arch} with only {len(tensors)} tensors")
-    empty = empty.with_tokenizer(load_tokenizer(folder), source=str(folder))
+    check_depth(empty.config.arch.depth, len(tensors), str(folder))
+    tokenizer = load_tokenizer(folder)
+    notes = empty.notes + (() if tokenizer else (NO_TOKENIZER,))
+    empty = replace(empty, notes=notes).with_tokenizer(tokenizer, source=str(folder))
     return from_hf(tensors, empty, source=str(folder))
 
 
@@ -141,7 +120,7 @@ def to_hf(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     tensors = to_tensors(checkpoint, _layout(checkpoint))
     family, hidden = checkpoint.family, checkpoint.config.arch.hidden
     table = family + ENCODER["encoder.embeddings.position.embedding"]
-    unread = np.zeros((_first_position(checkpoint), hidden), np.float32)
+    unread = np.zeros((first_position(checkpoint), hidden), np.float32)
     tensors[table] = np.concatenate([unread, tensors[table]])
     no_types = {_types(family): np.zeros((1, hidden), np.float32)}
     return no_types | tensors
@@ -155,10 +134,10 @@ def from_hf(
     Raises:
       ValueError: as `from_tensors`.
     """
-    tensors = {_modern(name, like.family): array for name, array in tensors.items()}
-    notes = _without_unread_positions(tensors, like)
+    tensors = _modern(tensors, like.family, source)
+    notes = like.notes + _without_unread_positions(tensors, like)
     if not like.config.token_types:
-        _fold_token_types(tensors, like.family)
+        notes += _fold_token_types(tensors, like, source)
     params, aside = from_tensors(tensors, like, _layout(like), source=source)
     return replace(like, params=params, notes=notes + aside)
 
@@ -184,133 +163,38 @@ def _types(family: str) -> str:
     return family + ENCODER["encoder.embeddings.token_type.embedding"]
 
 
-def _modern(name: str, family: str) -> str:
-    name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
-    name = name.replace("LayerNorm.beta", "LayerNorm.bias")
-    return f"{family}.{name}" if name.startswith(BARE) else name
-
-
-def _first_position(checkpoint: Checkpoint) -> int:
-    """RoBERTa counts positions from the padding id on; ours, like BERT's, count from 0."""
-    if checkpoint.family == "bert":
-        return 0
-    return 1 + (checkpoint.tokenizer.special.pad if checkpoint.tokenizer else 1)
+def _modern(tensors: dict[str, np.ndarray], family: str, source: str) -> dict[str, np.ndarray]:
+    """The tensors under the names of today; raises ValueError where two would have the same."""
+    named = {}
+    for name, array in tensors.items():
+        today = name.replace("LayerNorm.gamma", "LayerNorm.weight")
+        today = today.replace("LayerNorm.beta", "LayerNorm.bias")
+        today = f"{family}.{today}" if today.startswith(BARE) else today
+        if today in named:
+            raise ValueError(f"{source} holds {today} twice, once as {name}")
+        named[today] = array
+    return named
 
 
 def _without_unread_positions(tensors: dict, like: Checkpoint) -> tuple[str, ...]:
     table = like.family + ENCODER["encoder.embeddings.position.embedding"]
-    first = _first_position(like)
+    first = first_position(like)
     if not first or table not in tensors:
         return ()
     tensors[table] = tensors[table][first:]
     return (f"the first {first} rows of {table}, which only padding reads",)
 
 
-def _fold_token_types(tensors: dict[str, np.ndarray], family: str) -> None:
+def _fold_token_types(tensors: dict, like: Checkpoint, source: str) -> tuple[str, ...]:
     """Adds the only token type to every position."""
-    types = tensors.pop(_types(family), None)
-    table = family + ENCODER["encoder.embeddings.position.embedding"]
-    if types is not None and table in tensors:
-        tensors[table] = tensors[table] + types[0]
-
-
-def _hf_config(checkpoint: Checkpoint) -> dict:
-    config, arch = checkpoint.config, checkpoint.config.arch
-    if not isinstance(arch, Arch):
-        raise ValueError(
-            f"stock classes cannot express {arch}, whose layers differ in size; "
-            "--to orbax and --to stablehlo can"
-        )
-    special = checkpoint.tokenizer.special if checkpoint.tokenizer else None
-    ids = {"pad_token_id": 1} if checkpoint.family == "roberta" else {}
-    if special:
-        ids = {"pad_token_id": special.pad, "bos_token_id": special.bos}
-        ids |= {"eos_token_id": special.eos}
-    labels = dict(enumerate(checkpoint.labels))
-    named = {"id2label": labels, "label2id": {name: n for n, name in labels.items()}}
-    return {
-        "architectures": [hf_class(checkpoint)],
-        "model_type": checkpoint.family,
-        "num_hidden_layers": arch.depth,
-        "num_attention_heads": arch.heads,
-        "hidden_size": arch.hidden,
-        "intermediate_size": arch.intermediate,
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.positions + _first_position(checkpoint),
-        "type_vocab_size": max(config.token_types, 1),
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": config.dropout,
-        "attention_probs_dropout_prob": config.dropout,
-        "layer_norm_eps": config.layer_norm_eps,
-        "tie_word_embeddings": True,
-        "dtype": "float32",
-        **({"problem_type": "regression"} if checkpoint.problem == "regression" else {}),
-        "bort_jax": {"head_norm_eps": config.head_norm_eps, "facts": dict(checkpoint.facts)},
-        **(named if labels else {}),
-        **ids,
-    }
-
-
-EXPECTED = {
-    "hidden_act": "gelu",
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "tie_word_embeddings": True,
-}
-SIZES = (
-    "num_hidden_layers",
-    "num_attention_heads",
-    "hidden_size",
-    "intermediate_size",
-    "vocab_size",
-    "max_position_embeddings",
-)
-
-
-def _from_hf_config(hf: dict, source: str) -> Checkpoint:
-    """A checkpoint without parameters."""
-    family, name = hf.get("model_type"), str((hf.get("architectures") or [None])[0])
-    if family not in FAMILIES:
-        raise ValueError(f"{source}: expected model_type bert or roberta; got {family!r}")
-    if CLASSES.get(name, ("", ""))[0] != family:
-        known = [name for name, (of, _) in CLASSES.items() if of == family]
-        raise ValueError(f"{source}: expected one of {', '.join(known)}; got {name!r}")
-    for key, expected in EXPECTED.items():
-        if hf.get(key, expected) != expected:
-            raise ValueError(f"{source}: expected {key} {expected!r}; got {hf[key]!r}")
-    depth, heads, hidden, intermediate, vocab_size, positions = _sizes(hf, source)
-    types, own = hf.get("type_vocab_size", 2), hf.get("bort_jax")
-    own = own if isinstance(own, dict) else {}
-    config = BertConfig(
-        arch=Arch(depth, heads, hidden, intermediate).checked(),
-        vocab_size=vocab_size,
-        positions=positions - (1 + hf.get("pad_token_id", 1) if family == "roberta" else 0),
-        dropout=hf.get("hidden_dropout_prob", 0.1),
-        layer_norm_eps=hf.get("layer_norm_eps", 1e-12),
-        head_norm_eps=own.get("head_norm_eps"),
-        token_types=types if types > 1 else 0,
-    )
-    head, facts = CLASSES[name][1], own.get("facts", {})
-    ids = hf.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    labels = tuple(ids[key] for key in sorted(ids, key=int)) if head == "classifier" else ()
-    if head == "choice":
-        labels, problem = ("choice",), "choice"
-    else:  # as stock classes do, a head with one output is taken for a number
-        problem = "regression" if len(labels) == 1 else "classification"
-    return Checkpoint(
-        config,
-        None,
-        labels,
-        headless=head == "none",
-        family=family,
-        problem=problem,
-        facts=facts,
-    )
-
-
-def _sizes(hf: dict, source: str) -> list[int]:
-    for name in SIZES:
-        if type(hf.get(name)) is not int or not 1 <= hf[name] < 2**31:
-            raise ValueError(f"{source}: {name} must be in [1, 2³¹); got {hf.get(name)!r}")
-    return [hf[name] for name in SIZES]
+    name, hidden = _types(like.family), like.config.arch.hidden
+    types = tensors.pop(name, None)
+    table = like.family + ENCODER["encoder.embeddings.position.embedding"]
+    if types is None:
+        return ()
+    if types.shape != (1, hidden):
+        raise ValueError(f"{source}: {name} has shape {types.shape}, expected {(1, hidden)}")
+    if not types.any() or table not in tensors:
+        return ()
+    tensors[table] = tensors[table].astype(np.float32) + types[0].astype(np.float32)
+    return (f"{name}, a single row: it was added to every position",)

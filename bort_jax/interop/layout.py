@@ -85,8 +85,12 @@ def from_tensors(tensors: dict[str, np.ndarray], like: Checkpoint, layout: Layou
         expected, got = _torch_shape(name, shapes[name]), tensors[theirs].shape
         if got != expected:
             raise ValueError(f"{source}: {theirs} has shape {got}, expected {expected}")
+        if tensors[theirs].dtype.kind != "f":
+            raise ValueError(f"{source}: {theirs} holds {tensors[theirs].dtype}, expected floats")
         flat[name] = _from_torch(name, tensors[theirs], shapes[name])
-    notes = [
+    wide = sorted(t for t in names.values() if tensors[t].dtype == np.float64)
+    notes = [f"digits beyond float32 of {', '.join(wide)}"] * bool(wide)
+    notes += [
         f"{what}: {', '.join(here)}"
         for start, what in layout.aside.items()
         if (here := sorted(name for name in aside if name.startswith(start)))

@@ -15,14 +15,14 @@ tags: [bort-jax]
 {rows}
 
 ```python
-from transformers import AutoTokenizer, {hf_class}
+from transformers import {imports}
 
-model = {hf_class}.from_pretrained("this folder")
-tokenizer = AutoTokenizer.from_pretrained("this folder")
+model = {hf_class}.from_pretrained("this folder"){tokenizer}
 ```
 
 or, in JAX, `bort_jax.load("this folder")`.
 """
+TOKENIZER = '\ntokenizer = AutoTokenizer.from_pretrained("this folder")'
 
 
 def model_card(checkpoint: Checkpoint, hf_class: str) -> str:
@@ -37,7 +37,13 @@ def model_card(checkpoint: Checkpoint, hf_class: str) -> str:
         **checkpoint.facts,
     }
     table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows.items())
-    return CARD.format(title=f"{hf_class}, {config.arch}", rows=table, hf_class=hf_class)
+    imports, tokenizer = hf_class, ""
+    if checkpoint.tokenizer:
+        imports, tokenizer = f"AutoTokenizer, {hf_class}", TOKENIZER
+    title = f"{hf_class}, {config.arch}"
+    return CARD.format(
+        title=title, rows=table, hf_class=hf_class, imports=imports, tokenizer=tokenizer
+    )
 
 
 def _cell(text: str) -> str:

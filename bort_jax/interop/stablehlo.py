@@ -16,8 +16,15 @@ import jax.export  # not imported by jax itself
 import numpy as np
 from flax import traverse_util
 
+from bort_jax.interop.bounds import check_depth
 from bort_jax.interop.checkpoint import Checkpoint
-from bort_jax.interop.description import check_fits, load_description, save_description
+from bort_jax.interop.description import (
+    check_fits,
+    load_description,
+    save_description,
+    with_checked,
+)
+from bort_jax.interop.tensor_files import read_safetensors
 from bort_jax.model import flat_shapes, forward
 
 PROGRAM, WEIGHTS = "model.stablehlo", "weights.safetensors"
@@ -44,23 +51,21 @@ def load_stablehlo(folder: str | Path) -> Checkpoint:
     Raises:
       FileNotFoundError, ValueError: something is missing, or names or shapes are others.
     """
-    from safetensors.numpy import load_file
-
     folder = Path(folder)
     empty = load_description(folder)
-    weights = load_file(str(folder / WEIGHTS))
-    found = {name: array.shape for name, array in weights.items()}
-    check_fits(found, flat_shapes(empty.model), folder / WEIGHTS)
-    return empty.with_params(traverse_util.unflatten_dict(weights, sep="."))
+    weights = read_safetensors(folder / WEIGHTS)
+    check_depth(empty.config.arch.depth, len(weights), str(folder / WEIGHTS))
+    expected = {name: (shape, "float32") for name, shape in flat_shapes(empty.model).items()}
+    found = {name: (array.shape, array.dtype.name) for name, array in weights.items()}
+    check_fits(found, expected, folder / WEIGHTS)
+    return with_checked(empty, traverse_util.unflatten_dict(weights, sep="."), folder)
 
 
 def load_program(folder: str | Path) -> Callable:
     """The exported forward pass with its weights: `(ids, mask[, positions]) -> logits`."""
-    from safetensors.numpy import load_file
-
     folder = Path(folder)
     program = jax.export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
-    weights = load_file(str(folder / WEIGHTS))
+    weights = read_safetensors(folder / WEIGHTS)
     return lambda *inputs: program.call(weights, *inputs)
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forward passes over any number of rows: class logits, resampling."""
+"""Forward passes over any number of rows: class logits, tokens, states, resampling.
+
+Rows of different lengths share batches of one of few widths: as many compilations as widths.
+"""
 
 from collections.abc import Callable
 
@@ -14,13 +17,29 @@ from bort_jax.train.parallel import parallel_map, replicate
 
 
 def class_logits(model: Classifier, *, pad: int, batch_size: int = 64) -> Callable:
-    """Builds `(params, x: int[n, s]) -> logits: float[n, c]`, compiled once per length."""
+    """Builds `(params, x: int[n, s]) -> logits: float[n, c]`; compiled once for each of `widths(s)`
+    that occurs."""
 
     def run_share(params, batch):
         return forward(model, params, batch["ids"], batch["ids"] != pad)
 
-    run = in_batches(parallel_map(run_share), batch_size)
+    run = by_length(parallel_map(run_share), batch_size, pad=pad)
     return lambda params, x: run(params, {"ids": x})
+
+
+def top_tokens(
+    model: MaskedLM, *, pad: int, top_k: int, batch_size: int = 64
+) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Builds `(params, x: int[n, s], positions: int[n]) -> (probabilities, tokens)`, both [n, k]:
+    the likeliest tokens at one position of each row, the best first."""
+
+    def run_share(params, batch):
+        ids = batch["ids"]
+        logits = forward(model, params, ids, ids != pad, batch["positions"][:, None])
+        return jax.lax.top_k(jax.nn.softmax(logits[:, 0]), top_k)
+
+    run = by_length(parallel_map(run_share), batch_size, pad=pad)
+    return lambda params, x, positions: run(params, {"ids": x, "positions": positions})
 
 
 def text_states(
@@ -47,7 +66,7 @@ def text_states(
         weights = mask[:, :, None] / mask.sum(axis=1)[:, None, None]
         return (states * weights).sum(axis=1)
 
-    run = in_batches(parallel_map(run_share), batch_size)
+    run = by_length(parallel_map(run_share), batch_size, pad=pad)
     params = replicate({"encoder": params["encoder"]})
     return lambda x: run(params, {"ids": x})
 
@@ -73,7 +92,7 @@ def resampler(model: MaskedLM, params, special: Special, *, batch_size: int = 64
         draw = lambda key, row: jax.random.categorical(jax.random.wrap_key_data(key), row)
         return jax.vmap(draw)(batch["keys"], logits)
 
-    run = in_batches(parallel_map(run_share), batch_size)
+    run = by_length(parallel_map(run_share), batch_size, pad=special.pad)
     params = replicate(params)
 
     def resample(
@@ -111,3 +130,41 @@ def in_batches(
         return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *outputs)
 
     return over_all
+
+
+def widths(seq_len: int) -> tuple[int, ...]:
+    """Powers of two below `seq_len`, from 16 on, and `seq_len`: the widths that rows are cut to."""
+    return (*(2**k for k in range(4, (seq_len - 1).bit_length())), seq_len)
+
+
+def by_length(run: Callable, batch_size: int, *, pad: int) -> Callable:
+    """As `in_batches`, with rows of like lengths together and their padding cut off.
+
+    A batch holds `ids: int[n, s]`, padded on the right, and arrays of n rows; each part of it is as
+    wide as its longest row, rounded up to one of `widths(s)`.
+    """
+    run = in_batches(cut_to_width(run, pad=pad), batch_size)
+
+    def over_all(params, batch):
+        order = np.argsort(lengths(batch["ids"], pad=pad), kind="stable")
+        outputs = run(params, {name: values[order] for name, values in batch.items()})
+        return jax.tree.map(lambda values: values[np.argsort(order)], outputs)
+
+    return over_all
+
+
+def cut_to_width(run: Callable, *, pad: int) -> Callable:
+    """Takes away the columns of `ids` that are padding in all rows, but for those up to a width."""
+
+    def narrow(params, batch):
+        ids = batch["ids"]
+        longest = lengths(ids, pad=pad).max()
+        width = next(width for width in widths(ids.shape[1]) if width >= longest)
+        return run(params, batch | {"ids": ids[:, :width]})
+
+    return narrow
+
+
+def lengths(ids: Int[np.ndarray, "n s"], *, pad: int) -> Int[np.ndarray, " n"]:
+    """Of rows padded on the right."""
+    return ids.shape[1] - (ids[:, ::-1] != pad).argmax(axis=1)

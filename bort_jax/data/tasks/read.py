@@ -148,14 +148,23 @@ def _numbered(rows: Iterable[Row], source: str, unit: str) -> Iterator[tuple[str
 
 
 def _json_lines(file: Path) -> Iterator[tuple[str, Row]]:
-    """Not through `datasets`, which reports a broken line without its number."""
-    with file.open(encoding="utf-8") as lines:
+    for where, line in json_lines(file):
+        yield where, json_row(where, line)
+
+
+def json_lines(file: Path) -> Iterator[tuple[str, bytes]]:
+    """The lines of a file that are not blank, unread, each with the words that name it.
+
+    Not through `datasets`, which reports a broken line without its number.
+    """
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield f"{file}, line {number}", _json_row(f"{file}, line {number}", line)
+                yield f"{file}, line {number}", line
 
 
-def _json_row(where: str, line: str) -> Row:
+def json_row(where: str, line: bytes) -> Row:
+    """The object on a line; raises ValueError where there is none."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The task record and its examples."""
 
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from bort_jax.data.tokenizer import Tokenizer
 
 SPLITS = ("train", "validation", "test")
 HEADS = ("classification", "regression", "choice")
+HALVES = re.compile("[\ud800-\udfff]")  # JSON can spell them; no tokenizer takes them
 UNLABELLED = -1  # what Hugging Face puts where a leaderboard keeps the label
 Row = Mapping[str, Any]
 
@@ -194,6 +196,8 @@ def text_of(row: Row, column: str, *, blank: bool = False) -> str:
     text = value_of(row, column)
     if not isinstance(text, str) or not (blank or text.strip()):
         raise ValueError(f"column {column!r} holds no text: {text!r}")
+    if HALVES.search(text):
+        raise ValueError(f"column {column!r} holds half a character (a lone surrogate)")
     return text
 
 

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`config.json` of a Hugging Face folder: what our models can be is read, all else is refused."""
+
+from pathlib import Path
+from typing import Any
+
+from bort_jax.arch import Arch
+from bort_jax.interop.bounds import read_object, share, texts, whole
+from bort_jax.interop.checkpoint import Checkpoint
+from bort_jax.model import BertConfig
+
+# The stock class of a family and a head; the first of each is the one we write.
+CLASSES = {
+    "BertForMaskedLM": ("bert", "masked_lm"),
+    "BertForPreTraining": ("bert", "masked_lm"),
+    "BertForSequenceClassification": ("bert", "classifier"),
+    "BertModel": ("bert", "none"),
+    "RobertaForMaskedLM": ("roberta", "masked_lm"),
+    "RobertaForSequenceClassification": ("roberta", "classifier"),
+    "RobertaModel": ("roberta", "none"),
+}
+FAMILIES = ("bert", "roberta")
+# Bort's own model type, until transformers dropped it; its classes were BERT's.
+MODEL_TYPES = {"bert": "bert", "roberta": "roberta", "bort": "bert"}
+EXPECTED = {
+    "hidden_act": ("gelu",),
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+    "add_cross_attention": (False,),
+    "quantization_config": (None,),
+    "problem_type": (None, "single_label_classification", "regression"),
+}
+MOST_LABELS = 1 << 16
+
+
+def hf_class(checkpoint: Checkpoint) -> str:
+    """The stock class that a checkpoint is written for."""
+    wanted = (checkpoint.family, checkpoint.head)
+    return next(name for name, kind in CLASSES.items() if kind == wanted)
+
+
+def first_position(checkpoint: Checkpoint) -> int:
+    """RoBERTa counts positions from the padding id on; ours, like BERT's, count from 0."""
+    if checkpoint.family == "bert":
+        return 0
+    return 1 + (checkpoint.tokenizer.special.pad if checkpoint.tokenizer else 1)
+
+
+def to_hf_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Raises ValueError for layers of different sizes, which stock classes cannot express."""
+    config, arch = checkpoint.config, checkpoint.config.arch
+    if not isinstance(arch, Arch):
+        raise ValueError(
+            f"stock classes cannot express {arch}, whose layers differ in size; "
+            "--to orbax and --to stablehlo can"
+        )
+    special = checkpoint.tokenizer.special if checkpoint.tokenizer else None
+    ids = {"pad_token_id": 1} if checkpoint.family == "roberta" else {}
+    if special:
+        ids = {"pad_token_id": special.pad, "bos_token_id": special.bos}
+        ids |= {"eos_token_id": special.eos}
+    labels = dict(enumerate(checkpoint.labels))
+    named = {"id2label": labels, "label2id": {name: n for n, name in labels.items()}}
+    return {
+        "architectures": [hf_class(checkpoint)],
+        "model_type": checkpoint.family,
+        "num_hidden_layers": arch.depth,
+        "num_attention_heads": arch.heads,
+        "hidden_size": arch.hidden,
+        "intermediate_size": arch.intermediate,
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.positions + first_position(checkpoint),
+        "type_vocab_size": max(config.token_types, 1),
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.dropout,
+        "layer_norm_eps": config.layer_norm_eps,
+        "tie_word_embeddings": True,
+        "dtype": "float32",
+        "bort_jax": {"head_norm_eps": config.head_norm_eps, "facts": dict(checkpoint.facts)},
+        **(named if labels else {}),
+        **ids,
+    }
+
+
+def from_hf_config(file: Path) -> Checkpoint:
+    """A checkpoint without parameters.
+
+    Raises:
+      ValueError: it is not the configuration of a BERT, RoBERTa or Bort that ours can be.
+    """
+    hf, source = read_object(file), str(file.parent)
+    family, head = _kind(hf, source)
+    own = hf.get("bort_jax")
+    own = own if isinstance(own, dict) else {}
+    types = whole(hf, "type_vocab_size", source, least=0, default=2)
+    config = BertConfig(
+        arch=_arch(hf, source),
+        vocab_size=whole(hf, "vocab_size", source),
+        positions=_positions(hf, family, source),
+        dropout=share(hf, "hidden_dropout_prob", source, default=0.1),
+        layer_norm_eps=share(hf, "layer_norm_eps", source, default=1e-12),
+        head_norm_eps=_own_eps(own, source),
+        token_types=types if types > 1 else 0,
+    )
+    labels = _labels(hf, source) if head == "classifier" else ()
+    facts = texts(own.get("facts", {}), "facts", source)
+    notes = _other_dropout(hf, config.dropout, source)
+    return Checkpoint(
+        config, None, labels, headless=head == "none", family=family, facts=facts, notes=notes
+    )
+
+
+def _kind(hf: dict, source: str) -> tuple[str, str]:
+    family, names = MODEL_TYPES.get(str(hf.get("model_type"))), hf.get("architectures")
+    if family is None:
+        raise ValueError(
+            f"{source}: expected model_type bert or roberta (or bort); got {hf.get('model_type')!r}"
+        )
+    name = str(names[0]) if isinstance(names, list) and names else str(names)
+    if CLASSES.get(name, ("", ""))[0] != family:
+        known = [name for name, (of, _) in CLASSES.items() if of == family]
+        raise ValueError(f"{source}: expected one of {', '.join(known)}; got {name!r}")
+    head = CLASSES[name][1]
+    tied = {"tie_word_embeddings": (True,)} if head == "masked_lm" else {}
+    for key, allowed in (EXPECTED | tied).items():
+        if hf.get(key, allowed[0]) not in allowed:
+            raise ValueError(f"{source}: expected {key} {allowed[0]!r}; got {hf[key]!r}")
+    return family, head
+
+
+def _arch(hf: dict, source: str) -> Arch:
+    fields = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
+    return Arch(*(whole(hf, name, source) for name in fields)).checked()
+
+
+def _positions(hf: dict, family: str, source: str) -> int:
+    table = whole(hf, "max_position_embeddings", source)
+    first = 0
+    if family == "roberta":
+        first = 1 + whole(hf, "pad_token_id", source, least=0, default=1)
+    if table <= first:
+        raise ValueError(f"{source}: {table} positions, of which padding takes {first}")
+    return table - first
+
+
+def _own_eps(own: dict, source: str) -> float | None:
+    if own.get("head_norm_eps") is None:
+        return None
+    return share(own, "head_norm_eps", source, default=0.0)
+
+
+def _other_dropout(hf: dict, dropout: float, source: str) -> tuple[str, ...]:
+    rates = {
+        name: share(hf, name, source, default=dropout)
+        for name in ("attention_probs_dropout_prob", "classifier_dropout")
+        if hf.get(name) is not None
+    }
+    return tuple(
+        f"{name} {rate:g}: our models have one dropout, hidden_dropout_prob {dropout:g}"
+        for name, rate in rates.items()
+        if rate != dropout
+    )
+
+
+def _labels(hf: dict, source: str) -> tuple[str, ...]:
+    ids = hf.get("id2label")
+    if ids is None:
+        count = whole(hf, "num_labels", source, default=2)
+        ids = {str(n): f"LABEL_{n}" for n in range(min(count, MOST_LABELS))}
+    ids = texts(ids, "id2label", source)
+    labels = tuple(ids.get(str(n), "") for n in range(len(ids)))
+    if not labels or "" in labels or len(set(labels)) < len(labels):
+        raise ValueError(f"{source}: id2label must name the classes 0 to n - 1; got {ids}")
+    return labels

@@ -89,11 +89,11 @@ def test_windows_hold_every_row_once_and_are_bounded(reads, size):
 @given(READS, st.integers(1, 7))
 def test_a_wrong_row_stops_after_the_rows_before_it(reads, size):
     good = next((n for n, row in enumerate(reads) if row.wrong), len(reads))
-    found, stream = [], windows(sound(reads), size)
+    found, stream = [], windows(sound(reads, hint="stop"), size)
     if good < len(reads):
-        with pytest.raises(ValueError, match="here: bad"):
+        with pytest.raises(ValueError, match="here: bad; stop"):
             found += [row for window in stream for row in window]
-    for window in windows(sound(reads[:good]), size):
+    for window in windows(sound(reads[:good], hint="stop"), size):
         found += window
     assert found == reads[:good]
 
@@ -273,7 +273,11 @@ def test_a_masked_lm_fills_each_mask_with_the_likeliest(tiny, tmp_path, capsys):
     data.write_text("no mask here\n")
     with pytest.raises(SystemExit):
         answers(model, data, tmp_path / "other")
-    assert "row 1: no <mask> in text: nothing to fill" in capsys.readouterr().err
+    assert "row 1: no <mask> in text: nothing to fill; --bad-rows" in capsys.readouterr().err
+    for more in (["--columns", "[a,b]"], ["--task", "glue/rte"]):
+        with pytest.raises(SystemExit):
+            answers(model, data, tmp_path / "other", *more)
+        assert "is a masked LM: it fills one of --columns" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("pool", ["mean", "first"])

@@ -46,6 +46,7 @@ ABSURD = [
     {"x": ""},
 ]
 WEIGHTS = "model.safetensors"
+ROBERTA = DATA.parent / "tokenizer" / "roberta_bpe"
 
 
 def edited(file, **changes):
@@ -378,12 +379,19 @@ def test_a_bare_bpe_vocabulary_knows_its_special_tokens(tmp_path, tiny):
     ids = found.encode_documents(["the <mask> sat"])[0]
     assert ids.count(found.special.mask) == 1
     assert found.backend.decode(ids, skip_special_tokens=False) == "the<mask> sat"
-    transformers = pytest.importorskip("transformers")
-    stock = transformers.RobertaTokenizer.from_pretrained(tmp_path)
-    for text in ("the <mask> sat", "<mask>.", "a  film </s> x", "Café"):
-        assert (
-            found.encode_documents([text])[0] == stock(text, add_special_tokens=False)["input_ids"]
-        )
+    whole = tiny.tokenizer.encode_documents
+    for text in ("a  film </s> x", "Café", "<s>the cat"):
+        assert found.encode_documents([text]) == whole([text])
+
+
+@pytest.mark.skipif(not ROBERTA.is_dir(), reason="needs BORT_JAX_DATA, a folder of real files")
+def test_robertas_vocabulary_reads_as_its_tokenizer_does(tmp_path):
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(ROBERTA / name, tmp_path)
+    bare, whole = load_tokenizer(tmp_path), load_tokenizer(ROBERTA)
+    assert bare is not None and whole is not None and bare.special == whole.special
+    for text in ("Hello world!", "the <mask> sat", "<mask>.", "a  b </s>x", "Café 日本"):
+        assert bare.encode_documents([text]) == whole.encode_documents([text])
 
 
 @pytest.mark.parametrize("settings", [{}, {"do_lower_case": False}, {"strip_accents": False}])
@@ -435,3 +443,22 @@ def test_real_weights_give_torchs_token_embeddings():
             theirs = model(**inputs).last_hidden_state.numpy()
         states = np.asarray(forward(Headless(ours.config), ours.params, ids, mask))
         np.testing.assert_allclose(states[mask], theirs[mask], atol=1e-5)
+
+
+def test_real_weights_become_a_classifier_that_answers(tmp_path):
+    """As Socrates would: fine-tuned, written, read and asked; its tokens are its own."""
+    rows = [{"text": f"{word} film", "label": n % 2} for n, word in enumerate(["good", "bad"] * 8)]
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = f"""finetune --model {minilm()} --data {tmp_path} --out {tmp_path}/run --steps 6
+        --batch-size 4 --seq-len 8 --learning-rates [1e-3] --dropout 0.0"""
+    main(command.split())
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["best_validation"] == 1.0
+    model, data = tmp_path / "run" / "model", tmp_path / "validation.jsonl"
+    main(f"predict --model {model} --data {data} --out {tmp_path}/out --seq-len 8".split())
+    lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["label"] for line in lines] == [str(n % 2) for n in range(16)]
+    before, after = load(minilm()), load(model)
+    assert after.config.separator == before.config.separator == 102
+    assert after.required_tokenizer.special == before.required_tokenizer.special

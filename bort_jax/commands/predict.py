@@ -126,7 +126,7 @@ def answer_all(predictor: Predictor, config: Config, answers) -> int:
     reads = read_each(config.data, predictor.task)
     done, kept, rest = after(reads, answers.rows)
     answers.keep(kept)
-    rest = rest if config.bad_rows == "keep" else sound(rest)
+    rest = rest if config.bad_rows == "keep" else sound(rest, hint="--bad-rows keep goes on")
     bad = 0
     with progress(config.data, done) as bar:
         for window in windows(rest, WINDOW):
@@ -173,8 +173,8 @@ def filler(checkpoint: Checkpoint, config: Config) -> Predictor:
 
     Every mask is filled with all others left masked; one that was cut off has null.
     """
-    if config.task:
-        raise ValueError(f"{config.model} has no classes for --task; a masked LM fills --columns")
+    if config.task or len(config.columns) > 1:
+        raise ValueError(f"{config.model} is a masked LM: it fills one of --columns, and no --task")
     tokenizer = checkpoint.required_tokenizer
     mask = tokenizer.names[tokenizer.special.index(tokenizer.special.mask)]
     if not 1 <= config.top_k <= checkpoint.config.vocab_size:

@@ -63,11 +63,11 @@ def _read(where: str, parse: Callable[[], Row], task: Task) -> Read:
         return Read(wrong=f"{where}: {error}")
 
 
-def sound(reads: Iterable[Read]) -> Iterator[Read]:
-    """The same rows up to a wrong one, which raises ValueError."""
+def sound(reads: Iterable[Read], *, hint: str) -> Iterator[Read]:
+    """The same rows up to a wrong one, which raises ValueError, with what one could do."""
     for read in reads:
         if read.wrong:
-            raise ValueError(read.wrong)
+            raise ValueError(f"{read.wrong}; {hint}")
         yield read
 
 

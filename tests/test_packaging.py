@@ -4,7 +4,6 @@
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -19,13 +18,6 @@ for verb, name in (("quickstart", "smoke"), ("extract", "published")):
 """
 
 
-def test_every_package_is_named():
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    folders = {file.parent for file in (ROOT / "bort_jax").rglob("*.py")}
-    packages = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
-    assert sorted(settings["packages"]) == sorted(packages | {"bort_jax.configs"})
-
-
 def test_a_wheel_carries_the_presets_and_finds_them_elsewhere(tmp_path):
     setuptools = pytest.importorskip("setuptools")
     if int(setuptools.__version__.partition(".")[0]) < 77:
@@ -34,7 +26,7 @@ def test_a_wheel_carries_the_presets_and_finds_them_elsewhere(tmp_path):
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("bort_jax", "configs"):
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     built = subprocess.run(
         [sys.executable, "-c", BUILD, str(tmp_path)], cwd=source, capture_output=True, text=True
@@ -43,8 +35,10 @@ def test_a_wheel_carries_the_presets_and_finds_them_elsewhere(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
-    held = {file.name for file in (tmp_path / "installed" / "bort_jax" / "configs").iterdir()}
-    assert held == {file.name for file in (ROOT / "configs").glob("*.yaml")}
+    files = lambda folder, kind: {file.relative_to(folder) for file in folder.rglob(kind)}
+    installed = tmp_path / "installed" / "bort_jax"
+    assert files(installed, "*.py") == files(ROOT / "bort_jax", "*.py")
+    assert files(installed / "configs", "*") == files(ROOT / "configs", "*.yaml")
     run = "import sys; sys.path.insert(0, sys.argv[1])" + PRESET
     found = subprocess.run(
         [sys.executable, "-c", run, str(tmp_path / "installed")],

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A checkpoint as an orbax folder: any architecture, on any device."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -41,16 +42,21 @@ def load_orbax(folder: str | Path) -> Checkpoint:
 
     folder = Path(folder).absolute()
     empty = load_description(folder)
+    where = folder / PARAMS
     with ocp.StandardCheckpointer() as reader:
-        try:
-            found = dict(reader.metadata(folder / PARAMS).item_metadata)
-        except (TypeError, AttributeError, KeyError) as error:  # orbax: None where it cannot read
-            raise ValueError(f"{folder / PARAMS} cannot be read by orbax: {error}") from error
-        check_depth(empty.config.arch.depth, len(jax.tree.leaves(found)), str(folder / PARAMS))
+        found = _read(lambda: dict(reader.metadata(where).item_metadata), where)
+        check_depth(empty.config.arch.depth, len(jax.tree.leaves(found)), str(where))
         target = param_structs(empty.model)
         _check_types(found, target, folder)
-        params = reader.restore(folder / PARAMS, target)
+        params = _read(lambda: reader.restore(where, target), where)
     return with_checked(empty, jax.tree.map(np.asarray, params), folder)
+
+
+def _read(call: Callable, where: Path):
+    try:
+        return call()
+    except Exception as error:  # orbax raises whatever a damaged folder makes it meet
+        raise ValueError(f"{where} cannot be read by orbax: {error}") from error
 
 
 def _check_types(found: dict, target, folder: Path) -> None:

@@ -2,7 +2,7 @@
 """A classifier: accuracy and a predictions file. A masked LM: loss, perplexity and error."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,11 @@ def run(config: Config) -> dict:
 def score_classifier(checkpoint: Checkpoint, config: Config, out: Path) -> dict[str, float]:
     """The task's metrics; a line an example in `predictions.jsonl`: index, label name, and its
     probability, or the score that the model predicts."""
-    task = find_task(config.task) if config.task else own_data(checkpoint, config)
+    task = (
+        find_task(config.task)
+        if config.task
+        else own_data(checkpoint, config.columns, config.label)
+    )
     examples = read_examples(config.data, task, required=not config.task)
     outputs = outputs_of(checkpoint, task, examples=examples, seq_len=config.seq_len)
     predicted = decide(outputs, task, examples=examples)
@@ -83,13 +87,13 @@ def score_classifier(checkpoint: Checkpoint, config: Config, out: Path) -> dict[
     return score(predicted, task, examples=examples) if examples.labelled else {}
 
 
-def own_data(checkpoint: Checkpoint, config: Config) -> Task:
+def own_data(checkpoint: Checkpoint, columns: Sequence[str], label: str = "") -> Task:
     """One's own data, as far as the checkpoint says what it is."""
     if checkpoint.problem == "choice":
         raise ValueError("a model that chooses needs --task, which says between what")
     if checkpoint.problem == "regression":
-        return own_task(config.columns, config.label, ("-inf", "inf"), head="regression")
-    return own_task(config.columns, config.label, checkpoint.labels)
+        return own_task(columns, label, ("-inf", "inf"), head="regression")
+    return own_task(columns, label, checkpoint.labels)
 
 
 def outputs_of(

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from bort_jax.commands.evaluate import outputs_fn, told
+from bort_jax.commands.evaluate import outputs_fn, own_data, told
 from bort_jax.commands.finetune import check_length
 from bort_jax.data.corpus import open_source
 from bort_jax.data.growing import GrowingLines, GrowingVectors
@@ -158,7 +158,7 @@ def predictor_of(checkpoint: Checkpoint, config: Config) -> Predictor:
 
 def classifier(checkpoint: Checkpoint, config: Config) -> Predictor:
     """`{"label": name, "probability": p}`, or `{"score": number}` of a head with one output."""
-    task = task_of(config, labels=checkpoint.labels)
+    task = find_task(config.task) if config.task else own_data(checkpoint, config.columns)
     outputs = outputs_fn(checkpoint, task, seq_len=config.seq_len)
 
     def answer(examples: Examples) -> list[dict]:
@@ -223,12 +223,9 @@ def embedder(checkpoint: Checkpoint, config: Config) -> Predictor:
     )
 
 
-def task_of(config: Config, *, labels: tuple[str, ...] = ()) -> Task:
-    """A test set's rows, or one's own columns; a head with one output gives a score."""
-    if config.task:
-        return find_task(config.task)
-    head = "regression" if len(labels) == 1 else "classification"
-    return Task(tuple(config.columns), label="", labels=labels, head=head)
+def task_of(config: Config) -> Task:
+    """A test set's rows, or one's own columns."""
+    return find_task(config.task) if config.task else Task(tuple(config.columns))
 
 
 def with_mask(row, task: Task, *, mask: str) -> list:

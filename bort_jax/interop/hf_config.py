@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`config.json` of a Hugging Face folder: what our models can be is read, all else is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ CLASSES = {
     "BertForMaskedLM": ("bert", "masked_lm"),
     "BertForPreTraining": ("bert", "masked_lm"),
     "BertForSequenceClassification": ("bert", "classifier"),
+    "BertForMultipleChoice": ("bert", "choice"),
     "BertModel": ("bert", "none"),
     "RobertaForMaskedLM": ("roberta", "masked_lm"),
     "RobertaForSequenceClassification": ("roberta", "classifier"),
+    "RobertaForMultipleChoice": ("roberta", "choice"),
     "RobertaModel": ("roberta", "none"),
 }
 FAMILIES = ("bert", "roberta")
@@ -77,6 +80,7 @@ def to_hf_config(checkpoint: Checkpoint) -> dict[str, Any]:
         "layer_norm_eps": config.layer_norm_eps,
         "tie_word_embeddings": True,
         "dtype": "float32",
+        **({"problem_type": "regression"} if checkpoint.problem == "regression" else {}),
         "bort_jax": {"head_norm_eps": config.head_norm_eps, "facts": dict(checkpoint.facts)},
         **(named if labels else {}),
         **ids,
@@ -103,12 +107,11 @@ def from_hf_config(file: Path) -> Checkpoint:
         head_norm_eps=_own_eps(own, source),
         token_types=types if types > 1 else 0,
     )
-    labels = _labels(hf, source) if head == "classifier" else ()
+    labels, problem = _labels(hf, head, source)
     facts = texts(own.get("facts", {}), "facts", source)
     notes = _other_dropout(hf, config.dropout, source)
-    return Checkpoint(
-        config, None, labels, headless=head == "none", family=family, facts=facts, notes=notes
-    )
+    empty = Checkpoint(config, None, labels, headless=head == "none", family=family)
+    return replace(empty, problem=problem, facts=facts, notes=notes)
 
 
 def _kind(hf: dict, source: str) -> tuple[str, str]:
@@ -163,7 +166,10 @@ def _other_dropout(hf: dict, dropout: float, source: str) -> tuple[str, ...]:
     )
 
 
-def _labels(hf: dict, source: str) -> tuple[str, ...]:
+def _labels(hf: dict, head: str, source: str) -> tuple[tuple[str, ...], str]:
+    """A head's labels, and what it answers: as in stock classes, one output is a number."""
+    if head != "classifier":
+        return (("choice",), "choice") if head == "choice" else ((), "classification")
     ids = hf.get("id2label")
     if ids is None:
         count = whole(hf, "num_labels", source, default=2)
@@ -172,4 +178,7 @@ def _labels(hf: dict, source: str) -> tuple[str, ...]:
     labels = tuple(ids.get(str(n), "") for n in range(len(ids)))
     if not labels or "" in labels or len(set(labels)) < len(labels):
         raise ValueError(f"{source}: id2label must name the classes 0 to n - 1; got {ids}")
-    return labels
+    problem = "regression" if len(labels) == 1 else "classification"
+    if hf.get("problem_type") == "regression" != problem:
+        raise ValueError(f"{source}: problem_type regression of {len(labels)} numbers, not of one")
+    return labels, problem

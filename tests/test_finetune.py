@@ -26,11 +26,18 @@ from bort_jax.model import (
     init_params,
     row_outputs,
 )
+from bort_jax.train import tuning as tuning_module
 from bort_jax.train.finetune import FineTuner, Theta
 
 DATA = Path(os.environ.get("BORT_JAX_DATA", "no such folder"))
 THETA = Theta(0, 1e-3, 0.01, 0.0, 2)
 TRAINED = [task for task in TASKS.values() if task.rows[0]]
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    """A program for each number of devices would be compiled; test_population.py has those."""
+    monkeypatch.setattr(tuning_module, "devices_for", lambda jobs: 1)
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +265,7 @@ def test_a_killed_command_does_no_run_twice(model, data, tmp_path, monkeypatch):
 def test_early_stopping_keeps_the_best_evaluation(model, data, tmp_path):
     main(
         f"""finetune --task glue/rte --data-dir {data} --model {model} --steps 40 --seq-len 16
-        --batch-size 2 --learning-rates [3e-2] --patience 2 --evaluate-every 2
+        --batch-size 2 --dropout 0.0 --learning-rates [3e-2] --patience 2 --evaluate-every 2
         --out {tmp_path}""".split()
     )
     (run,) = json.loads((tmp_path / "results.json").read_text())["runs"]

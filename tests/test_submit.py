@@ -442,6 +442,25 @@ def test_submit_predicts_writes_and_checks(models, data, tmp_path, capsys):
     assert code == 1 and "CoLA.tsv: is missing" in out
 
 
+def test_a_missing_test_split_is_said_before_anything_is_predicted(models, tmp_path, capsys):
+    """AX-b and AX-g only come along with RTE's model: a partial submission may lack them."""
+    write_rows(tmp_path / "superglue/rte/test.jsonl", unlabelled(rows_of_task("superglue/rte")))
+    rte = f"superglue/rte={models}/two"
+    argv = ["--data-dir", str(tmp_path), "--out", str(tmp_path / "out"), "--seq-len", "24"]
+    code, out = command(capsys, "--models", f"[{rte}]", *argv, "--partial")
+    assert code == 0 and "left out: no test split of AX-b" in out, out
+    file = tmp_path / "out/superglue.zip"
+    assert zipfile.ZipFile(file).namelist() == ["RTE.jsonl"]
+    file.unlink()
+    for models_given, partial in (
+        (f"[{rte},superglue/axb={models}/two]", ["--partial"]),
+        (f"[{rte}]", []),
+    ):
+        code, out = command(capsys, "--models", models_given, *argv, *partial)
+        assert code == 1 and "no test split of AX-b in" in out and not file.exists()
+        assert "superglue/RTE by" not in out
+
+
 def test_submit_checks_a_file_against_a_variant(data, tmp_path, capsys):
     write_rows(tmp_path / "glue/rte_small/test.jsonl", unlabelled(rows_of_task("glue/rte")))
     file = tmp_path / "RTE.tsv"

@@ -6,7 +6,9 @@
 
 Rows of 128 tokens without padding, dropout 0.1, AdamW, warm-up and decay, gradients clipped to
 norm 1. Compilation is left out and told by itself. On an accelerator the ratio that counts is
-that of the population to sequential JAX.
+that of the population to sequential JAX, with enough steps that the mappings are raced:
+
+    python tools/bench_agora.py --arch bort --members 16 --steps 200
 """
 
 import argparse

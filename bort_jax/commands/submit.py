@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bort_jax.commands.evaluate import outputs_of
 from bort_jax.commands.finetune import check_length
-from bort_jax.data.tasks import Examples, Task, decide, find_task, read_task, suite_tasks
+from bort_jax.data.tasks import Examples, Task, decide, find_file, find_task, read_task, suite_tasks
 from bort_jax.data.tasks.checker import Problem, check_file, check_zip
 from bort_jax.data.tasks.submission import submission_lines, write_zip
 from bort_jax.data.tasks.suites import SUITES, TASKS
@@ -51,7 +51,7 @@ def run(config: Config) -> list[Path]:
     if config.check:
         check(config)
         return []
-    chosen = predictors(config.models)
+    chosen = at_hand(predictors(config.models), config)
     suites = [suite for suite in SUITES if any(task.suite == suite for task, _ in chosen)]
     for suite in suites:
         check_complete(suite, chosen, partial=config.partial)
@@ -82,6 +82,28 @@ def predictors(models: Sequence[str]) -> list[tuple[Task, str]]:
         elif task.scored_by in given:
             chosen.append((task, given[task.scored_by][1]))
     return chosen
+
+
+def at_hand(chosen: Sequence[tuple[Task, str]], config: Config) -> list[tuple[Task, str]]:
+    """The tasks whose test split is there, before any is predicted.
+
+    With `partial`, a diagnostic set that only comes along with another task's model may be missing.
+
+    Raises:
+      FileNotFoundError: a test split is missing.
+    """
+    named = {find_task(entry.partition("=")[0]).reference for entry in config.models}
+    kept = []
+    for task, folder in chosen:
+        try:
+            if config.data_dir:
+                find_file(task, config.data_dir, "test")
+            kept.append((task, folder))
+        except FileNotFoundError as missing:
+            if task.reference in named or not config.partial:
+                raise
+            say(f"left out: {missing}")
+    return kept
 
 
 def check_complete(suite: str, chosen: Sequence[tuple[Task, str]], *, partial: bool) -> None:

@@ -11,7 +11,8 @@ import jax
 
 from bort_jax.train.parallel import MAPPINGS
 
-WORTH = 120.0  # seconds of work from which on the other mappings are compiled and timed
+# Seconds of work from which on the other mappings are compiled and timed: on a CPU they rarely win.
+WORTH, WORTH_ON_ACCELERATORS = 120.0, 10.0
 MOST = 64  # members of a device at a time
 SHARE = 0.85  # of a device's memory that a population may take
 CACHE = "populations.json"
@@ -40,12 +41,16 @@ class Planner:
         known = read_cache(self.file)
         if key not in known:
             seconds = {"loop": trial("loop")}
-            if seconds["loop"] * work < WORTH:
+            if seconds["loop"] * work < worth():
                 return "loop"
             seconds |= {mapping: trial(mapping) for mapping in MAPPINGS if mapping != "loop"}
             known[key] = seconds
             write_cache(self.file, known)
         return min(MAPPINGS, key=lambda mapping: known[key].get(mapping, math.inf))
+
+
+def worth() -> float:
+    return WORTH if jax.default_backend() == "cpu" else WORTH_ON_ACCELERATORS
 
 
 def largest_group(needed: Callable[[int], int], *, limit: int, most: int) -> int:

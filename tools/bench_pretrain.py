@@ -26,6 +26,7 @@ from bort_jax.interop import Checkpoint
 from bort_jax.model import BertConfig, MaskedLM, drawn_params
 from bort_jax.report.terminal import say, show_table
 from bort_jax.train.loop import fit
+from bort_jax.train.objectives import stream_of
 from bort_jax.train.pretrain import batches
 from bort_jax.train.pretrain_config import PretrainConfig
 from bort_jax.train.schedule import Steps
@@ -106,13 +107,14 @@ def case_of(arch: str, corpus: Corpus, given: argparse.Namespace, *, teacher: st
     student = checkpoint(arch, corpus, given.dtype)
     teaching = checkpoint(teacher, corpus, given.dtype) if teacher else None
     model = MaskedLM(student.config)
-    stage = Stage(config, corpus, model, student.params, teaching, None)
+    stream = stream_of(corpus, config, teaching)
+    stage = Stage(config, corpus, model, student.params, stream, teaching, None)
     flops = step_flops(student.config, teaching.config if teaching else None)
     return Case(
         name=arch if teacher is None else f"{arch}, live teacher {teacher}",
         step=stage.step(),
         state=stage.new_state(),
-        items=batches(corpus, config, start=0, horizon=Steps(config.steps, done=0)),
+        items=batches(stream, start=0, horizon=Steps(config.steps, done=0)),
         meter=Meter(flops, peak(given.dtype)),
     )
 

@@ -125,7 +125,7 @@ def wrapper(config: PretrainConfig) -> None:
     with TemporaryDirectory() as folder:
         stage = Stage.of(replace(config, out=folder))
         endless = Steps(REPEATS, done=0)
-        items = list(islice(batches(stage.corpus, stage.config, start=0, horizon=endless), REPEATS))
+        items = list(islice(batches(stage.stream, start=0, horizon=endless), REPEATS))
     start = jax.tree.map(jax.numpy.array, stage.new_state())
     runs = {"bare jit": (bare_step(stage), start), "parallel": (stage.step(), stage.new_state())}
     times = interleaved(runs, items)

@@ -21,6 +21,7 @@ from bort_jax.interop.stablehlo import load_program, load_stablehlo, save_stable
 from bort_jax.model import MaskedLM, forward, init_params
 from bort_jax.report.terminal import show_box
 from bort_jax.train.checkpoint import best_verified, newest_verified, read_step
+from bort_jax.train.objectives import with_map, without_map
 from bort_jax.train.parallel import new_state
 from bort_jax.train.pretrain_config import PretrainConfig
 from bort_jax.train.run_folder import CONFIG as RUN
@@ -134,9 +135,9 @@ def from_run(folder: Path, *, best: bool = False) -> Checkpoint:
     config = PretrainConfig(**settings, out=str(folder))
     corpus = corpus_of(config)
     model = MaskedLM(model_config(config, corpus, start=starting_point(config)))
-    like = new_state(
-        init_params(model, seed=0), hyper(config), optimizer=config.optimizer, clip=config.clip
-    )
+    teacher = load(config.teacher) if config.teacher and config.hidden_weight else None
+    params = with_map(init_params(model, seed=0), config, teacher)
+    like = new_state(params, hyper(config), optimizer=config.optimizer, clip=config.clip)
     steps = folder / "checkpoints"
     step = best_verified(steps) if best else newest_verified(steps)
     if step is None:
@@ -144,7 +145,8 @@ def from_run(folder: Path, *, best: bool = False) -> Checkpoint:
         raise ValueError(f"no checkpoint in {steps} {which}")
     state = read_step(steps / str(step), like, identity=identity(config, corpus))
     facts = {"data": Path(config.data).name, "pretrained": f"step {step:,} of a run"}
-    return Checkpoint(model.config, state.params, tokenizer=corpus.tokenizer, facts=facts)
+    params = without_map(state.params)
+    return Checkpoint(model.config, params, tokenizer=corpus.tokenizer, facts=facts)
 
 
 def verify(checkpoint: Checkpoint, folder: str | Path, *, form: str = "hf") -> list[str]:

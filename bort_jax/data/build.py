@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text to token shards, part by part: a build that was killed continues after the last part."""
 
-import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,8 +22,9 @@ from bort_jax.data.manifest import (
     file_name,
     read_manifest,
 )
-from bort_jax.data.shards import check_contents, check_file, header, shard_files
+from bort_jax.data.shards import check_file, header, shard_files
 from bort_jax.data.tokenizer import Tokenizer, load_tokenizer
+from bort_jax.data.whole_file import WholeFile, check_sha256
 
 HELD_OUT_EVERY = 50  # documents: 2 % are never trained on
 TOKENIZER_SAMPLE = 20_000  # documents that a new vocabulary is learnt from
@@ -114,7 +114,7 @@ def _resumed(folder: Path, settings: dict, tokenizer) -> Manifest:
     for split in SPLITS:
         for file, contents in shard_files(folder, manifest, split=split):
             check_file(file, contents, manifest)
-            check_contents(file, contents)
+            check_sha256(file, contents.sha256)
     return manifest
 
 
@@ -176,13 +176,13 @@ class OpenPart:
     def leave(self) -> None:
         """Lets go of the files, whatever state they are in."""
         for file in self.files.values():
-            file.out.close()
+            file.file.leave()
 
     def close(self) -> Manifest:
         """Makes the part count; one that nothing was read for is forgotten."""
         if not self.documents + self.dropped:
             for file in self.files.values():
-                file.forget()
+                file.file.forget()
             return self.manifest
         train, heldout = (self.files[split].close() for split in SPLITS)
         part = Part(train, heldout, self.documents, self.dropped, self.bytes, next=self.next)
@@ -195,32 +195,17 @@ class OpenFile:
     """A shard file being written: header, then the ids of whole documents."""
 
     def __init__(self, path: Path, manifest: Manifest):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.partial = path, path.with_name(path.name + ".partial")
-        self.out, self.digest, self.tokens = self.partial.open("wb"), hashlib.sha256(), 0
+        self.file, self.tokens = WholeFile(path), 0
         self.dtype = np.dtype(manifest.dtype).newbyteorder("<")
         self.eos = manifest.special.eos
-        self._write(header(manifest.dtype, manifest.tokenizer_sha256))
+        self.file.write(header(manifest.dtype, manifest.tokenizer_sha256))
 
     def add(self, ids: Sequence[int]) -> None:
-        self._write(np.array([*ids, self.eos], dtype=self.dtype).tobytes())
+        self.file.write(np.array([*ids, self.eos], dtype=self.dtype).tobytes())
         self.tokens += len(ids) + 1
 
     def close(self) -> ShardFile:
-        # On the disk before the manifest says so: a machine that stops must not leave a gap.
-        self.out.flush()
-        os.fsync(self.out.fileno())
-        self.out.close()
-        self.partial.replace(self.path)
-        return ShardFile(self.tokens, self.digest.hexdigest())
-
-    def forget(self) -> None:
-        self.out.close()
-        self.partial.unlink()
-
-    def _write(self, data: bytes) -> None:
-        self.out.write(data)
-        self.digest.update(data)
+        return ShardFile(self.tokens, self.file.close())
 
 
 def _tokenized(

@@ -6,7 +6,6 @@ a run of whole documents; the names follow from k, so a manifest cannot point an
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from bort_jax.data.corpus import BEGINNING, Position
 from bort_jax.data.tokenizer import Special
+from bort_jax.data.whole_file import check_size, write_json
 
 MANIFEST = "manifest.json"
 FORMAT = 2
@@ -95,12 +95,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """The whole file or none of it, also when the machine stops."""
         plain = asdict(self) | {"format": FORMAT, "special": self.special._asdict()}
-        partial = folder / (MANIFEST + ".partial")
-        with partial.open("w") as out:
-            json.dump(plain, out, indent=1)
-            out.flush()
-            os.fsync(out.fileno())
-        partial.replace(folder / MANIFEST)
+        write_json(folder / MANIFEST, plain)
 
 
 def file_name(split: str, part: int) -> str:
@@ -114,8 +109,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ValueError(f"{folder} was built by an earlier version: build it again, elsewhere")
     if not file.is_file():
         raise FileNotFoundError(f"no {MANIFEST} in {folder}: nothing was built there")
-    if file.stat().st_size > LARGEST:
-        raise ValueError(f"{file}: {file.stat().st_size} bytes; at most {LARGEST} are read")
+    check_size(file, LARGEST)
     try:
         return _parsed(json.loads(file.read_text()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -132,14 +126,14 @@ def differences(found: dict, wanted: dict) -> list[str]:
 
 
 def _parsed(value: dict) -> Manifest:
-    _expect(value["format"] == FORMAT, f"format {value['format']!r}")
-    _expect(value["dtype"] in DTYPES, f"dtype {value['dtype']!r}")
-    _expect(isinstance(value["complete"], bool), "complete is no truth value")
-    vocab_size = _count(value["vocab_size"])
-    special = Special(**{name: _count(id) for name, id in value["special"].items()})
-    _expect(max(special) < vocab_size, "a special token outside the vocabulary")
-    _expect(isinstance(value["made_from"], dict), "made_from is no table")
-    _sha256(value["made_from"]["tokenizer_sha256"])
+    expect(value["format"] == FORMAT, f"format {value['format']!r}")
+    expect(value["dtype"] in DTYPES, f"dtype {value['dtype']!r}")
+    expect(isinstance(value["complete"], bool), "complete is no truth value")
+    vocab_size = count_of(value["vocab_size"])
+    special = Special(**{name: count_of(id) for name, id in value["special"].items()})
+    expect(max(special) < vocab_size, "a special token outside the vocabulary")
+    expect(isinstance(value["made_from"], dict), "made_from is no table")
+    sha256_of(value["made_from"]["tokenizer_sha256"])
     parts = tuple(_part(part) for part in value["parts"])
     return Manifest(
         value["made_from"], special, vocab_size, value["dtype"], parts, value["complete"]
@@ -148,28 +142,28 @@ def _parsed(value: dict) -> Manifest:
 
 def _part(value: dict) -> Part:
     train, heldout = (
-        ShardFile(_count(value[split]["tokens"]), _sha256(value[split]["sha256"]))
+        ShardFile(count_of(value[split]["tokens"]), sha256_of(value[split]["sha256"]))
         for split in SPLITS
     )
-    documents, dropped, size = (_count(value[name]) for name in ("documents", "dropped", "bytes"))
+    documents, dropped, size = (count_of(value[name]) for name in ("documents", "dropped", "bytes"))
     return Part(train, heldout, documents, dropped, size, next=_position(value["next"]))
 
 
 def _position(value: Sequence) -> Position:
     file, row = value
-    return Position(_count(file), _count(row))
+    return Position(count_of(file), count_of(row))
 
 
-def _count(value) -> int:
-    _expect(type(value) is int and 0 <= value < 2**63, f"{value!r} is no count")
+def count_of(value) -> int:
+    expect(type(value) is int and 0 <= value < 2**63, f"{value!r} is no count")
     return value
 
 
-def _sha256(value) -> str:
-    _expect(isinstance(value, str) and len(bytes.fromhex(value)) == 32, f"{value!r} is no SHA-256")
+def sha256_of(value) -> str:
+    expect(isinstance(value, str) and len(bytes.fromhex(value)) == 32, f"{value!r} is no SHA-256")
     return value
 
 
-def _expect(holds: bool, otherwise: str) -> None:
+def expect(holds: bool, otherwise: str) -> None:
     if not holds:
         raise ValueError(otherwise)

@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from jaxtyping import Bool, Int, UInt64
 
-from bort_jax.data.choice import choose_tokens, choose_words
+from bort_jax.data.choice import choose_tokens, choose_words, masked_count
 from bort_jax.data.order import HALF, STEP, keyed, keys_of, mixed, permuted
 from bort_jax.data.packing import Packing, Rows, packed
 from bort_jax.data.shards import Shard
@@ -16,6 +16,7 @@ from bort_jax.data.tokenizer import Special
 RANDOM_SHARE, KEEP_SHARE = 0.10, 0.10
 # What tells the random numbers apart that one seed is used for.
 ORDER, BATCHES, MASKS = range(3)
+MASKING = 1  # raised when another token is hidden, or another shown, for the same seed and index
 
 Batch = dict[str, np.ndarray]
 
@@ -68,6 +69,11 @@ class MaskedStream:
         positions = self._chosen(ids, lengths, keys)
         return hidden(ids, lengths, positions, self.shard, keys=keys)
 
+    def shape(self, index: int) -> tuple[int, int]:
+        """Rows of the global batch, and masked positions of each."""
+        rows = self.rows[self._bucket(index)[1]] if self.buckets else self.rows[0]
+        return self._size(rows), int(masked_count(rows.seq_len - 2))
+
     @cached_property
     def rows(self) -> tuple[Rows, ...]:
         """The rows of an epoch, by length."""
@@ -90,13 +96,17 @@ class MaskedStream:
         picked = permuted(places, rows.number, key=keys)
         return rows, picked, np.ones(len(picked), dtype=bool)
 
-    def _from_bucket(self, index: int, host: int, hosts: int):
+    def _bucket(self, index: int) -> tuple[int, int, int]:
+        """Epoch, bucket, and which of the bucket's batches."""
         total = int(self.batches_until[-1])
         epoch, place = divmod(index, total)
         (place,) = permuted(np.array([place]), total, key=keyed(self.seed, BATCHES, epoch))
         k = int(np.searchsorted(self.batches_until, place, side="right"))
+        return epoch, k, int(place - (self.batches_until[k - 1] if k else 0))
+
+    def _from_bucket(self, index: int, host: int, hosts: int):
+        epoch, k, place = self._bucket(index)
         rows = self.rows[k]
-        place -= self.batches_until[k - 1] if k else 0
         places = place * self._size(rows) + np.arange(host, self._size(rows), hosts)
         there = places < rows.number
         key = keyed(self.seed, ORDER, epoch, k)

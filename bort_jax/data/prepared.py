@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from bort_jax.data.build import build_corpus, given_tokenizer, own_tokenizer
 from bort_jax.data.manifest import MANIFEST, SPLITS, Manifest, read_manifest
+from bort_jax.data.masking import MaskedStream
+from bort_jax.data.packing import Packing
 from bort_jax.data.shards import Shard, faults, open_shard
 from bort_jax.data.tokenizer import Tokenizer
 
@@ -25,6 +27,20 @@ class Corpus(NamedTuple):
     heldout: Shard
     tokenizer: Tokenizer
     sha256: str
+
+    def stream(
+        self,
+        *,
+        seed: int,
+        batch_size: int,
+        seq_len: int,
+        packing: Packing = "joined",
+        buckets: bool = False,
+        whole_word: bool = False,
+    ) -> MaskedStream:
+        """Masked batches of the training split, see `MaskedStream`."""
+        starts = self.tokenizer.word_starts() if whole_word else None
+        return MaskedStream(self.train, seed, batch_size, seq_len, packing, buckets, starts)
 
 
 def prepare_corpus(

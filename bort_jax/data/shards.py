@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Token shards: one split of a corpus as memory-mapped files of ids, read as one stream."""
 
-import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from jaxtyping import Int
 
 from bort_jax.data.manifest import SPLITS, Manifest, ShardFile, file_name
 from bort_jax.data.tokenizer import Special
+from bort_jax.data.whole_file import check_sha256
 
 MAGIC = b"BORTTOK2"
 HEADER = 64  # bytes: magic, bytes of an id, SHA-256 of the tokenizer, zeros
@@ -149,14 +149,6 @@ def check_file(file: Path, wanted: ShardFile, manifest: Manifest) -> None:
     )
 
 
-def check_contents(file: Path, wanted: ShardFile) -> None:
-    """Raises ValueError where the file's checksum is another than the manifest's."""
-    with file.open("rb") as data:
-        found = hashlib.file_digest(data, "sha256").hexdigest()
-    if found != wanted.sha256:
-        raise ValueError(f"{file} is corrupt: SHA-256 {found[:8]}…, expected {wanted.sha256[:8]}…")
-
-
 def faults(folder: Path, manifest: Manifest) -> list[str]:
     """Reads every file; what is wrong with each that is missing, truncated, foreign or corrupt."""
     found = []
@@ -164,7 +156,7 @@ def faults(folder: Path, manifest: Manifest) -> list[str]:
         for file, wanted in shard_files(folder, manifest, split=split):
             try:
                 check_file(file, wanted, manifest)
-                check_contents(file, wanted)
+                check_sha256(file, wanted.sha256)
             except (OSError, ValueError) as error:
                 found.append(str(error))
     return found

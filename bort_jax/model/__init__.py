@@ -4,7 +4,16 @@
 from bort_jax.model.bert import BertConfig, Classifier, Encoder, Headless, MaskedLM
 from bort_jax.model.execution import Execution
 from bort_jax.model.heads import head_loss, output_names, row_outputs
-from bort_jax.model.losses import classification, distillation, masked_lm, regression
+from bort_jax.model.losses import (
+    TopK,
+    classification,
+    distillation,
+    hidden_states,
+    masked_lm,
+    regression,
+    top_k,
+    top_k_distillation,
+)
 from bort_jax.model.params import (
     count_params,
     drawn_like,
@@ -13,6 +22,7 @@ from bort_jax.model.params import (
     forward,
     init_params,
     param_structs,
+    states_and_logits,
 )
 
 __all__ = [
@@ -22,6 +32,7 @@ __all__ = [
     "Execution",
     "Headless",
     "MaskedLM",
+    "TopK",
     "classification",
     "count_params",
     "distillation",
@@ -29,6 +40,7 @@ __all__ = [
     "head_loss",
     "drawn_params",
     "forward",
+    "hidden_states",
     "init_params",
     "masked_lm",
     "output_names",
@@ -36,4 +48,7 @@ __all__ = [
     "param_structs",
     "regression",
     "row_outputs",
+    "states_and_logits",
+    "top_k",
+    "top_k_distillation",
 ]

@@ -261,9 +261,20 @@ class MaskedLM(nn.Module):
         *,
         deterministic: bool = True,
     ) -> Float[Array, "b m v"]:
+        return self.states_and_logits(ids, mask, positions, deterministic=deterministic)[1]
+
+    def states_and_logits(
+        self,
+        ids: Int[Array, "b s"],
+        mask: Bool[Array, "b s"],
+        positions: Int[Array, "b m"],
+        *,
+        deterministic: bool = True,
+    ) -> tuple[Float[Array, "b s h"], Float[Array, "b m v"]]:
+        """The last hidden states too, of the same pass."""
         x = self.encoder(ids, mask, deterministic=deterministic)
-        x = jnp.take_along_axis(x, positions[:, :, None], axis=1)
-        return self.head(x, self.encoder.embeddings.word.embedding)
+        masked = jnp.take_along_axis(x, positions[:, :, None], axis=1)
+        return x, self.head(masked, self.encoder.embeddings.word.embedding)
 
 
 class Classifier(nn.Module):

@@ -43,11 +43,19 @@ def drawn_like(structs, *, seed: int):
 
 def forward(model: nn.Module, params, *inputs, key=None) -> jax.Array:
     """Runs a module; with a key dropout is on, and drawn from it."""
+    return cast(jax.Array, _applied(model, params, *inputs, key=key, method=None))
+
+
+def states_and_logits(model: MaskedLM, params, *inputs, key=None) -> tuple[jax.Array, jax.Array]:
+    """As `forward`, but `MaskedLM.states_and_logits`."""
+    both = _applied(model, params, *inputs, key=key, method=MaskedLM.states_and_logits)
+    return cast(tuple[jax.Array, jax.Array], both)
+
+
+def _applied(model: nn.Module, params, *inputs, key, method):
     rngs = None if key is None else {"dropout": key}
-    return cast(
-        jax.Array,
-        model.apply({"params": params}, *inputs, deterministic=key is None, rngs=rngs),
-    )
+    how = {"deterministic": key is None, "rngs": rngs, "method": method}
+    return model.apply({"params": params}, *inputs, **how)
 
 
 def count_params(model: nn.Module) -> int:

@@ -63,7 +63,7 @@ def dry_run(config: PretrainConfig) -> Plan:
         stage = Stage.of(config)
         state, step = stage.new_state(), stage.step()
         end = Steps(STEPS + 1, done=0)
-        items = list(islice(batches(stage.corpus, config, start=0, horizon=end), STEPS + 1))
+        items = list(islice(batches(stage.stream, start=0, horizon=end), STEPS + 1))
         memory = step.lower(state, items[0]).compile().memory_analysis()
         first, *rest = seconds_of(step, state, items)
         pace = statistics.median(rest)

@@ -3,19 +3,19 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from bort_jax.data.masking import MaskedStream
-from bort_jax.data.prepared import Corpus
 from bort_jax.interop import Checkpoint, save
 from bort_jax.train import schedule
 from bort_jax.train.checkpoint import Checkpoints
 from bort_jax.train.evaluation import MlmScores, mlm_scores
 from bort_jax.train.loop import Guard, Hook, Trace, fit
+from bort_jax.train.objectives import Stream, without_map
 from bort_jax.train.parallel import State, barrier, is_leader, leader_first
 from bort_jax.train.pretrain_config import FREE, HOUR, PretrainConfig, check
 from bort_jax.train.reporting import Records, Reporter, display
@@ -63,14 +63,15 @@ def finished(stage: Stage, state: State, scores: MlmScores) -> Checkpoint:
     """The trained model, in the family of what it started from."""
     family = stage.start.family if stage.start else "bert"
     facts = card_facts(stage.config, scores, steps=int(state.step))
-    params = jax.device_get(state.params)
+    params = without_map(jax.device_get(state.params))
     done = Checkpoint(stage.model.config, params, family=family, facts=facts)
     return done.with_tokenizer(stage.corpus.tokenizer, source=stage.config.out)
 
 
 def card_facts(config: PretrainConfig, scores: MlmScores, *, steps: int) -> dict[str, str]:
     """What the model card says of a run."""
-    teacher = {"teacher": Path(config.teacher).name} if config.teacher else {}
+    taught_by = config.teacher or config.teacher_cache
+    teacher = {"teacher": Path(taught_by).name} if taught_by else {}
     start = {"started from": Path(config.init_from).name} if config.init_from else {}
     rows = f"{config.batch_size} rows of {config.seq_len} tokens"
     return {
@@ -109,7 +110,7 @@ def train(stage: Stage, dog: Watchdog, *, began: float, profile: bool) -> tuple[
         if is_leader() and profile:
             hooks.append(stack.enter_context(closing(Trace(out / "profile", start=start))))
         hooks.append(Saver(checkpoints, config.save_every, horizon, stop, dog))
-        items = meter.watch(batches(stage.corpus, config, start=start, horizon=horizon))
+        items = meter.watch(batches(stage.stream, start=start, horizon=horizon))
         step_fn = dog.watched(stage.step(clock=horizon.clock), start=start)
         state = fit(state, items, step_fn=step_fn, hooks=hooks)
         dog.begins(int(state.step), "ending")
@@ -139,9 +140,17 @@ def scorer(stage: Stage, *, between: Callable[[], object]) -> Callable[[Any], Ml
         stage.corpus.heldout,
         rows=config.eval_rows,
         seq_len=config.seq_len,
-        teacher=stage.teacher,
+        teacher=predicting(stage.teacher),
         between=between,
     )
+
+
+def predicting(teacher: Checkpoint | None) -> Checkpoint | None:
+    """The teacher, if there is a distribution to compare the student's with."""
+    if teacher is None or teacher.head != "masked_lm":
+        return None
+    # As it is run for training: rows of running text are no pairs.
+    return replace(teacher, config=replace(teacher.config, separator=None))
 
 
 class Evaluation:
@@ -177,19 +186,8 @@ class Evaluation:
                 return None
 
 
-def batches(
-    corpus: Corpus, config: PretrainConfig, *, start: int, horizon: Horizon
-) -> Iterator[dict]:
+def batches(stream: Stream, *, start: int, horizon: Horizon) -> Iterator[dict]:
     """This host's part of the batches from `start` to the end of the run."""
-    stream = MaskedStream(
-        corpus.train,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        seq_len=config.seq_len,
-        packing=config.packing,
-        buckets=config.buckets,
-        word_starts=corpus.tokenizer.word_starts() if config.whole_word else None,
-    )
     for index in count(start):
         if horizon.over:
             return

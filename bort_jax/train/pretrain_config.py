@@ -26,7 +26,9 @@ class PretrainConfig:
       arch: such as D4-A8-H1024-I768, or bort, bert-base, bert-large.
       init_from: checkpoint folder of the same architecture to start from; where it has no masked-LM
         head, its encoder starts under a fresh one.
-      teacher: checkpoint folder of a masked LM with the same tokenizer; none: plain masked LM.
+      teacher: checkpoint folder of a model with the same tokenizer; none: plain masked LM.
+      teacher_cache: folder of a teacher's answers (`bort-jax data teach`); distillation is then
+        from them, and a `teacher` beside them must be who gave them.
       tokenizer: folder with a tokenizer.json; none: train one on the text (or take the teacher's,
         or that of `init_from`).
       vocab_size: of a tokenizer that is trained.
@@ -54,6 +56,7 @@ class PretrainConfig:
         with weights) or full (whole layers).
       mlm_weight: of the masked-LM loss beside distillation.
       distill_weight: of T²·KL(teacher ‖ student).
+      hidden_weight: of the error of the last hidden states; for a teacher without masked-LM head.
       temperature: T.
       seed: of initial weights, order, masks and dropout.
       save_every: steps between checkpoints; writing them takes no time from training.
@@ -72,6 +75,7 @@ class PretrainConfig:
     arch: str = "bort"
     init_from: str | None = None
     teacher: str | None = None
+    teacher_cache: str | None = None
     tokenizer: str | None = None
     vocab_size: int = 8192
     column: str = "text"
@@ -95,6 +99,7 @@ class PretrainConfig:
     remat: Remat = "none"
     mlm_weight: float = 0.1
     distill_weight: float = 0.5
+    hidden_weight: float = 0.0
     temperature: float = 2.0
     seed: int = 0
     save_every: int = 500
@@ -115,6 +120,7 @@ def check(config: PretrainConfig) -> None:
     """Raises ValueError on what would only fail later, inside a trace."""
     Arch.parse(config.arch)
     check_packing(config.packing, buckets=config.buckets)
+    check_weights(config)
     _ = config.execution
     if config.seq_len > config.positions:
         raise ValueError(
@@ -141,3 +147,18 @@ def check(config: PretrainConfig) -> None:
             config.accumulate > 1
         )
         raise ValueError(f"batch_size {config.batch_size} is not a multiple of {shares}")
+
+
+def check_weights(config: PretrainConfig) -> None:
+    """Raises ValueError for losses that nothing is there for."""
+    weights = (config.mlm_weight, config.distill_weight, config.hidden_weight)
+    if min(weights) < 0:
+        raise ValueError(f"the losses' weights must not be negative; got {weights}")
+    if config.hidden_weight and not config.teacher:
+        raise ValueError("--hidden-weight needs a --teacher, whose hidden states are learnt")
+    if config.teacher_cache and not config.distill_weight:
+        raise ValueError("a --teacher-cache is given, but --distill-weight is 0")
+    if config.teacher and not (config.distill_weight or config.hidden_weight):
+        raise ValueError("a --teacher is given, but --distill-weight and --hidden-weight are 0")
+    if not config.temperature > 0:
+        raise ValueError(f"temperature must be positive; got {config.temperature}")

@@ -10,7 +10,7 @@ from bort_jax.arch import Arch
 from bort_jax.data.prepared import Corpus, prepare_corpus
 from bort_jax.interop import Checkpoint, load
 from bort_jax.model import BertConfig, MaskedLM, init_params
-from bort_jax.train.objectives import step_function
+from bort_jax.train.objectives import Stream, step_function, stream_of, with_map
 from bort_jax.train.optimizer import Hyper
 from bort_jax.train.parallel import BoundStep, State, leader_first, new_state
 from bort_jax.train.pretrain_config import HOUR, PretrainConfig
@@ -23,8 +23,9 @@ class Stage(NamedTuple):
       config: its options.
       corpus: the text.
       model: what is trained.
-      params: its first weights, in numpy.
-      teacher: a masked LM, or None.
+      params: its first weights, in numpy, and those of the map to the teacher's hidden states.
+      stream: the batches.
+      teacher: whom it learns from, or None.
       start: the checkpoint of `init_from`, or None.
     """
 
@@ -32,6 +33,7 @@ class Stage(NamedTuple):
     corpus: Corpus
     model: MaskedLM
     params: Any
+    stream: Stream
     teacher: Checkpoint | None
     start: Checkpoint | None
 
@@ -46,8 +48,9 @@ class Stage(NamedTuple):
         start = starting_point(config)
         corpus = leader_first(lambda: corpus_of(config))
         model = MaskedLM(model_config(config, corpus, start=start), config.execution)
-        params = initial_params(model, start, seed=config.seed)
-        return cls(config, corpus, model, params, teacher, start)
+        params = with_map(initial_params(model, start, seed=config.seed), config, teacher)
+        stream = stream_of(corpus, config, teacher)
+        return cls(config, corpus, model, params, stream, teacher, start)
 
     def new_state(self) -> State:
         return new_state(

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masked tokens a second on one core from a built corpus, and the build's MB/s of text.
+"""Masked tokens a second on one core from a built corpus, the build's MB/s of text, and what a
+teacher's answers cost.
 
 python tools/bench_data.py CORPUS                     # as `bort-jax data build` wrote it
 python tools/bench_data.py CORPUS --source TEXT       # builds TEXT with CORPUS's tokenizer
+python tools/bench_data.py CORPUS --teacher DIR       # asks a masked LM about 4 × 64 rows
 """
 
 import argparse
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from bort_jax.data.answers import open_answers
 from bort_jax.data.build import build_corpus
 from bort_jax.data.masking import MaskedStream
 from bort_jax.data.order import keyed, permuted
@@ -27,7 +30,11 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--source", help="text to build from; without it nothing is built")
     parser.add_argument("--column", default="text")
+    parser.add_argument("--teacher", help="checkpoint folder; without it nobody is asked")
     given = parser.parse_args()
+    if given.teacher:
+        answers(given.corpus, given.teacher)
+        return
     streams(given.corpus)
     orders()
     if given.source:
@@ -48,6 +55,27 @@ def streams(folder: Path) -> None:
         for name, more in kinds.items():
             stream = MaskedStream(corpus.train, **sizes, **more)
             show(f"M tokens/s, {batch_size} × {seq_len}, {name}", token_rates(stream))
+
+
+def answers(folder: Path, teacher: str, *, steps: int = 4) -> None:
+    """Bytes a token of text, and tokens a second of reading rows with what a teacher said."""
+    from bort_jax.interop import load
+    from bort_jax.train.teaching import teach
+
+    corpus = open_corpus(folder)
+    stream = corpus.stream(seed=0, batch_size=64, seq_len=128)
+    tokens = 64 * 128
+    with TemporaryDirectory() as out:
+        taught, difference = teach(corpus, stream, load(teacher), out, steps=steps)
+        size = sum(file.stat().st_size for file in Path(out).glob("*.bin"))
+        print(f"answers: {size / (tokens * taught.batches):.2f} bytes a token of text; k = 32")
+        print(f"largest difference of a probability, asked again: {difference:.1e}")
+        kept = open_answers(out, corpus, stream, temperature=2.0)
+        rates = []
+        for _ in range(REPEATS):
+            seconds = sum(timed(lambda k=k: kept.batch(k)) for k in range(taught.batches))
+            rates.append(taught.batches * tokens / seconds / 1e6)
+        show("M tokens/s, 64 × 128, joined, with answers", rates)
 
 
 def token_rates(stream: MaskedStream, seconds: float = 0.1) -> list[float]:

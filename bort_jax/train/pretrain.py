@@ -2,6 +2,7 @@
 """Pretraining: masked LM, alone or with distillation from a teacher on the same batch."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import count
@@ -188,10 +189,15 @@ class Evaluation:
 
 def batches(stream: Stream, *, start: int, horizon: Horizon) -> Iterator[dict]:
     """This host's part of the batches from `start` to the end of the run."""
-    for index in count(start):
-        if horizon.over:
-            return
-        yield stream.batch(index, host=jax.process_index(), hosts=jax.process_count())
+    part = {"host": jax.process_index(), "hosts": jax.process_count()}
+    with ThreadPoolExecutor(1) as pool:  # the next is made while the devices are at this one
+        coming = pool.submit(stream.batch, start, **part)
+        for index in count(start + 1):
+            if horizon.over:
+                return
+            batch = coming.result()
+            coming = pool.submit(stream.batch, index, **part)
+            yield batch
 
 
 class Saver:

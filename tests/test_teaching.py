@@ -199,17 +199,24 @@ def asked(corpus, teacher, folder, *, steps=6, k=K, kind="joined", temperature=2
     return teach(corpus, stream, teacher, folder, steps=steps, k=k, temperature=temperature)
 
 
+@pytest.fixture(scope="module")
+def compiled(teacher):
+    """The teacher of most tests, ready to be asked."""
+    return teaching.asked(teaching.Teacher.of(teacher), k=K, temperature=2.0)
+
+
 @pytest.fixture
-def small_parts(monkeypatch):
-    monkeypatch.setattr(teaching, "PART_BYTES", 3 * 8 * 4 * (4 * K + 2))  # two batches or so
+def asks_at_once(compiled, monkeypatch):
+    monkeypatch.setattr(teaching, "asked", lambda *_, **__: compiled)
 
 
 @pytest.fixture(scope="module")
-def kept(corpus, teacher, tmp_path_factory):
+def kept(corpus, teacher, compiled, tmp_path_factory):
     """Answers to six batches, in several parts."""
     folder = tmp_path_factory.mktemp("kept") / "answers"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(teaching, "PART_BYTES", 2 * 8 * 4 * (4 * K + 2))
+        patch.setattr(teaching, "asked", lambda *_, **__: compiled)
         _, difference = asked(corpus, teacher, folder)
     assert len(read_answers(folder).parts) == 3 and difference < 1e-3
     return folder
@@ -275,7 +282,7 @@ def test_hosts_together_read_what_one_host_reads(corpus, kept):
                     assert np.array_equal(mine[name], values[host::hosts]), name
 
 
-def test_answers_do_not_depend_on_the_number_of_devices(corpus, teacher, kept, monkeypatch):
+def test_answers_do_not_depend_on_the_number_of_devices(corpus, teacher, kept):
     """Four devices here, one there: equal to what 16 bits show, but perhaps for a last digit."""
     one = jax.local_devices()[:1]
     stream = corpus.stream(seed=3, batch_size=8, seq_len=32)
@@ -302,7 +309,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("moment", [0, 1, 2, 3, 5])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_teaching_stopped_around_any_rename_continues(
-    corpus, teacher, tmp_path, kept, monkeypatch, moment, when
+    corpus, teacher, tmp_path, kept, monkeypatch, asks_at_once, moment, when
 ):
     rename, left = Path.replace, [moment]
 
@@ -323,7 +330,7 @@ def test_a_teaching_stopped_around_any_rename_continues(
     assert contents(tmp_path / "answers") == contents(kept)
 
 
-def test_more_steps_add_answers(corpus, teacher, copied, tmp_path, monkeypatch):
+def test_more_steps_add_answers(corpus, teacher, copied, tmp_path, asks_at_once):
     few = configured(corpus, tmp_path, teacher_cache=str(copied), steps=9)
     with pytest.raises(ValueError, match="answers 6 batches, not 9.* with --steps 9"):
         stream_of(corpus, few, None)
@@ -335,7 +342,9 @@ def test_more_steps_add_answers(corpus, teacher, copied, tmp_path, monkeypatch):
     assert stream_of(corpus, few, None).batch(8)["top_ids"].shape == (8, 4, K)
 
 
-def test_a_missing_truncated_corrupt_or_foreign_part_is_named(corpus, teacher, copied):
+def test_a_missing_truncated_corrupt_or_foreign_part_is_named(
+    corpus, teacher, copied, asks_at_once
+):
     stream = corpus.stream(seed=3, batch_size=8, seq_len=32)
     file = copied / "00001.bin"
     good = file.read_bytes()

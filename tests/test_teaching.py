@@ -266,7 +266,7 @@ def test_fewer_tokens_are_a_lower_bound(corpus, teacher, kept, tmp_path):
     few = replace(live, teacher_cache=str(kept))
     _, sums = sums_of(live, corpus, teacher)
     _, fewer = sums_of(few, corpus, None)
-    assert 0.2 * sums["distillation"] < fewer["distillation"] < sums["distillation"]
+    assert 0 < fewer["distillation"] < sums["distillation"]
     assert sums["count"] == fewer["count"] == 8 * round(0.15 * 30)
 
 

@@ -20,6 +20,7 @@ from bort_jax.train.optimizer import Hyper, decay_mask, learning_rate, make_opti
 from bort_jax.train.parallel import new_state, parallel_map, parallel_step, shard
 from bort_jax.train.predict import resampler
 from bort_jax.train.pretrain import PretrainConfig, pretrain
+from bort_jax.train.starting import kept_layers
 
 HYPER = Hyper.of(learning_rate=1e-2, weight_decay=0.01, warmup_ratio=0.1, total_steps=20)
 
@@ -182,6 +183,10 @@ def test_a_teacher_of_another_vocabulary_is_refused(corpus, tmp_path):
         pretrain(wrong)
 
 
+def trees_equal(one, two):
+    return jax.tree.all(jax.tree.map(np.array_equal, one, two))
+
+
 def test_a_run_goes_on_from_another_one_s_model(corpus, tmp_path):
     """A rate of 0 keeps every parameter, so that the model that comes out is the one put in."""
     pretrain(config(corpus, tmp_path / "first"))
@@ -207,9 +212,28 @@ def test_an_encoder_alone_goes_on_under_a_fresh_head(corpus, tmp_path, tiny):
     assert done.head == "masked_lm" and trees_equal(done.params["encoder"], bare.params["encoder"])
 
 
+def test_a_shallower_model_starts_from_evenly_spaced_layers(corpus, tmp_path):
+    assert [kept_layers(6, wanted) for wanted in (1, 2, 3, 4, 6)] == [
+        [0], [0, 3], [0, 2, 4], [0, 1, 3, 4], [0, 1, 2, 3, 4, 5],
+    ]  # fmt: skip
+    pretrain(config(corpus, tmp_path / "deep", arch="D4-A2-H16-I24"))
+    start = str(tmp_path / "deep" / "model")
+    still = {"learning_rate": 0.0, "steps": 1}
+    pretrain(config(corpus, tmp_path / "out", arch="D2-A2-H16-I24", init_from=start, **still))
+    deep, done = (load(folder).params for folder in (start, tmp_path / "out" / "model"))
+    assert trees_equal(done["head"], deep["head"])
+    assert trees_equal(done["encoder"]["embeddings"], deep["encoder"]["embeddings"])
+    for k, n in enumerate((0, 2)):
+        assert trees_equal(done["encoder"][f"layer_{k}"], deep["encoder"][f"layer_{n}"])
+
+
 @pytest.mark.parametrize(
     "changes, message",
-    [({"arch": "D1-A2-H16-I24"}, "asked for D1-A2-H16-I24 with"), ({"positions": 30}, "with 30")],
+    [
+        ({"arch": "D3-A2-H16-I24"}, "asked for D3-A2-H16-I24 with"),
+        ({"arch": "D1-A2-H16-I32"}, "asked for D1-A2-H16-I32 with"),
+        ({"positions": 30}, "with 30"),
+    ],
 )
 def test_a_start_of_other_sizes_is_refused(corpus, tmp_path, tiny, changes, message):
     save(tiny, tmp_path / "start")

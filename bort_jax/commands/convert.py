@@ -26,7 +26,8 @@ from bort_jax.train.parallel import new_state
 from bort_jax.train.pretrain_config import PretrainConfig
 from bort_jax.train.run_folder import CONFIG as RUN
 from bort_jax.train.run_folder import claimed
-from bort_jax.train.stage import corpus_of, hyper, identity, model_config, starting_point
+from bort_jax.train.stage import corpus_of, hyper, identity, model_config
+from bort_jax.train.starting import starting_point
 
 POSITIONAL = {"source": "checkpoint folder, .params file, or run folder", "out": "new folder"}
 

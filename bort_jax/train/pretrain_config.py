@@ -24,8 +24,8 @@ class PretrainConfig:
         stage built.
       out: run folder; the model is written to `OUT/model`.
       arch: such as D4-A8-H1024-I768, or bort, bert-base, bert-large.
-      init_from: checkpoint folder of the same architecture to start from; where it has no masked-LM
-        head, its encoder starts under a fresh one.
+      init_from: checkpoint folder to start from, of the same architecture or a deeper one, of which
+        evenly spaced layers are taken; where it has no masked-LM head, there is a fresh one.
       teacher: checkpoint folder of a model with the same tokenizer; none: plain masked LM.
       teacher_cache: folder of a teacher's answers (`bort-jax data teach`); distillation is then
         from them, and a `teacher` beside them must be who gave them.

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 from bort_jax.arch import Arch
 from bort_jax.data.prepared import Corpus, prepare_corpus
 from bort_jax.interop import Checkpoint, load
-from bort_jax.model import BertConfig, MaskedLM, init_params
+from bort_jax.model import BertConfig, MaskedLM
 from bort_jax.train.objectives import Stream, step_function, stream_of, with_map
 from bort_jax.train.optimizer import Hyper
 from bort_jax.train.parallel import BoundStep, State, leader_first, new_state
 from bort_jax.train.pretrain_config import HOUR, PretrainConfig
+from bort_jax.train.starting import initial_params, starting_point
 
 
 class Stage(NamedTuple):
@@ -95,34 +96,6 @@ def hyper(config: PretrainConfig) -> Hyper:
         warmup_ratio=config.warmup_ratio,
         total_steps=config.steps if config.hours is None else config.hours * HOUR,
     )
-
-
-def starting_point(config: PretrainConfig) -> Checkpoint | None:
-    """The checkpoint of `init_from`.
-
-    Raises:
-      ValueError: it is a classifier, or of another architecture or number of positions.
-    """
-    if config.init_from is None:
-        return None
-    start = load(config.init_from)
-    if start.labels:
-        raise ValueError(
-            f"{config.init_from} is a classifier; start from an encoder or a masked LM"
-        )
-    found, asked = start.config, (Arch.parse(config.arch), config.positions)
-    if (found.arch, found.positions) != asked:
-        raise ValueError(
-            f"{config.init_from} is {found.arch} with {found.positions} positions; asked for "
-            f"{asked[0]} with {asked[1]}"
-        )
-    return start
-
-
-def initial_params(model: MaskedLM, start: Checkpoint | None, *, seed: int):
-    """Fresh parameters; those that `start` has are taken from it."""
-    fresh = init_params(model, seed=seed)
-    return fresh | start.params if start else fresh
 
 
 def model_config(

@@ -276,7 +276,8 @@ def test_a_test_split_without_labels_gets_a_submission_file(tiny, pairs, argv, t
 def test_choices_keep_their_premise(tiny, argv, tmp_path, capsys):
     for split, n in (("train", 16), ("validation", 24), ("test", 4)):
         rows = [
-            {"premise": text, "choice1": "good it is", "choice2": f"bad {TAIL[k % 6]} it is",
+            {"premise": text, "choice1": f"good {WORDS[k % 15]} {TAIL[k // 4 % 6]}",
+             "choice2": f"bad {WORDS[k % 14]} {TAIL[k % 6]}",
              "question": ("cause", "effect")[k % 2], "idx": k, "label": y}
             for k, (text, y) in enumerate(sentences(split, n))
         ]  # fmt: skip
@@ -288,8 +289,10 @@ def test_choices_keep_their_premise(tiny, argv, tmp_path, capsys):
     at = argv.index("--data")
     mine = [*argv[:at], "--task", "superglue/copa", "--data-dir", tmp_path, *argv[at + 2 :]]
     for name, value in (
+        ("--model", tmp_path / "wide"),
+        ("--masked-lm", tmp_path / "wide"),
         ("--socrates", tmp_path / "socrates"),
-        ("--seq-len", 32),
+        ("--seq-len", 64),
         ("--seed", "[0]"),
     ):
         mine[mine.index(name) + 1] = value

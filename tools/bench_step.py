@@ -178,7 +178,8 @@ def torch_step(arch: str, batch: dict, dropout: float) -> Callable:
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
     )
-    model = transformers.BertForMaskedLM(config).to(device).train()
+    model: Any = transformers.BertForMaskedLM(config)
+    model = model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0.01, fused=True)
     given = {key: torch.from_numpy(value).to(device) for key, value in batch.items()}
     rows = torch.arange(len(given["ids"]), device=device)[:, None]

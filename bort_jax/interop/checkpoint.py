@@ -124,7 +124,8 @@ class Checkpoint:
 
 
 def _config(sizes: dict, source: str) -> BertConfig:
-    config = BertConfig(**sizes | {"arch": _arch(str(sizes["arch"]))})
+    fields: dict[str, Any] = sizes | {"arch": _arch(str(sizes["arch"]))}
+    config = BertConfig(**fields)
     for name, least in (("vocab_size", 1), ("positions", 1), ("token_types", 0)):
         whole(sizes, name, source, least=least)
     for size in (config.arch.hidden, config.arch.head_size, *chain(*config.arch.sizes())):

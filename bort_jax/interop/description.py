@@ -68,7 +68,7 @@ def digest(params: Any) -> str:
     for name, array in sorted(traverse_util.flatten_dict(params, sep=".").items()):
         array = np.ascontiguousarray(array)
         total.update(f"{name} {array.dtype} {array.shape}".encode())
-        total.update(array)
+        total.update(array.tobytes())
     return total.hexdigest()
 
 

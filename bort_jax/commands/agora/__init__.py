@@ -130,7 +130,7 @@ def run(config: Config) -> dict:
     loaded = load_all(config)
     material = read_material(config, loaded.timaeus.required_tokenizer)
     label_fn = labeller(loaded.socrates, material)
-    out = claim(config.out, config)
+    out = claim(config.out, config, free=("out", "any_socrates"))
     if (out / "results.json").is_file():
         say(f"{out} is finished; its results:")
         show(summary := json.loads((out / "results.json").read_text()), out)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from bort_jax.agora import Dataset, Guard, OneAgainstRest, Thresholds, Uncast
 from bort_jax.commands.finetune import trainable
 from bort_jax.data.row_text import text_keys
-from bort_jax.data.tasks import Examples, Task, split_dev, token_sides
+from bort_jax.data.tasks import Examples, Task, example_texts, split_dev, token_sides
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.report.terminal import say
 
@@ -80,13 +80,14 @@ def read_material(config, tokenizer: Tokenizer) -> Material:
         text_keys(tokenizer),
         {name: rows.encode(tokenizer, seq_len=seq_len).x for name, rows in held_out.items()},
     )
+    whole_texts = Guard.of(list, {name: texts_array(rows) for name, rows in held_out.items()})
     half = lambda rows: half_of(dev, rows, cast, tokenizer, seq_len=seq_len)
     return Material(
         task=task,
         cast=cast,
         tokenizer=tokenizer,
         seq_len=seq_len,
-        train=clean_train(config, cast, tokenizer, guard=guard),
+        train=clean_train(config, cast, tokenizer, guards=(whole_texts, guard)),
         steer=half(split.steer),
         report=half(split.report),
         test=test,
@@ -114,17 +115,34 @@ def casting(config, task: Task) -> Cast:
     return OneAgainstRest(task.labels, config.one_against)
 
 
-def clean_train(config, cast: Cast, tokenizer: Tokenizer, *, guard: Guard) -> Dataset:
-    """The train set without rows that are held out, or an error that names one."""
-    train = encoded(config.read("train"), cast, tokenizer, seq_len=config.seq_len)
-    leaks = guard.leaks(train.x)
+def clean_train(
+    config, cast: Cast, tokenizer: Tokenizer, *, guards: tuple[Guard, Guard]
+) -> Dataset:
+    """The train set without rows that are held out, or an error that names one.
+
+    Args:
+      guards: one that knows whole texts, since rows of tokens may be cut off, and one that knows
+        rows of tokens, since two texts may be cut down to the same.
+    """
+    examples = config.read("train")
+    train = encoded(examples, cast, tokenizer, seq_len=config.seq_len)
+    forms = (Dataset(texts_array(examples), train.y), train)
+    leaks = dict(
+        leak for guard, form in zip(guards, forms, strict=True) for leak in guard.leaks(form.x)
+    )
     if not leaks:
         return train
     if not config.drop_leaks:
-        guard.check(train, advice="; --drop-leaks true leaves such rows out")
-    say(f"{len(leaks)} train rows left out: they stand in validation or test ({leaks[0][1]}, …)")
-    kept = np.setdiff1d(np.arange(len(train.y)), [row for row, _ in leaks])
+        for guard, form in zip(guards, forms, strict=True):
+            guard.check(form, advice="; --drop-leaks true leaves such rows out")
+    first = min(leaks)
+    say(f"{len(leaks)} train rows left out: they stand in validation or test ({leaks[first]}, …)")
+    kept = np.setdiff1d(np.arange(len(train.y)), list(leaks))
     return Dataset(train.x[kept], train.y[kept])
+
+
+def texts_array(examples: Examples) -> np.ndarray:
+    return np.array(example_texts(examples), object)
 
 
 def half_of(dev: Examples, rows, cast: Cast, tokenizer: Tokenizer, *, seq_len: int) -> Half:

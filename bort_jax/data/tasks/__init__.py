@@ -5,7 +5,7 @@ from bort_jax.data.tasks.options import TaskOptions, own_task
 from bort_jax.data.tasks.read import find_file, find_split, read_examples, read_task
 from bort_jax.data.tasks.scoring import arranged, decide, headline, score
 from bort_jax.data.tasks.sides import token_sides
-from bort_jax.data.tasks.split import Split, split_dev
+from bort_jax.data.tasks.split import Split, example_texts, split_dev
 from bort_jax.data.tasks.suites import TASKS, find_task, suite_tasks
 from bort_jax.data.tasks.task import Examples, Key, Points, Task
 
@@ -20,6 +20,7 @@ __all__ = [
     "arranged",
     "decide",
     "find_file",
+    "example_texts",
     "find_split",
     "find_task",
     "headline",

@@ -32,10 +32,15 @@ def split_dev(examples: Examples, *, steer: float = 0.5) -> Split:
     sides; a text that is like no other always falls on the same side, whatever else is in the file.
     """
     values = np.zeros(len(examples.texts))
-    texts = [_row_text(row) for row in examples.texts]
+    texts = example_texts(examples)
     for members in text_groups(examples):
         values[members] = _hash01(min(texts[k] for k in members))
     return Split(np.flatnonzero(values < steer), np.flatnonzero(values >= steer))
+
+
+def example_texts(examples: Examples) -> list[str]:
+    """All that each example says, in lower case and with single blanks."""
+    return [_row_text(row) for row in examples.texts]
 
 
 def text_groups(examples: Examples) -> list[list[int]]:
@@ -48,7 +53,7 @@ def text_groups(examples: Examples) -> list[list[int]]:
             k = parent[k]
         return k
 
-    words = [_words(_row_text(row)) for row in examples.texts]
+    words = [_words(text) for text in example_texts(examples)]
     for a, b in (*_common_parts(examples), *near_duplicates(words)):
         parent[root(b)] = root(a)
     groups = defaultdict(list)

@@ -20,7 +20,7 @@ from bort_jax.model import (
     init_params,
     masked_lm,
 )
-from bort_jax.model.bert import softmax_mean, with_bias
+from bort_jax.model.bert import with_bias
 from bort_jax.model.dropout import Dropout, kept
 
 CONFIG = BertConfig(Arch(2, 2, 16, 24), vocab_size=40, positions=32)
@@ -175,13 +175,6 @@ def test_the_gradient_of_a_bias_is_the_sum():
     to_logits, to_bias = back(g)
     np.testing.assert_array_equal(to_logits, g)
     np.testing.assert_allclose(to_bias, g.sum((0, 1)), rtol=1e-5, atol=1e-5)
-
-
-def test_attention_is_the_mean_of_values_weighted_by_softmax():
-    scores, v = (jax.random.normal(jax.random.key(k), (2, 2, 5, 5)) for k in (0, 1))
-    scores = scores.at[0, 0, 0].set(-1e30).at[1, 1, 2, 3].set(300.0)
-    mixed = softmax_mean(scores, v, drop=lambda weights: weights)
-    np.testing.assert_allclose(mixed, jax.nn.softmax(scores) @ v, atol=2e-6)
 
 
 def test_the_gradient_of_the_loss_is_softmax_less_label():

@@ -7,7 +7,6 @@ Letters: `b` batch, `s`/`t` query/key position, `m` masked position, `a` head, `
 `h` hidden, `i` intermediate, `v` vocabulary, `c` class.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from bort_jax.arch import Arch, LayerwiseArch
+from bort_jax.model.attention import attention
 from bort_jax.model.dropout import Dropout
 from bort_jax.model.execution import Execution, run_layers
 
@@ -97,28 +97,13 @@ class Attention(nn.Module):
     def __call__(self, x, mask, *, deterministic: bool):
         config, arch = self.config, self.config.arch
         q, k, v = (
-            jnp.swapaxes(config.dense((self.heads, arch.head_size), name=name)(x), 1, 2)
+            config.dense((self.heads, arch.head_size), name=name)(x)
             for name in ("query", "key", "value")
         )
-        scores = jnp.einsum("bask,batk->bast", q * arch.head_size**-0.5, k)
-        # A finite floor, so that a row without any key gives numbers and not NaN.
-        scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(scores.dtype).min)
-        drop = lambda x: Dropout(config.dropout)(x, deterministic=deterministic)
-        mixed = jnp.swapaxes(softmax_mean(scores, v, drop=drop), 1, 2)
+        active = config.dropout > 0 and not deterministic
+        drop = lambda weights: Dropout(config.dropout)(weights, deterministic=False)
+        mixed = attention(q, k, v, mask, drop=drop if active else None)
         return config.dense(arch.hidden, axis=(-2, -1), name="out")(mixed)
-
-
-def softmax_mean(
-    scores: Float[Array, "b a s t"], v: Float[Array, "b a t k"], *, drop: Callable
-) -> Float[Array, "b a s k"]:
-    """drop(softmax(scores)) · v, divided by the sum only after the product.
-
-    XLA on CPU then needs half the time: it does not write the weights a second time.
-    """
-    scores = scores.astype(jnp.float32)
-    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-    mixed = jnp.einsum("bast,batk->bask", drop(weights).astype(v.dtype), v)
-    return mixed / weights.sum(-1, keepdims=True).astype(v.dtype)
 
 
 class FeedForward(nn.Module):

@@ -6,6 +6,7 @@ is told is run by XLA.
 """
 
 import re
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
@@ -146,7 +147,7 @@ def gradient_of_sum(run, q, k, v, mask):
 
 @given(tokens=st.lists(st.integers(0, 9), min_size=1, max_size=5))
 def test_lengths_are_the_tokens_of_rows_padded_to_the_right_and_never_0(tokens):
-    found = lengths(prefix(9, *tokens))
+    found = lengths(jnp.asarray(prefix(9, *tokens)))
     assert found.dtype == jnp.int32
     np.testing.assert_array_equal(found, np.maximum(tokens, 1))
 
@@ -183,7 +184,7 @@ def fused_calls(kind: str, monkeypatch, *, dropout: float, training: bool) -> in
     """In the gradient of several bfloat16 models on one batch, lowered for that device."""
     monkeypatch.setattr("bort_jax.model.attention.device_kind", lambda: kind)
     platform, call = CALLS[kind]
-    model = MaskedLM(BertConfig(**vars(BF16) | {"dropout": dropout}))
+    model = MaskedLM(replace(BF16, dropout=dropout))
     params = jax.tree.map(lambda x: np.stack([x] * 2), drawn_params(model, seed=0))
     ids, mask = np.zeros((2, 128), np.int32), prefix(128, 128, 60)
     key = jax.random.key(0) if training else None
@@ -206,6 +207,12 @@ def test_models_lower_with_the_devices_kernel(with_cudnn, monkeypatch, kind):
 @pytest.mark.parametrize("kind", CALLS)
 def test_training_with_dropout_on_weights_is_plain(with_cudnn, monkeypatch, kind):
     assert fused_calls(kind, monkeypatch, dropout=0.1, training=True) == 0
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_symbolic_lengths_are_plain(kind):
+    (length,) = jax.export.symbolic_shape("128*n")
+    assert kernel(kind, dtype=jnp.dtype("bfloat16"), head_size=64, length=length) == "plain"
 
 
 def test_programs_for_export_are_plain_wherever_they_are_exported(monkeypatch):

@@ -7,7 +7,7 @@ writes the weights to memory. Letters as in bert.py.
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -121,13 +121,21 @@ def splash(q, k, v, mask) -> Float[Array, "b s a k"]:
 
     length, heads = q.shape[1], q.shape[2]
     block = math.gcd(length, LARGEST_BLOCK)
+    sizes = BlockSizes(
+        block_q=block,
+        block_kv=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_q_dq=block,
+        block_kv_dq=block,
+    )
     run = make_splash_mha(
         MultiHeadMask([FullMask((length, length))] * heads),
-        block_sizes=BlockSizes(*[block] * 8),
+        block_sizes=sizes,
         head_shards=1,
         q_seq_shards=1,
     )
     segments = mask.astype(jnp.int32)
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))
-    one = lambda q, k, v, ids: run(q, k, v, segment_ids=SegmentIds(ids, ids))
+    one = lambda q, k, v, ids: cast(Array, run(q, k, v, segment_ids=SegmentIds(ids, ids)))
     return jnp.swapaxes(jax.vmap(one)(q, k, v, segments), 1, 2)

@@ -82,7 +82,7 @@ def parse(verb: str, module, argv: list[str]):
     parser.add_class_arguments(module.Config, skip=skip)
     known = [action.dest for action in parser._actions]
     settings = parser.parse_args(spelled_out(argv, module.Config))
-    values = vars(parser.instantiate_classes(settings))
+    values = vars(parser.instantiate(settings))
     values.pop("config", None)
     return module.Config(**values)
 

@@ -7,14 +7,16 @@ python tools/bench_pretrain.py CORPUS --arch bort --teacher bert-large
 
 CORPUS is what `bort-jax data build` wrote. Weights are random: the time does not depend on them.
 The cases take turns, so that a machine that slows down slows them all; a case's number is the
-median of its turns. With --teacher an architecture is timed plain and distilled.
+median of its turns. With --teacher an architecture is timed plain, distilled from that teacher
+beside it, and from the teacher's kept answers.
 """
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -31,8 +33,10 @@ from bort_jax.train.pretrain import batches
 from bort_jax.train.pretrain_config import PretrainConfig
 from bort_jax.train.schedule import Steps
 from bort_jax.train.stage import Stage
+from bort_jax.train.teaching import teach
 from bort_jax.train.throughput import Meter, peak, step_flops
 
+AHEAD = 4  # batches that are made and not trained on
 # Rows a device where nothing else is asked for: what fits, and on a CPU what ends.
 ROWS = {"bort": 256, "bert-base": 128, "bert-large": 64}
 ROWS_ON_CPU = {"bort": 8, "bert-base": 4, "bert-large": 2}
@@ -63,16 +67,20 @@ class Case:
 def main() -> None:
     given = arguments()
     corpus = open_corpus(given.corpus)
-    cases = [case for arch in given.arch for case in cases_of(arch, corpus, given)]
-    for _ in range(given.turns):
-        for case in cases:
-            case.turn(given.steps)
+    with TemporaryDirectory() as folder:
+        cases = [
+            case for arch in given.arch for case in cases_of(arch, corpus, given, Path(folder))
+        ]
+        for _ in range(given.turns):
+            for case in cases:
+                case.turn(given.steps)
+        shown = [row(case) for case in cases]
     found = peak(given.dtype)
     devices = jax.devices()
     say(f"{len(devices)} × {devices[0].device_kind}, {given.dtype}, {given.seq_len} tokens a row")
     say(f"peak {found.flops / 1e12:.4g} TFLOP/s: {found.source}")
     header = ("case", "rows", "ms a step", "tokens/s", "MFU %", "waiting for data %")
-    show_table("pretraining", header, [row(case) for case in cases])
+    show_table("pretraining", header, shown)
 
 
 def row(case: Case) -> tuple:
@@ -85,37 +93,46 @@ def rows_of(case: Case) -> int:
     return len(next(case.items)["ids"]) * jax.process_count()
 
 
-def cases_of(arch: str, corpus: Corpus, given: argparse.Namespace) -> Iterator[Case]:
-    yield case_of(arch, corpus, given, teacher=None)
+def cases_of(arch: str, corpus: Corpus, given: argparse.Namespace, folder: Path) -> Iterator[Case]:
+    plain = settings(arch, given)
+    yield case_of(plain, corpus, name=arch)
     if given.teacher:
-        yield case_of(arch, corpus, given, teacher=given.teacher)
+        teacher = checkpoint(given.teacher, corpus, given.dtype)
+        yield case_of(plain, corpus, name=f"{arch}, live teacher {given.teacher}", teacher=teacher)
+        stream = corpus.stream(seed=plain.seed, batch_size=plain.batch_size, seq_len=plain.seq_len)
+        teach(corpus, stream, teacher, folder / arch, steps=plain.steps)
+        answered = replace(plain, teacher_cache=str(folder / arch))
+        yield case_of(answered, corpus, name=f"{arch}, kept answers of {given.teacher}")
 
 
-def case_of(arch: str, corpus: Corpus, given: argparse.Namespace, *, teacher: str | None) -> Case:
+def settings(arch: str, given: argparse.Namespace) -> PretrainConfig:
     rows = ROWS_ON_CPU if jax.default_backend() == "cpu" else ROWS
     per_device = given.batch_size or rows.get(arch, rows["bert-large"])
-    config = PretrainConfig(
+    return PretrainConfig(
         data=str(given.corpus),
         out="",
         arch=arch,
-        steps=10**6,
+        steps=given.turns * (given.steps + 1) + AHEAD,
         batch_size=per_device * jax.device_count(),
         seq_len=given.seq_len,
         dtype=given.dtype,
         accumulate=given.accumulate,
     )
-    student = checkpoint(arch, corpus, given.dtype)
-    teaching = checkpoint(teacher, corpus, given.dtype) if teacher else None
-    model = MaskedLM(student.config)
-    stream = stream_of(corpus, config, teaching)
-    stage = Stage(config, corpus, model, student.params, stream, teaching, None)
-    flops = step_flops(student.config, teaching.config if teaching else None)
+
+
+def case_of(
+    config: PretrainConfig, corpus: Corpus, *, name: str, teacher: Checkpoint | None = None
+) -> Case:
+    student = checkpoint(config.arch, corpus, config.dtype)
+    stream = stream_of(corpus, config, teacher)
+    stage = Stage(config, corpus, MaskedLM(student.config), student.params, stream, teacher, None)
+    flops = step_flops(student.config, teacher.config if teacher else None)
     return Case(
-        name=arch if teacher is None else f"{arch}, live teacher {teacher}",
+        name=name,
         step=stage.step(),
         state=stage.new_state(),
         items=batches(stream, start=0, horizon=Steps(config.steps, done=0)),
-        meter=Meter(flops, peak(given.dtype)),
+        meter=Meter(flops, peak(config.dtype)),
     )
 
 

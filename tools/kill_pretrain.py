@@ -58,6 +58,25 @@ def run_to_the_end(data: Path, out: Path, options: list[str]) -> float:
     return time.monotonic() - start
 
 
+def undisturbed(data: Path, out: Path, options: list[str]) -> tuple[float, float]:
+    """Seconds until the first step was logged, and until the end."""
+    start, begin = time.monotonic(), 0.0
+    process = subprocess.Popen(command(data, out, options), stdout=subprocess.DEVNULL)
+    while process.poll() is None and not begin:
+        time.sleep(0.1)
+        begin = time.monotonic() - start if read_metrics(out) else 0.0
+    if process.wait():
+        raise SystemExit(f"the undisturbed run ended with exit code {process.returncode}")
+    return begin, time.monotonic() - start
+
+
+def moments(draw: random.Random, number: int, *, begin: float, end: float) -> list[float]:
+    """After how many seconds to kill: so that `number` kills come about before a run has ended,
+    at any moment of it, its start included."""
+    latest = begin + 2 * (end - begin) / number
+    return [draw.uniform(begin / 2, latest) for _ in range(number)]
+
+
 def kills(data: Path, out: Path, options: list[str], delays: list[float]) -> Iterator[Kill]:
     """Runs that are killed after so many seconds each, unless they end before."""
     for delay in delays:
@@ -106,10 +125,9 @@ def main() -> None:
     parser.add_argument("options", nargs="*", default=SMALL, help="of pretrain, after --")
     chosen = parser.parse_args()
     straight, killed = chosen.out / "straight", chosen.out / "killed"
-    seconds = run_to_the_end(chosen.data, straight, chosen.options)
-    print(f"undisturbed: {seconds:.1f} s")
-    draw = random.Random(chosen.seed)
-    delays = [draw.uniform(0, seconds) for _ in range(chosen.kills)]
+    begin, end = undisturbed(chosen.data, straight, chosen.options)
+    print(f"undisturbed: {end:.1f} s, the first step after {begin:.1f} s")
+    delays = moments(random.Random(chosen.seed), chosen.kills, begin=begin, end=end)
     print("| kill | after, s | during a save | last step logged | newest whole step |")
     print("|---|---|---|---|---|")
     for number, kill in enumerate(kills(chosen.data, killed, chosen.options, delays), 1):

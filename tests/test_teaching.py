@@ -482,8 +482,8 @@ def test_a_student_with_its_teachers_weights_has_no_hidden_error(corpus, tmp_pat
     student = small_model(corpus.tokenizer, seed=1)
     teacher = replace(student, params={"encoder": student.params["encoder"]}, headless=True)
     gradient, sums = sums_of(configured(corpus, tmp_path, **HIDDEN), corpus, teacher)
-    assert sums["hidden"] == 0
-    assert max(float(np.abs(x).max()) for x in jax.tree.leaves(gradient)) == 0
+    assert sums["hidden"] < 1e-9  # rounding: student and teacher are two programs
+    assert max(float(np.abs(x).max()) for x in jax.tree.leaves(gradient)) < 1e-4
 
 
 @pytest.mark.parametrize(

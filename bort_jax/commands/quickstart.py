@@ -85,6 +85,7 @@ class AgoraStage:
       final_seeds: plain fine-tuning and Agora are compared with each of these.
       copies: new points for each mistake.
       share: share of the tokens that τ resamples.
+      any_socrates: go on with a Socrates that is no better than chance.
     """
 
     steps: int = 300
@@ -93,6 +94,7 @@ class AgoraStage:
     final_seeds: tuple[int, ...] = (10, 11, 12)
     copies: int = 4
     share: float = 0.4
+    any_socrates: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
+from bort_jax.huge_pages import restart_with_huge_pages
+
 VERBS = {
     "quickstart": "the whole pipeline on real movie reviews, in minutes, on a laptop",
     "extract": "find the architecture with the best trade of size, cost and error",
@@ -24,11 +26,14 @@ VERBS = {
     "convert": "write a checkpoint as a folder that stock transformers loads",
     "doctor": "say what this machine has and whether training would work on it",
 }
+TRAIN = {"quickstart", "extract", "pretrain", "finetune", "agora"}  # page faults are felt in these
 SPELLINGS = {"--from": "--from_run"}  # `from` is a word of Python's
 CONFIGS = [Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs"]
 
 
 def main(argv: list[str] | None = None) -> None:
+    if argv is None and TRAIN & set(sys.argv[1:2]):
+        restart_with_huge_pages()
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())

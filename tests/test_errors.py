@@ -162,7 +162,7 @@ def plain_perplexities(corpus, model, starts: list, wanted: Recipe) -> list[floa
     score = mlm_scores(model, corpus.heldout, rows=wanted.eval_rows, seq_len=24)
     found = []
     for params in starts:
-        state = new_state(params, wanted.hyper(1e-2), optimizer="adamw", clip=1.0)
+        state = new_state(params, wanted.hyper(1e-2), optimizer="adamw")
         sizes = dict(seed=0, batch_size=8, seq_len=24)
         batches = (masked_batch(corpus.train, i, **sizes) for i in range(wanted.steps))
         state = fit(state, batches, step_fn=lambda s, b: step(s, (), b, jax.random.key(0)))

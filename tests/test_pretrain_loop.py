@@ -78,7 +78,7 @@ def test_micro_batches_are_the_whole_batch_with_unequal_counts(corpus, optimizer
     params = init_params(model, seed=0)
     found = []
     for parts in (1, 2, 4):
-        state = new_state(params, HYPER, optimizer=optimizer, clip=1.0)
+        state = new_state(params, HYPER, optimizer=optimizer)
         step = parallel_step(plain_loss(model), optimizer=optimizer, clip=1.0, accumulate=parts)
         found.append(step(state, (), batch, jax.random.key(0)))
     for state, metrics in found[1:]:
@@ -120,7 +120,7 @@ def batch_of(value):
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(kind):
     step = parallel_step(bad_loss(kind), optimizer="adamw", clip=1.0)
-    fresh = lambda: new_state({"w": np.float32(1)}, HYPER, optimizer="adamw", clip=1.0)
+    fresh = lambda: new_state({"w": np.float32(1)}, HYPER, optimizer="adamw")
     run = lambda state, value: step(state, (), batch_of(value), jax.random.key(0))
     state = fresh()
     for value in (3, 1000, 1000, 5):
@@ -138,7 +138,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(kind):
 
 def test_too_many_in_a_row_stop_the_run_and_name_the_batches():
     step = parallel_step(bad_loss("loss"), optimizer="adamw", clip=1.0)
-    state = new_state({"w": np.float32(1)}, HYPER, optimizer="adamw", clip=1.0)
+    state = new_state({"w": np.float32(1)}, HYPER, optimizer="adamw")
     batches = [batch_of(value) for value in (1, 1000, 1, 1000, 1000, 1000, 1000)]
     seen = []
     hooks = [Guard(3, every=1), lambda step, state, metrics: seen.append(step)]
@@ -153,7 +153,7 @@ def test_a_batch_without_anything_to_predict_is_skipped(corpus):
     batch["weights"] = np.zeros_like(batch["weights"])
     params = init_params(model, seed=0)
     step = parallel_step(plain_loss(model), optimizer="adamw", clip=1.0)
-    state = new_state(params, HYPER, optimizer="adamw", clip=1.0)
+    state = new_state(params, HYPER, optimizer="adamw")
     state, metrics = step(state, (), batch, jax.random.key(0))
     assert int(metrics["skipped"]) == 1 and same(state.params, params)
 

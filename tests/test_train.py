@@ -43,7 +43,7 @@ def test_four_devices_equal_one_with_unequal_token_counts(corpus, optimizer):
     assert jax.local_device_count() == 4
     model, batch = mlm_model(corpus), uneven_batch(corpus)
     params = init_params(model, seed=0)
-    state = new_state(params, HYPER, optimizer=optimizer, clip=1.0)
+    state = new_state(params, HYPER, optimizer=optimizer)
     step = parallel_step(plain_loss(model), optimizer=optimizer, clip=1.0)
     four, metrics = step(state, (), batch, jax.random.key(0))
 
@@ -53,7 +53,8 @@ def test_four_devices_equal_one_with_unequal_token_counts(corpus, optimizer):
 
     loss, gradient = jax.value_and_grad(mean_loss)(params)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
-    transform = make_optimizer(optimizer, HYPER, rate=learning_rate(HYPER, 0), clip=1.0)
+    scale = clipping(optax.global_norm(gradient), 1.0)
+    transform = make_optimizer(optimizer, HYPER, rate=learning_rate(HYPER, 0), scale=scale)
     updates, _ = transform.update(gradient, transform.init(params), params)
     jax.tree.map(
         lambda a, b, c: np.testing.assert_allclose(a, b + c, atol=2e-6),
@@ -71,7 +72,7 @@ def test_devices_drop_different_units():
         return {"loss": params["w"] * 0, "count": 1.0, "draw": draw, "square": draw**2}
 
     step = parallel_step(loss_fn, optimizer="adamw", clip=1.0)
-    state = new_state({"w": np.float32(0)}, HYPER, optimizer="adamw", clip=1.0)
+    state = new_state({"w": np.float32(0)}, HYPER, optimizer="adamw")
     state, metrics = step(state, (), {"x": np.zeros(4)}, jax.random.key(0))
     assert float(metrics["square"]) - float(metrics["draw"]) ** 2 > 1e-3
     _, later = step(state, (), {"x": np.zeros(4)}, jax.random.key(0))
@@ -91,7 +92,7 @@ def test_a_step_compiles_once():
         return {"loss": (params["w"] - batch["x"]).sum(), "count": jax.numpy.float32(4)}
 
     step = parallel_step(loss_fn, optimizer="adamw", clip=1.0)
-    state = new_state({"w": np.float32(0)}, HYPER, optimizer="adamw", clip=1.0)
+    state = new_state({"w": np.float32(0)}, HYPER, optimizer="adamw")
     for _ in range(3):
         state, _ = step(state, (), {"x": np.zeros(4, np.float32)}, jax.random.key(0))
     assert len(traced) == 1
@@ -118,7 +119,7 @@ def test_decay_spares_biases_and_layer_norm(tiny):
 
 def test_an_unknown_optimizer_lists_the_known():
     with pytest.raises(ValueError, match="one of adamw, lamb; got 'sgd'"):
-        make_optimizer("sgd", HYPER, rate=0.0, clip=1.0)
+        make_optimizer("sgd", HYPER, rate=0.0)
 
 
 def test_eight_examples_can_be_overfitted(tiny, rng):

@@ -26,7 +26,7 @@ import optax
 
 from bort_jax.train.loop import read_metrics
 from bort_jax.train.objectives import plain_loss
-from bort_jax.train.optimizer import learning_rate, make_optimizer
+from bort_jax.train.optimizer import clipping, learning_rate, make_optimizer
 from bort_jax.train.parallel import State
 from bort_jax.train.pretrain import batches
 from bort_jax.train.pretrain_config import PretrainConfig
@@ -149,7 +149,8 @@ def bare_step(stage: Stage) -> Callable:
         grads, sums = jax.grad(summed, has_aux=True)(state.params)
         grads = jax.tree.map(lambda g: g / sums["count"], grads)
         rate = learning_rate(state.hyper, state.step)
-        transform = make_optimizer(config.optimizer, state.hyper, rate=rate, clip=config.clip)
+        scale = clipping(optax.global_norm(grads), config.clip)
+        transform = make_optimizer(config.optimizer, state.hyper, rate=rate, scale=scale)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {name: total / sums["count"] for name, total in sums.items()}

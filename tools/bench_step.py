@@ -4,12 +4,13 @@
     python tools/bench_step.py --archs bort --batches 8 32
 
 Rows of 128 tokens, 19 masked positions gathered before the vocabulary, AdamW, clipping. Each
-contestant is a process of its own that waits for its turn; medians over the repeats. torch is left
-out where it is not installed. `--executions loop-none scan-none scan-full` races ways of running
-the layers.
+contestant is a process of its own that waits for its turn; medians over the repeats. torch, where
+it is installed, runs as it comes and, as `torch-huge`, with a malloc that asks for huge pages, as
+ours does. `--executions loop-none scan-none scan-full` races ways of running the layers.
 """
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import numpy as np
 
 LENGTH, MASKED, VOCAB = 128, 19, 50265
 WARM_UP = 2
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # as `bort-jax pretrain` starts itself
 
 
 def main() -> None:
@@ -42,7 +44,7 @@ def main() -> None:
 
 
 def race(given: argparse.Namespace) -> None:
-    torch = ["torch"] if find_spec("torch") and find_spec("transformers") else []
+    torch = ["torch", "torch-huge"] if find_spec("torch") and find_spec("transformers") else []
     names = given.executions + torch
     print("s a step, median (min to max)")
     for arch in given.archs:
@@ -80,6 +82,7 @@ class Racer:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env=os.environ | ({} if name == "torch" else HUGE_PAGES),
         )
         self.first_call = float(self._read())
 
@@ -104,7 +107,7 @@ class Racer:
 
 def take_turns(name: str, arch: str, batch: int, dropout: float) -> None:
     """Answers each line of stdin: seconds of a step, and at the end the peak memory."""
-    make = torch_step if name == "torch" else partial(our_step, name)
+    make = torch_step if name.startswith("torch") else partial(our_step, name)
     step = make(arch, batch_of(batch), dropout)
     print(seconds(step), flush=True)
     for _ in range(WARM_UP):
@@ -151,7 +154,7 @@ def our_step(name: str, arch: str, batch: dict, dropout: float) -> Callable:
     )
     hyper = Hyper.of(learning_rate=1e-4, weight_decay=0.01, warmup_ratio=0.01, total_steps=1000)
     run = parallel_step(plain_loss(model), optimizer="adamw", clip=1.0)
-    held = [new_state(drawn_params(model, seed=0), hyper, optimizer="adamw", clip=1.0)]
+    held = [new_state(drawn_params(model, seed=0), hyper, optimizer="adamw")]
 
     def step():
         held[0], metrics = run(held[0], (), batch, jax.random.key(0))

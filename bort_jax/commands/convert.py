@@ -138,7 +138,7 @@ def from_run(folder: Path, *, best: bool = False) -> Checkpoint:
     model = MaskedLM(model_config(config, corpus, start=starting_point(config)))
     teacher = load(config.teacher) if config.teacher and config.hidden_weight else None
     params = with_map(init_params(model, seed=0), config, teacher)
-    like = new_state(params, hyper(config), optimizer=config.optimizer, clip=config.clip)
+    like = new_state(params, hyper(config), optimizer=config.optimizer)
     steps = folder / "checkpoints"
     step = best_verified(steps) if best else newest_verified(steps)
     if step is None:

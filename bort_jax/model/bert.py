@@ -7,6 +7,7 @@ Letters: `b` batch, `s`/`t` query/key position, `m` masked position, `a` head, `
 `h` hidden, `i` intermediate, `v` vocabulary, `c` class.
 """
 
+import math
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -18,6 +19,7 @@ from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.model.attention import attention
 from bort_jax.model.dropout import Dropout
 from bort_jax.model.execution import Execution, run_layers
+from bort_jax.model.norm import LayerNorm
 
 INIT = nn.initializers.normal(stddev=0.02)
 
@@ -48,15 +50,34 @@ class BertConfig:
     separator: int | None = None
     dtype: str = "float32"
 
-    def layer_norm(self, name: str | None = None, *, eps: float | None = None) -> nn.LayerNorm:
-        eps = self.layer_norm_eps if eps is None else eps
-        # The one-pass variance loses digits to cancellation; the two-pass form agrees with torch.
-        return nn.LayerNorm(eps, dtype=self.dtype, use_fast_variance=False, name=name)
+    def layer_norm(self, name: str | None = None, *, eps: float | None = None) -> LayerNorm:
+        return LayerNorm(self.layer_norm_eps if eps is None else eps, dtype=self.dtype, name=name)
 
     def dense(
         self, features, name: str | None = None, axis: int | tuple[int, ...] = -1
     ) -> nn.DenseGeneral:
-        return nn.DenseGeneral(features, axis=axis, dtype=self.dtype, kernel_init=INIT, name=name)
+        return nn.DenseGeneral(
+            features,
+            axis=axis,
+            dtype=self.dtype,
+            kernel_init=INIT,
+            dot_general=matrix_product,
+            name=name,
+        )
+
+
+def matrix_product(x, kernel, dimension_numbers, precision=None):
+    """`lax.dot_general` of a dense layer as one product of two matrices: rows are one axis, and so
+    are the heads of attention with their size.
+
+    The gradients are products of matrices then too. Of more axes XLA on CPU writes transposed
+    copies first, of x, of the output's gradient and of the kernel's.
+    """
+    inner = len(dimension_numbers[0][0])
+    rows, features = x.shape[:-inner], kernel.shape[inner:]
+    size = math.prod(kernel.shape[:inner])
+    flat = jnp.dot(x.reshape(-1, size), kernel.reshape(size, -1), precision=precision)
+    return flat.reshape(*rows, *features)
 
 
 class Embeddings(nn.Module):
@@ -191,7 +212,8 @@ class MlmHead(nn.Module):
         )
         x = self.config.layer_norm("norm", eps=self.config.head_norm_eps)(x)
         bias = self.param("bias", nn.initializers.zeros, (self.config.vocab_size,))
-        logits = jnp.einsum("bmh,vh->bmv", x, table.astype(x.dtype))
+        flat = x.reshape(-1, x.shape[-1])
+        logits = jnp.dot(flat, table.T.astype(x.dtype)).reshape(*x.shape[:-1], -1)
         return with_bias(logits.astype(jnp.float32), bias)
 
 

@@ -148,10 +148,37 @@ def hidden_states(
 def _cross_entropy(logits, labels, weights, *, name: str) -> Sums:
     # A label that carries no weight may be −100 or out of range, which would give NaN · 0.
     labels = jnp.where(weights > 0, labels, 0)
-    best = jax.lax.stop_gradient(logits.max(axis=-1))
-    # A comparison, not a gather: its gradient is element-wise, where a gather's is a scatter.
-    is_label = jnp.arange(logits.shape[-1]) == labels[..., None]
-    at_label = jnp.sum(jnp.where(is_label, logits, 0), axis=-1)
-    losses = jax.nn.logsumexp(logits, axis=-1) - at_label
-    correct = (at_label >= best) * weights
-    return {name: jnp.sum(losses * weights), "correct": correct.sum(), "count": weights.sum()}
+    fixed = jax.lax.stop_gradient(logits)
+    correct = (at_label(fixed, labels) >= fixed.max(axis=-1)) * weights
+    losses = surprise(logits, labels) * weights
+    return {name: losses.sum(), "correct": correct.sum(), "count": weights.sum()}
+
+
+def at_label(logits: Float[Array, "*rows v"], labels: Int[Array, "*rows"]) -> Float[Array, "*rows"]:
+    return jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+
+
+@jax.custom_vjp
+def surprise(logits: Float[Array, "*rows v"], labels: Int[Array, "*rows"]) -> Float[Array, "*rows"]:
+    """−log softmax(logits) at the labels, in nats.
+
+    Its gradient, softmax(logits) − 1 at the label, is written once, from the exponentials that the
+    forward pass has: left to differentiation, several arrays of their size would be kept.
+    """
+    return _surprise(logits, labels)[0]
+
+
+def _surprise(logits, labels):
+    best = logits.max(axis=-1)
+    powers = jnp.exp(logits - best[..., None])
+    total = powers.sum(axis=-1)
+    return jnp.log(total) + best - at_label(logits, labels), (powers, total, labels)
+
+
+def _surprise_gradient(saved, g):
+    powers, total, labels = saved
+    is_label = jnp.arange(powers.shape[-1]) == labels[..., None]
+    return g[..., None] * (powers / total[..., None] - is_label), None
+
+
+surprise.defvjp(_surprise, _surprise_gradient)

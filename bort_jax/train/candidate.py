@@ -20,7 +20,7 @@ from bort_jax.data.prepared import Corpus
 from bort_jax.interop import Checkpoint
 from bort_jax.model import distillation, masked_lm
 from bort_jax.train.measure import Measure, check_measure, measured, teacher_logits, unigram_loss
-from bort_jax.train.optimizer import Hyper, learning_rate, limited, make_optimizer
+from bort_jax.train.optimizer import Hyper, begun, clipping, learning_rate, limited, make_optimizer
 from bort_jax.train.parallel import State, parallel_population
 
 SEGMENT = 32  # rows of the stream in one call of the program
@@ -139,7 +139,8 @@ def candidate_program(logits_fn: Callable, *, clip_weights: float | None) -> Cal
 def stepped(state: State, hyper: Hyper, grads, clip_weights: float | None) -> State:
     """One step of AdamW with the hyperparameters of this member."""
     rate = learning_rate(hyper, state.step)
-    transform = make_optimizer("adamw", hyper, rate=rate, clip=1.0)
+    scale = clipping(optax.global_norm(grads), 1.0)
+    transform = make_optimizer("adamw", hyper, rate=rate, scale=scale)
     updates, opt_state = transform.update(grads, state.opt_state, state.params)
     params = limited(optax.apply_updates(state.params, updates), clip_weights)
     return state._replace(step=state.step + 1, params=params, opt_state=opt_state)
@@ -156,10 +157,7 @@ def row_sums(logits: jax.Array, batch: dict) -> dict:
 
 def fresh_state(params) -> State:
     """A state at step 0 in numpy, without running optax; the members bring the hyperparameters."""
-    transform = make_optimizer("adamw", Hyper.of(**dict.fromkeys(HYPER, 0)), rate=0.0, clip=1.0)
-    zeros = lambda leaf: np.zeros(leaf.shape, leaf.dtype)
-    opt_state = jax.tree.map(zeros, jax.eval_shape(transform.init, params))
-    return State(np.int32(0), params, opt_state, cast(Any, ()))
+    return State(np.int32(0), params, begun("adamw", params), cast(Any, ()))
 
 
 HYPER = ("learning_rate", "weight_decay", "warmup_ratio", "total_steps")

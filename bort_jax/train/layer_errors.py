@@ -73,7 +73,7 @@ def train_elastic(
     hyper = Hyper.of(
         learning_rate=learning_rate, weight_decay=0.01, warmup_ratio=0.1, total_steps=steps
     )
-    state = new_state(model.init(seed=seed), hyper, optimizer="adamw", clip=1.0)
+    state = new_state(model.init(seed=seed), hyper, optimizer="adamw")
     generator, key = np.random.default_rng(seed), jax.random.key(seed)
     rows = dict(seed=seed, seq_len=seq_len)
 

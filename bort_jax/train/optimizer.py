@@ -34,8 +34,8 @@ def learning_rate(hyper: Hyper, step):
     return hyper.learning_rate * jnp.clip(jnp.minimum(up, down), 0, 1)
 
 
-def make_optimizer(name: str, hyper: Hyper, *, rate, clip: float) -> optax.GradientTransformation:
-    """Clipping by global norm, Adam (ε 1e-6) with decoupled decay, LAMB's trust ratio, −rate.
+def make_optimizer(name: str, hyper: Hyper, *, rate, scale=1.0) -> optax.GradientTransformation:
+    """The gradient times `scale`, Adam (ε 1e-6) with decoupled decay, LAMB's trust ratio, −rate.
 
     The shape of its state depends on `name` alone.
 
@@ -46,12 +46,25 @@ def make_optimizer(name: str, hyper: Hyper, *, rate, clip: float) -> optax.Gradi
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}; got {name!r}")
     trust = [optax.scale_by_trust_ratio()] if name == "lamb" else []
     return optax.chain(
-        optax.clip_by_global_norm(clip),
+        optax.scale(scale),
         optax.scale_by_adam(eps=1e-6),
         optax.add_decayed_weights(hyper.weight_decay, mask=decay_mask),
         *trust,
         optax.scale(-rate),
     )
+
+
+def begun(name: str, params):
+    """The optimizer's state before the first step: zeros in numpy, which take no memory until they
+    are read."""
+    transform = make_optimizer(name, Hyper(*[0.0] * len(Hyper._fields)), rate=0.0)
+    zeros = lambda leaf: np.zeros(leaf.shape, leaf.dtype)
+    return jax.tree.map(zeros, jax.eval_shape(transform.init, params))
+
+
+def clipping(norm, largest: float):
+    """The scale that brings a gradient of this global norm to `largest`, where it is above."""
+    return jnp.where(norm < largest, 1.0, largest / norm)
 
 
 def decay_mask(params):

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from jax.experimental import multihost_utils
 
-from bort_jax.train.optimizer import Hyper, learning_rate, limited, make_optimizer
+from bort_jax.train.optimizer import Hyper, begun, clipping, learning_rate, limited, make_optimizer
 
 AXIS = "data"
 LAG = 2
@@ -50,14 +50,12 @@ class State(NamedTuple):
     in_a_row: Any = ()
 
 
-def new_state(params, hyper: Hyper, *, optimizer: str, clip: float) -> State:
+def new_state(params, hyper: Hyper, *, optimizer: str) -> State:
     """A state at step 0, in numpy."""
-    transform = make_optimizer(optimizer, hyper, rate=0.0, clip=clip)
-    opt_state = jax.tree.map(np.asarray, transform.init(params))
     return State(
         np.int32(0),
         params,
-        opt_state,
+        begun(optimizer, params),
         hyper,
         seconds=np.float32(0),
         skipped=np.int32(0),
@@ -100,13 +98,14 @@ def parallel_step(
     def step(state: State, frozen, batch, key, seconds):
         # Each device drops other units; each step too, with no key in the checkpoint.
         key = jax.random.fold_in(jax.random.fold_in(key, state.step), jax.lax.axis_index(AXIS))
-        grads, sums = jax.lax.psum(gradient(state.params, frozen, batch, key), AXIS)
-        grads = jax.tree.map(lambda g: g / sums["count"], grads)
+        grads, sums = over_devices(gradient(state.params, frozen, batch, key))
         metrics = {name: total / sums["count"] for name, total in sums.items() if name != "count"}
         seconds = jax.lax.pmax(seconds, AXIS)
         rate = learning_rate(state.hyper, state.step if clock is None else seconds)
-        transform = make_optimizer(optimizer, state.hyper, rate=rate, clip=clip)
-        norm = optax.global_norm(grads)
+        norm = optax.global_norm(grads) / sums["count"]
+        # One factor for the mean and for clipping, inside the update: no gradient is written twice.
+        scale = clipping(norm, clip) / sums["count"]
+        transform = make_optimizer(optimizer, state.hyper, rate=rate, scale=scale)
 
         def taken(state: State) -> State:
             updates, opt_state = transform.update(grads, state.opt_state, state.params)
@@ -168,6 +167,11 @@ class BoundStep(NamedTuple):
 
     def lower(self, state: State, batch):
         return self.step.lower(state, self.frozen, batch, self.key)
+
+
+def over_devices(sums):
+    """Sums over all devices of all processes; of one device they are what it has, not a copy."""
+    return sums if jax.device_count() == 1 else jax.lax.psum(sums, AXIS)
 
 
 def gradient_sums(loss_fn: Callable, *, parts: int) -> Callable:

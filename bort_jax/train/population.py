@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bort_jax.train.optimizer import Hyper, learning_rate, make_optimizer
+from bort_jax.train.optimizer import Hyper, clipping, learning_rate, make_optimizer
 from bort_jax.train.parallel import OverMembers
 
 CLIP = 1.0  # largest global norm of a member's gradient
@@ -88,7 +88,7 @@ class Population(NamedTuple):
 def begun(encoder, member: Member) -> Trainee:
     """The start of a member: the shared encoder under its own head."""
     params = {"encoder": encoder} | member.head
-    transform = make_optimizer("adamw", member.hyper, rate=0.0, clip=CLIP)
+    transform = make_optimizer("adamw", member.hyper, rate=0.0)
     return Trainee(jnp.int32(0), params, transform.init(params))
 
 
@@ -108,7 +108,8 @@ def steps_fn(loss_fn: Callable, *, layer_decay: float) -> Callable:
 
         grads = jax.grad(mean_loss)(trainee.params)
         rate = learning_rate(member.hyper, trainee.step)
-        transform = make_optimizer("adamw", member.hyper, rate=rate, clip=CLIP)
+        scale = clipping(optax.global_norm(grads), CLIP)
+        transform = make_optimizer("adamw", member.hyper, rate=rate, scale=scale)
         updates, opt_state = transform.update(grads, trainee.opt_state, trainee.params)
         if layer_decay != 1:
             factors = layer_factors(trainee.params, layer_decay)

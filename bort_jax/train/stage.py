@@ -58,7 +58,6 @@ class Stage(NamedTuple):
             self.params,
             hyper(self.config),
             optimizer=self.config.optimizer,
-            clip=self.config.clip,
         )
 
     def step(self, *, clock: Callable[[], float] | None = None) -> BoundStep:

@@ -333,6 +333,7 @@ def test_the_verdict_says_who_lost_and_whether_by_chance():
     assert "gains 10.0 points" in verdict(compared([0.6, 0.6], [0.7, 0.7]))
     assert "more than chance" in verdict(compared([0.6, 0.6], [0.7, 0.7]))
     assert "LOSES 1.0 points" in verdict(compared([0.7, 0.7], [0.69, 0.69]))
+    assert "gains 0.0 points" in verdict(compared([0.7, 0.7], [0.7, 0.7]))
     assert "WITHIN chance" in verdict(compared([0.7, 0.7], [0.69, 0.69]))
     one = margin(compared([0.5], [0.5], rows=100))
     assert one == pytest.approx(1.96 * (2 * 0.25 / 100) ** 0.5)

@@ -163,6 +163,8 @@ class Arm(NamedTuple):
 
 def main() -> None:
     settings = auto_cli(Settings, as_positional=False)
+    if settings.seeds < 2:
+        raise SystemExit(f"--seeds must be 2 or more to compare by seed; got {settings.seeds}")
     # Tasks and seeds may be added later to what is there.
     out = claim(settings.out, replace(settings, tasks=(), seeds=0))
     timaeus, results = load(settings.timaeus), {}
@@ -310,10 +312,10 @@ def draw_scarce(usable: Points, rows: int, rng: np.random.Generator) -> tuple[Da
 
 def fitted(tuner: FineTuner, thetas: Sequence, train: Dataset, settings: Settings) -> Iterator:
     """`fit_fn`: a model for each θ."""
-    full = [
-        Theta(**dict(theta), weight_decay=0.01, warmup_ratio=0.1, batch_size=settings.batch_size)
-        for theta in thetas
-    ]
+    # A θ names only what Θ varies.
+    first = {"learning_rate": settings.learning_rate[0], "seed": settings.theta_seeds[0]}
+    fixed = {"weight_decay": 0.01, "warmup_ratio": 0.1, "batch_size": settings.batch_size}
+    full = [Theta(**(first | fixed | dict(theta))) for theta in thetas]
     return tuner.fit_all(full, Points(*train))
 
 

@@ -23,7 +23,7 @@ from typing import Any, cast
 import numpy as np
 
 LENGTH, MASKED, VOCAB = 128, 19, 50265
-WARM_UP, STEADY = 2, 2
+WARM_UP, STEADY = 2, 4
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # as `bort-jax pretrain` starts itself
 
 

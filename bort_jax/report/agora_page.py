@@ -53,7 +53,7 @@ def verdict(summary: dict) -> str:
         return "the test split has no labels: report-dev alone says who did better"
     plain, ours = (np.array(summary[name]["test"]) for name in SIDES)
     gain, noise = ours.mean() - plain.mean(), margin(summary)
-    word = "gains" if gain > 0 else "LOSES"
+    word = "gains" if gain >= 0 else "LOSES"
     judged = "more than chance" if abs(gain) > noise else "WITHIN chance"
     return (
         f"Agora {word} {100 * abs(gain):.1f} points against plain fine-tuning on test, "

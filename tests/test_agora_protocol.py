@@ -21,6 +21,7 @@ from bort_jax.agora import (
     agora,
     balanced,
     certain,
+    confident,
     generator,
     grid,
     most_positive,
@@ -118,6 +119,21 @@ def test_balance_by_hand():
     assert kept.tolist() == [False, True, False, True]
     wide = balanced(np.array([0.5, 0.5]), drift=0.1)  # 4 of 6: too many; 3 of 5 is 0.6
     assert wide(np.array([0, 1]), np.array([1, 1, 1, 0]), confidences).sum() == 3
+
+
+@given(
+    labels=st.lists(st.integers(0, 1), max_size=30), least=st.floats(0, 1), seed=st.integers(0, 99)
+)
+def test_only_confident_labels_reach_the_balance(labels, least, seed):
+    labels, train = np.array(labels, int), np.array([0, 0, 1])
+    confidences = np.random.default_rng(seed).random(len(labels))
+    keep = balanced(np.array([0.5, 0.5]), drift=0.2)
+    kept, sure = confident(keep, least=least)(train, labels, confidences), confidences >= least
+    assert not kept[~sure].any()
+    assert (kept[sure] == keep(train, labels[sure], confidences[sure])).all()
+    for outside in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="must lie in"):
+            confident(keep, least=outside)
 
 
 @pytest.mark.parametrize("shares, drift", [([0.5, 0.6], 0.1), ([0.5, 0.5], -0.1), ([1, 0], 2)])

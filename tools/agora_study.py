@@ -51,6 +51,7 @@ from bort_jax.agora import (
     Window,
     agora,
     balanced,
+    confident,
     generator,
     grid,
     mix_tau,
@@ -120,6 +121,7 @@ class Settings:
       share: share of a text's tokens that τ changes.
       nearest: smallest share that must have changed.
       farthest: largest.
+      confidence: points whose label Socrates is less sure of do not join, in no arm with τ.
     """
 
     data_dir: str
@@ -141,6 +143,7 @@ class Settings:
     share: float = 0.3
     nearest: float = 0.1
     farthest: float = 0.6
+    confidence: float = 0.0
 
 
 class Ground(NamedTuple):
@@ -272,7 +275,9 @@ def run_seed(
             sides=ground.sides,
         ),
         label_fn=label_fn,
-        keep_fn=balanced(np.bincount(scarce.y) / len(scarce.y), drift=0.1),
+        keep_fn=confident(
+            balanced(np.bincount(scarce.y) / len(scarce.y), drift=0.1), least=settings.confidence
+        ),
     )
     dev = Dataset(*ground.steer)
     thetas = grid(learning_rate=settings.learning_rate, seed=settings.theta_seeds)

@@ -25,7 +25,7 @@ from bort_jax.agora.loop import (
     start,
 )
 from bort_jax.agora.protocol import Guard, Leak, once
-from bort_jax.agora.socrates import Trust, balanced, certain, trust
+from bort_jax.agora.socrates import Trust, balanced, certain, confident, trust
 from bort_jax.agora.store import Store, resumable
 from bort_jax.agora.taus import ball_tau, mix_tau, mlm_tau, neighbour_tau
 from bort_jax.agora.theta import describe, grid, prune, worst_run
@@ -53,6 +53,7 @@ __all__ = [
     "balanced",
     "ball_tau",
     "certain",
+    "confident",
     "changed_share",
     "describe",
     "euclidean",

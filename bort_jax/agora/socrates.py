@@ -100,6 +100,26 @@ def balanced(shares: Float[np.ndarray, " c"], *, drift: float = 0.05) -> Callabl
     return keep
 
 
+def confident(keep_fn: Callable, *, least: float) -> Callable:
+    """`keep_fn` among the points whose label has at least the confidence `least`; the others go.
+
+    A model's mistakes are where Socrates errs more often too: near them his labels are worse than
+    his accuracy on dev says, and his confidence tells which (our reading; the paper keeps all).
+
+    Raises:
+      ValueError: `least` is outside [0, 1].
+    """
+    if not 0 <= least <= 1:
+        raise ValueError(f"the least confidence must lie in [0, 1]; got {least}")
+
+    def keep(train, labels, confidences) -> Bool[np.ndarray, " m"]:
+        kept = np.asarray(confidences) >= least
+        kept[kept] = keep_fn(train, labels[kept], np.asarray(confidences)[kept])
+        return kept
+
+    return keep
+
+
 def largest_counts(
     present: Int[np.ndarray, " c"], offered: Int[np.ndarray, " c"], *, limits: np.ndarray
 ) -> Int[np.ndarray, " c"]:

@@ -34,7 +34,9 @@ def learning_rate(hyper: Hyper, step):
     return hyper.learning_rate * jnp.clip(jnp.minimum(up, down), 0, 1)
 
 
-def make_optimizer(name: str, hyper: Hyper, *, rate, scale=1.0) -> optax.GradientTransformation:
+def make_optimizer(
+    name: str, hyper: Hyper, *, rate, scale: Any = 1.0
+) -> optax.GradientTransformation:
     """The gradient times `scale`, Adam (ε 1e-6) with decoupled decay, LAMB's trust ratio, −rate.
 
     The shape of its state depends on `name` alone.

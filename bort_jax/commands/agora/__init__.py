@@ -17,6 +17,7 @@ from bort_jax.agora import (
     Trust,
     Window,
     balanced,
+    confident,
     generator,
     grid,
     once,
@@ -76,6 +77,7 @@ class Config(TaskOptions):
       nearest: smallest distance of a new point from its parent.
       farthest: largest distance.
       drift: how far a class's share of the train set may rise above its share of the given one.
+      confidence: least confidence of Socrates in the label of a new point; below it none joins.
       one_against: a class: the task becomes that class against the rest.
       thresholds: rising scores: a task of scores becomes one of classes between them.
       steer: share of validation that steers; the rest only reports.
@@ -109,6 +111,7 @@ class Config(TaskOptions):
     nearest: float = 0.0
     farthest: float = 1.0
     drift: float = 0.1
+    confidence: float = 0.0
     one_against: str = ""
     thresholds: tuple[float, ...] = ()
     steer: float = 0.5
@@ -162,7 +165,7 @@ def run(config: Config) -> dict:
             sides=material.steer.sides,
         ),
         label_fn=label_fn,
-        keep_fn=balanced(material.shares, drift=config.drift),
+        keep_fn=confident(balanced(material.shares, drift=config.drift), least=config.confidence),
     )
     state = rounds(config, store, material, calls=calls, tuner=tuner)
     summary = once(out / "scores.json", lambda: compare(config, tuner, state, material=material))

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from bort_jax.model.losses import surprise
 from bort_jax.model.norm import LayerNorm
 
-SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(2, 40))
+# Few, since every shape compiles anew.
+SHAPES = st.sampled_from([(1, 1, 2), (2, 3, 7), (4, 5, 40)])
 
 
 def values_and_gradients(fn, *args):

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from bort_jax import cli
 from bort_jax.huge_pages import VARIABLE, asking_helps
 
 PROGRAM = f"""
@@ -58,3 +59,14 @@ def test_the_kernels_setting_is_read(tmp_path, text, helps):
     (tmp_path / "enabled").write_text(text)
     assert asking_helps(tmp_path / "enabled") == helps
     assert not asking_helps(tmp_path / "no such file")
+
+
+@pytest.mark.parametrize("verb, asked", [("pretrain", True), ("cost", False)])
+def test_only_commands_that_train_ask_and_only_as_programs(monkeypatch, verb, asked):
+    calls = []
+    monkeypatch.setattr(cli, "restart_with_huge_pages", lambda: calls.append(verb))
+    monkeypatch.setattr("sys.argv", ["bort-jax", verb, "--help"])
+    for argv in (None, [verb, "--help"]):
+        with pytest.raises(SystemExit):
+            cli.main(argv)
+    assert calls == [verb] * asked

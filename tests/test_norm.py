@@ -25,7 +25,7 @@ def values_and_gradients(fn, *args):
     return values, *pull(along)
 
 
-def close(ours, theirs, *, tolerance: float):
+def assert_close(ours, theirs, *, tolerance: float):
     for a, b in zip(ours, theirs, strict=True):
         assert a.dtype == b.dtype and a.shape == b.shape
         np.testing.assert_allclose(
@@ -43,7 +43,9 @@ def test_layer_norm_is_flax_s(shape, seed, far):
     modules = LayerNorm(1e-5), nn.LayerNorm(1e-5, use_fast_variance=False)
     of = lambda module: lambda x, p: module.apply({"params": p}, x)
     ours, theirs = (jax.tree.leaves(values_and_gradients(of(m), x, params)) for m in modules)
-    close(ours, theirs, tolerance=2e-4)  # the gradient is divided by the deviation of few values
+    assert_close(
+        ours, theirs, tolerance=2e-4
+    )  # the gradient is divided by the deviation of few values
 
 
 def test_layer_norm_keeps_the_type_of_its_activations_and_computes_in_float32():
@@ -70,7 +72,7 @@ def test_the_surprise_at_a_label_is_optax_s(shape, seed, size):
         values_and_gradients(lambda logits, fn=fn: fn(logits, labels), logits)
         for fn in (surprise, reference)
     )
-    close(ours, theirs, tolerance=2e-5)
+    assert_close(ours, theirs, tolerance=2e-5)
 
 
 @pytest.mark.parametrize(

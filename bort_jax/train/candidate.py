@@ -160,9 +160,6 @@ def fresh_state(params) -> State:
     return State(np.int32(0), params, begun("adamw", params), cast(Any, ()))
 
 
-HYPER = ("learning_rate", "weight_decay", "warmup_ratio", "total_steps")
-
-
 def segments(recipe: Recipe, heldout: dict) -> list[dict]:
     """The stream in parts of equal size; a teacher's rows are a stream of their own."""
     training = recipe.training_rows()

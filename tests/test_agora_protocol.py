@@ -26,6 +26,7 @@ from bort_jax.agora import (
     grid,
     most_positive,
     once,
+    remembered,
     start,
     trust,
 )
@@ -64,6 +65,22 @@ def test_an_acceptable_socrates_is_trusted(classes):
 def test_socrates_is_not_judged_on_nothing():
     with pytest.raises(ValueError, match="no points"):
         trust(np.zeros(0, int), np.zeros(0, int))
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=9), max_size=5))
+def test_a_remembered_socrates_says_the_same_and_is_asked_once_for_each_point(asked):
+    seen = []
+
+    def label(x):
+        seen.extend(x[:, 0].tolist())
+        return x.sum(axis=1), x[:, 0] / 4
+
+    again = remembered(label)
+    for values in asked:
+        x = np.array(values, int).reshape(-1, 1)
+        for told, true in zip(again(x), (x.sum(axis=1), x[:, 0] / 4), strict=True):
+            np.testing.assert_array_equal(told, true)
+    assert sorted(seen) == sorted({value for values in asked for value in values})
 
 
 def test_a_certain_socrates_has_no_doubts():

@@ -56,6 +56,7 @@ from bort_jax.agora import (
     grid,
     mix_tau,
     neighbour_tau,
+    remembered,
     start,
 )
 from bort_jax.agora.loop import append_labelled
@@ -93,6 +94,7 @@ PAIRS = (
     ("Agora", "random"),
 )
 SPLITS = ("held-out", "report-dev")
+LABELLED = 4  # proposals of arm `random` for each point that is missing: not all are kept
 MOST_PASSES = 20  # over steer-dev, where classes must stay balanced and few points are kept
 SHOWN = ("glue/sst2_sentences", "glue/cola", "glue/mrpc", "glue/qnli", "glue/rte")
 
@@ -184,7 +186,7 @@ def study(reference: str, timaeus: Checkpoint, folder: Path, settings: Settings)
     files = [folder / f"seed-{seed}.json" for seed in range(settings.seeds)]
     if not all(file.is_file() for file in files):
         ground = read_ground(reference, timaeus.required_tokenizer, settings)
-        label_fn = labeller(socrates_of(ground, folder, settings))
+        label_fn = remembered(labeller(socrates_of(ground, folder, settings)))
         tuner = FineTuner.of(timaeus, ground.task.labels, steps=settings.steps, dropout=0.0)
         table = load(settings.socrates).params["encoder"]["embeddings"]["word"]["embedding"]
         tau = taus(np.asarray(table), timaeus.required_tokenizer, label_fn, settings)
@@ -354,11 +356,12 @@ def near_random(budget: int, dev: Dataset, scarce: Dataset, *, calls: Agora, rng
     for _ in range(MOST_PASSES):
         if len(train.y) >= wanted:
             break
-        rows = rng.permutation(len(dev.y))
+        rows, missing = rng.permutation(len(dev.y)), wanted - len(train.y)
         made = calls.generate_fn(Mistakes(dev.x[rows], rows, train.x), rng)
-        keep = rng.permutation(len(made.x))[: wanted - len(train.y)]
-        picked = made._replace(x=made.x[keep], origin=taken(made.origin, keep))
-        train, _ = append_labelled(train, picked, calls=calls)
+        some = rng.permutation(len(made.x))[: LABELLED * missing]
+        picked = made._replace(x=made.x[some], origin=taken(made.origin, some))
+        longer, _ = append_labelled(train, picked, calls=calls)
+        train = Dataset(longer.x[:wanted], longer.y[:wanted])
     return train
 
 

@@ -25,7 +25,7 @@ from bort_jax.agora.loop import (
     start,
 )
 from bort_jax.agora.protocol import Guard, Leak, once
-from bort_jax.agora.socrates import Trust, balanced, certain, confident, trust
+from bort_jax.agora.socrates import Trust, balanced, certain, confident, remembered, trust
 from bort_jax.agora.store import Store, resumable
 from bort_jax.agora.taus import ball_tau, mix_tau, mlm_tau, neighbour_tau
 from bort_jax.agora.theta import describe, grid, prune, worst_run
@@ -65,6 +65,7 @@ __all__ = [
     "neighbour_tau",
     "once",
     "prune",
+    "remembered",
     "replay",
     "resumable",
     "row_keys",

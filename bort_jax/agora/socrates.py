@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from bort_jax.agora.generate import row_keys
+
 ACCEPTABLE = 2 / 3  # the accuracy that arXiv 2010.07990 asks of him
 CHANCE = 0.05  # a Socrates who knows nothing is taken for one who does this often
 PERMUTATIONS = 5000
@@ -61,6 +63,27 @@ def certain(label_fn: Callable[[np.ndarray], np.ndarray]) -> Callable:
     def label(x: np.ndarray):
         labels = np.asarray(label_fn(x))
         return labels, np.ones(len(labels))
+
+    return label
+
+
+def remembered(label_fn: Callable) -> Callable:
+    """A Socrates who is asked once for each point: τ *mix* asks him about the same parents at every
+    try, and he is the larger model.
+
+    Args:
+      label_fn: points to labels and confidences, a point's own whatever stands beside it.
+    """
+    known: dict[bytes, tuple] = {}
+
+    def label(x: np.ndarray):
+        keys = row_keys(x)
+        new = {key: k for k, key in enumerate(keys) if key not in known}
+        if new:
+            answers = zip(*label_fn(x[list(new.values())]), strict=True)
+            known.update(zip(new, answers, strict=True))
+        labels = np.array([known[key][0] for key in keys], int)
+        return labels, np.array([known[key][1] for key in keys], float)
 
     return label
 

@@ -21,6 +21,7 @@ from bort_jax.agora import (
     generator,
     grid,
     once,
+    remembered,
     resumable,
     start,
     trust,
@@ -132,7 +133,7 @@ def run(config: Config) -> dict:
     """
     loaded = load_all(config)
     material = read_material(config, loaded.timaeus.required_tokenizer)
-    label_fn = labeller(loaded.socrates, material)
+    label_fn = remembered(labeller(loaded.socrates, material))
     out = claim(config.out, config, free=("out", "any_socrates"))
     if (out / "results.json").is_file():
         say(f"{out} is finished; its results:")

@@ -28,9 +28,10 @@ from bort_jax.train.evaluation import mlm_scores
 from bort_jax.train.loop import Diverged, Guard, fit, read_metrics
 from bort_jax.train.objectives import plain_loss
 from bort_jax.train.optimizer import Hyper
-from bort_jax.train.parallel import gradient_sums, join_processes, new_state, parallel_step
+from bort_jax.train.parallel import gradient_sums, new_state, parallel_step
 from bort_jax.train.pretrain import pretrain
 from bort_jax.train.pretrain_config import PretrainConfig
+from bort_jax.train.processes import join_processes
 from bort_jax.train.throughput import Meter, Peak, forward_flops, known_peak, step_flops
 
 HYPER = Hyper.of(learning_rate=1e-2, weight_decay=0.01, warmup_ratio=0.1, total_steps=20)

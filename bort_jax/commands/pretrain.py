@@ -12,9 +12,9 @@ from bort_jax.report.terminal import formatted, millions, show_box, show_table
 from bort_jax.train.dry_run import Plan, dry_run
 from bort_jax.train.evaluation import MlmScores
 from bort_jax.train.loop import read_metrics
-from bort_jax.train.parallel import barrier, is_leader, join_processes
 from bort_jax.train.pretrain import pretrain
 from bort_jax.train.pretrain_config import PretrainConfig
+from bort_jax.train.processes import barrier, is_leader, join_processes
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from bort_jax.data.manifest import differences
-from bort_jax.train.parallel import from_leader, is_leader
+from bort_jax.train.processes import from_leader, is_leader
 from bort_jax.train.seal import SEAL, faults, is_sealed, seal
 
 log = logging.getLogger(__name__)

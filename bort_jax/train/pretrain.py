@@ -17,8 +17,9 @@ from bort_jax.train.checkpoint import Checkpoints
 from bort_jax.train.evaluation import MlmScores, mlm_scores
 from bort_jax.train.loop import Guard, Hook, Trace, fit
 from bort_jax.train.objectives import Stream, without_map
-from bort_jax.train.parallel import State, barrier, is_leader, leader_first
+from bort_jax.train.parallel import State
 from bort_jax.train.pretrain_config import FREE, HOUR, PretrainConfig, check
+from bort_jax.train.processes import barrier, is_leader, leader_first
 from bort_jax.train.reporting import Records, Reporter, display
 from bort_jax.train.run_folder import claim, full_disk_named, read_json, write_json
 from bort_jax.train.schedule import Horizon, Steps, Time

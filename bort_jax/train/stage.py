@@ -12,8 +12,9 @@ from bort_jax.interop import Checkpoint, load
 from bort_jax.model import BertConfig, MaskedLM
 from bort_jax.train.objectives import Stream, step_function, stream_of, with_map
 from bort_jax.train.optimizer import Hyper
-from bort_jax.train.parallel import BoundStep, State, leader_first, new_state
+from bort_jax.train.parallel import BoundStep, State, new_state
 from bort_jax.train.pretrain_config import HOUR, PretrainConfig
+from bort_jax.train.processes import leader_first
 from bort_jax.train.starting import initial_params, starting_point
 
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from bort_jax.train.parallel import barrier, is_leader
+from bort_jax.train.processes import barrier, is_leader
 from bort_jax.train.run_folder import write_json
 from bort_jax.train.signals import Interrupted
 

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several processes as one run: joining, waiting for one another, one that goes first."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+HEARTBEAT_SECONDS = 30  # before jax ends a process whose peer is gone; its default is 100
+SHUTDOWN_SECONDS = 10  # that a process which ends waits for the others; its default is 300
+
+
+def is_leader() -> bool:
+    """Whether this is the one process that writes files other than orbax's."""
+    return jax.process_index() == 0
+
+
+def join_processes(
+    coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> None:
+    """Joins the other processes of a run, before anything touches a device.
+
+    Args:
+      coordinator: `host:port` of process 0; without it jax finds all three in the environment
+        of SLURM, Open MPI, GKE or a TPU pod.
+      processes: how many there are.
+      process: which of them this is, from 0.
+
+    Raises:
+      ValueError: some of the three are given and not all, or there is no such process.
+    """
+    given = (coordinator, processes, process)
+    if any(value is not None for value in given) and None in given:
+        raise ValueError("coordinator, processes and process belong together: give all or none")
+    if processes is not None and not 0 <= (process or 0) < processes:
+        raise ValueError(f"process must be in 0 … {processes - 1}; got {process}")
+    # It would swallow SIGTERM, which `signals.py` hears.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(
+        coordinator,
+        processes,
+        process,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+    )
+
+
+def barrier(name: str) -> None:
+    """Waits until every process is here; nothing with one process."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def leader_first(make: Callable) -> Any:
+    """Calls `make` in the leader, then in the others, which find what it wrote.
+
+    Raises:
+      ValueError: in the others, where it raised in the leader.
+    """
+    made, failure = None, None
+    if is_leader():
+        try:
+            made = make()
+        except Exception as error:
+            failure = error
+    went_well = from_leader(failure is None)
+    if failure:
+        raise failure
+    if not went_well:
+        raise ValueError("the first process failed; its message says why")
+    return made if is_leader() else make()
+
+
+def from_leader(value: int) -> int:
+    """The leader's value, in every process."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))

@@ -25,6 +25,12 @@ SENTENCES = [
 ]
 
 
+def trees_equal(one, two):
+    """The same tree, with the same arrays."""
+    same = jax.tree.structure(one) == jax.tree.structure(two)
+    return same and jax.tree.all(jax.tree.map(np.array_equal, one, two))
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

@@ -2,12 +2,14 @@
 """`bort-jax agora` as a user meets it."""
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 from zipfile import ZipFile
 
 import numpy as np
 import pytest
+from command_line import refused, run, together
 from task_rows import write_rows
 
 from bort_jax import cli
@@ -24,23 +26,6 @@ from bort_jax.model import init_params
 
 WORDS = "cat mat moon film ending ships storm letter week house nothing old seven bad one".split()
 TAIL = ["south", "every", "where", "wrote", "saw", "kept"]
-
-
-def run(capsys, *argv):
-    code = 0
-    try:
-        cli.main([str(word) for word in argv])
-    except SystemExit as stop:
-        code = stop.code
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def refused(capsys, *argv):
-    code, _, err = run(capsys, *argv)
-    lines = [line for line in err.splitlines() if line.startswith("bort-jax:")]
-    assert code not in (0, None) and len(lines) == 1, err
-    return lines[0]
 
 
 def sentences(split, n):
@@ -161,6 +146,19 @@ def test_it_resumes_after_a_round_and_scores_the_test_once(
     monkeypatch.setattr(command, "compare", lambda *a, **k: pytest.fail("scored twice"))
     assert run(capsys, *mine)[0] == 0
     assert results(tmp_path / "resumed") == results(straight)
+
+
+def test_two_processes_find_what_one_finds(straight, argv, tmp_path):
+    """Three sets over two processes; only the first one writes and speaks."""
+    shutil.copytree(straight, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "results.json").unlink()
+    (tmp_path / "scores.json").unlink()
+    for number in (2, 3):  # both go on from the first round
+        shutil.rmtree(tmp_path / f"rounds/round-{number:04d}")
+    more = ["--tau", "[mlm:2,neighbour,mix]", "--out", tmp_path]
+    said, nothing = together([*argv, *more], processes=2)
+    assert results(tmp_path) == results(straight) and lineage(tmp_path) == lineage(straight)
+    assert "round 2" in said and "round 1:" not in said and not nothing
 
 
 def test_a_replay_from_a_round(straight, argv, tmp_path, capsys):

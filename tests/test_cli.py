@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from command_line import refused, run
 
 from bort_jax import cli
 from bort_jax.commands.agora import margin, verdict
@@ -17,25 +18,6 @@ from bort_jax.interop import load
 from bort_jax.report import page
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-
-
-def run(capsys, *argv):
-    """Exit code, standard output, standard error."""
-    code = 0
-    try:
-        cli.main(list(argv))
-    except SystemExit as stop:
-        code = stop.code
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def refused(capsys, *argv):
-    """The one line of a refusal."""
-    code, _, err = run(capsys, *argv)
-    lines = [line for line in err.splitlines() if line.startswith("bort-jax:")]
-    assert code not in (0, None) and len(lines) == 1, err
-    return lines[0]
 
 
 def test_usage_names_every_verb_and_every_verb_explains_itself(capsys):

@@ -20,6 +20,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from conftest import trees_equal
 
 from bort_jax.interop import load, save
 from bort_jax.train.checkpoint import (
@@ -58,10 +59,6 @@ def config(corpus, out, **changes):
         "learning_rate": 1e-2,
     }
     return PretrainConfig(**(defaults | changes))
-
-
-def trees_equal(one, two):
-    return jax.tree.all(jax.tree.map(np.array_equal, one, two))
 
 
 @pytest.fixture(scope="module", autouse=True)

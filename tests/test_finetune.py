@@ -8,8 +8,10 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from command_line import together
 from task_rows import write_data
 
 from bort_jax.arch import Arch
@@ -260,6 +262,20 @@ def test_a_killed_command_does_no_run_twice(model, data, tmp_path, monkeypatch):
     assert straight == killed
     main([*argv, str(tmp_path / "killed")])
     assert trained == [6, 4]  # a finished command answers at once
+
+
+def test_processes_share_the_runs_and_one_keeps_them(model, data, tmp_path):
+    """Five runs over three processes, with early stopping, are those of one process."""
+    argv = f"""finetune --task glue/rte --data-dir {data} --model {model} --seeds [0,1,2,3,4]
+        {OPTIONS} --steps 6 --patience 1 --evaluate-every 2 --out""".split()
+    main([*argv, str(tmp_path / "alone")])
+    said, *others = together([*argv, str(tmp_path / "shared")], processes=3)
+    alone, shared = (
+        json.loads((tmp_path / name / "results.json").read_text()) for name in ("alone", "shared")
+    )
+    assert shared == alone and others == ["", ""] and "5 of 5" in said
+    one, other = (load(tmp_path / name / "model").params for name in ("alone", "shared"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one, other)
 
 
 def test_early_stopping_keeps_the_best_evaluation(model, data, tmp_path):

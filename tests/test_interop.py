@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from conftest import trees_equal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -43,12 +44,6 @@ def checkpoint(arch=SMALL, labels=(), seed=0):
         init_params(empty.model, seed=0),
     )
     return Checkpoint(config, params, labels)
-
-
-def trees_equal(one, two):
-    return jax.tree.structure(one) == jax.tree.structure(two) and jax.tree.all(
-        jax.tree.map(np.array_equal, one, two)
-    )
 
 
 @settings(max_examples=15)

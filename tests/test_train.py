@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from conftest import trees_equal
 
 from bort_jax.arch import Arch
 from bort_jax.data.masking import masked_batch
@@ -184,10 +185,6 @@ def test_a_teacher_of_another_vocabulary_is_refused(corpus, tmp_path):
     )
     with pytest.raises(ValueError, match="the teacher has 77 tokens, the student"):
         pretrain(wrong)
-
-
-def trees_equal(one, two):
-    return jax.tree.all(jax.tree.map(np.array_equal, one, two))
 
 
 def test_a_run_goes_on_from_another_one_s_model(corpus, tmp_path):

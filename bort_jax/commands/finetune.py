@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every hyperparameter set with every seed, on one task or on several; the best on validation is
-kept, the test split is scored once. The same command resumes: no finished run is done again."""
+kept, the test split is scored once. The same command resumes: no finished run is done again. On
+several hosts, start it on each, as `pretrain`: the runs are dealt out, the first process writes."""
 
 import json
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bort_jax.commands.joining import PLACE, Joining
 from bort_jax.data.tasks import (
     Examples,
     Points,
@@ -26,6 +28,7 @@ from bort_jax.interop import Checkpoint, load, save
 from bort_jax.report import page
 from bort_jax.report.terminal import say, show_box, show_table
 from bort_jax.train.finetune import FineTuner, Theta
+from bort_jax.train.processes import kept_by_leader
 from bort_jax.train.run_folder import claim, write_json
 from bort_jax.train.tuning import Stopping
 
@@ -35,7 +38,7 @@ RUNS = "runs.json"  # a record of each finished run
 
 
 @dataclass(frozen=True)
-class Config(TaskOptions):
+class Config(TaskOptions, Joining):
     """A fine-tuning. Lists are written [a,b]; what may be a list is tried with every other.
 
     Attributes:
@@ -80,7 +83,10 @@ class Config(TaskOptions):
 
 
 def run(config: Config) -> dict:
-    return run_many(config) if config.tasks else run_one(config)
+    config.join()
+    with kept_by_leader(Path(config.out)) as out:
+        here = replace(config, out=str(out))
+        return run_many(here) if config.tasks else run_one(here)
 
 
 def run_many(config: Config) -> dict:
@@ -119,7 +125,7 @@ def run_one(config: Config) -> dict:
     check_settings(config, task)
     start = load(starting_point(config, task))
     check_length(config.seq_len, start)
-    out = claim(config.out, config)
+    out = claim(config.out, config, free=("out", *PLACE))
     if (out / "results.json").is_file():
         return finished(out, " and ".join(task.metrics))
     tuner = tuner_of(config, task, start)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 
+from bort_jax.commands.joining import Joining
 from bort_jax.report import page, plots
 from bort_jax.report.terminal import formatted, millions, show_box, show_table
 from bort_jax.train.dry_run import Plan, dry_run
@@ -14,27 +15,18 @@ from bort_jax.train.evaluation import MlmScores
 from bort_jax.train.loop import read_metrics
 from bort_jax.train.pretrain import pretrain
 from bort_jax.train.pretrain_config import PretrainConfig
-from bort_jax.train.processes import barrier, is_leader, join_processes
+from bort_jax.train.processes import barrier, is_leader
 
 
 @dataclass(frozen=True)
-class Config(PretrainConfig):
+class Config(PretrainConfig, Joining):
     """Pretraining of one architecture; see `PretrainConfig`.
 
     Attributes:
-      distributed: join the other hosts' processes first; jax finds them in the environment of
-        SLURM, Open MPI, GKE and TPU pods.
-      coordinator: host:port of process 0, where no environment says it.
-      processes: how many there are then.
-      process: which of them this one is, from 0.
       dry_run: print parameters, memory, steps, tokens and time from ten real steps; write nothing.
       profile: write a trace of a few steps to `OUT/profile`.
     """
 
-    distributed: bool = False
-    coordinator: str | None = None
-    processes: int | None = None
-    process: int | None = None
     dry_run: bool = False
     profile: bool = False
 
@@ -44,8 +36,7 @@ class Config(PretrainConfig):
 
 
 def run(config: Config) -> None:
-    if config.distributed or config.coordinator or config.processes or config.process:
-        join_processes(config.coordinator, config.processes, config.process)
+    config.join()
     if config.dry_run:
         show_plan(config, dry_run(config.pretraining()))
         return

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several processes as one run: joining, waiting for one another, one that goes first."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -78,3 +83,52 @@ def from_leader(value: int) -> int:
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def dealt(items: Sequence) -> list:
+    """Every how-many-eth item is this process's; all have as many, the last filled up with copies
+    of the last item."""
+    each = -(-len(items) // jax.process_count())
+    mine = range(jax.process_index(), each * jax.process_count(), jax.process_count())
+    return [items[min(k, len(items) - 1)] for k in mine]
+
+
+def gathered(trees: Sequence) -> list:
+    """What became of the first of the dealt items, in their order, in every process.
+
+    Args:
+      trees: of numpy arrays, one for each of this process's first items; where processes have
+        finished different numbers of them, the least counts.
+    """
+    if jax.process_count() == 1:
+        return list(trees)
+    each = int(multihost_utils.process_allgather(np.int32(len(trees))).min())
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *trees[:each])
+    everyone = multihost_utils.process_allgather(stacked)
+    return [
+        jax.tree.map(lambda x, p=p, k=k: x[p, k], everyone)
+        for k in range(each)
+        for p in range(jax.process_count())
+    ]
+
+
+@contextmanager
+def kept_by_leader(folder: Path) -> Iterator[Path]:
+    """A folder for each process of a command that all of them run from end to end: the leader's is
+    `folder`; the others have a copy of it as it is, which goes when they end, and print nothing.
+
+    All end together: a process that has left takes its part of the run's connection with it.
+    """
+    if jax.process_count() == 1:
+        yield folder
+        return
+    with TemporaryDirectory() as scratch, open(os.devnull, "w") as nowhere:
+        if not is_leader() and folder.is_dir():
+            copytree(folder, scratch, dirs_exist_ok=True)
+        barrier("copied")
+        if is_leader():
+            yield folder
+        else:
+            with redirect_stdout(nowhere):
+                yield Path(scratch)
+        barrier("finished")

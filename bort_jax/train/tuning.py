@@ -15,6 +15,7 @@ from tqdm import tqdm
 from bort_jax.train.parallel import at_a_time
 from bort_jax.train.plan import MOST, Planner, halved, largest_group, memory_limit, out_of_memory
 from bort_jax.train.population import Member, Population, begun, stacked, tree_bytes, unstacked
+from bort_jax.train.processes import dealt, gathered
 
 SEGMENT = 32  # steps in one call of the program
 TRIAL = 4  # steps of a timing
@@ -95,7 +96,12 @@ class Tuning:
         self.most = MOST  # members of a device; fewer once it has run out of memory
 
     def first(self, jobs: Sequence[Job], *, stopping: Stopping | None = None) -> list[Tuned]:
-        """The first of the jobs, as many as the devices hold at a time."""
+        """The first of the jobs, as many as the devices of all processes hold at a time."""
+        tuned = gathered(self.own(dealt(jobs), stopping))[: len(jobs)]
+        return [Tuned(params, int(steps)) for params, steps in tuned]
+
+    def own(self, jobs: Sequence[Job], stopping: Stopping | None) -> list[Tuned]:
+        """As `first`, on the devices of this process."""
         group = self.group_for(jobs)
         while True:
             try:

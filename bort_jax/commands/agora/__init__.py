@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rounds of fine-tuning, mistakes, new points labelled by Socrates, fewer hyperparameter
 sets. Half of the validation split steers, the other half only reports; the test split is
-scored once, at the end, for plain fine-tuning and for Agora with the same seeds."""
+scored once, at the end, for plain fine-tuning and for Agora with the same seeds. On several hosts,
+start the same command on each, as `pretrain`: a round's fine-tunings are dealt out."""
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ from bort_jax.commands.agora.models import (
     unpacked,
 )
 from bort_jax.commands.agora.outcome import compare, submission
+from bort_jax.commands.joining import PLACE, Joining
 from bort_jax.data.row_text import point_texts
 from bort_jax.data.tasks import Points, TaskOptions
 from bort_jax.interop import save
@@ -45,13 +47,14 @@ from bort_jax.report import agora_page, page
 from bort_jax.report.agora_page import blocks, margin, spread, verdict
 from bort_jax.report.terminal import say, show_box, show_table
 from bort_jax.train.finetune import FineTuner, Theta
+from bort_jax.train.processes import kept_by_leader
 from bort_jax.train.run_folder import claim, write_json
 
 __all__ = ["Config", "blocks", "margin", "run", "spread", "verdict"]
 
 
 @dataclass(frozen=True)
-class Config(TaskOptions):
+class Config(TaskOptions, Joining):
     """Agora on one task. Lists are written [a,b]; names with one value are not part of Θ.
 
     Attributes:
@@ -125,6 +128,12 @@ class Config(TaskOptions):
 
 
 def run(config: Config) -> dict:
+    config.join()
+    with kept_by_leader(Path(config.out)) as out:
+        return run_here(replace(config, out=str(out)))
+
+
+def run_here(config: Config) -> dict:
     """Runs or resumes Agora, compares it with plain fine-tuning, and writes model and page.
 
     Raises:
@@ -134,7 +143,7 @@ def run(config: Config) -> dict:
     loaded = load_all(config)
     material = read_material(config, loaded.timaeus.required_tokenizer)
     label_fn = remembered(labeller(loaded.socrates, material))
-    out = claim(config.out, config, free=("out", "any_socrates"))
+    out = claim(config.out, config, free=("out", "any_socrates", *PLACE))
     if (out / "results.json").is_file():
         say(f"{out} is finished; its results:")
         show(summary := json.loads((out / "results.json").read_text()), out)

@@ -12,9 +12,9 @@ which each keeps the best on steer-dev:
 
   plain         the scarce rows
   distillation  and as many other texts of the train split as Agora's best model had generated ones
-                (all, where there are fewer), drawn at random, with Socrates' labels. He was
-                trained on those very texts, so his labels are better there than on new ones:
-                this arm is favoured
+                (all, where there are fewer), drawn at random, with Socrates' labels, kept by
+                Agora's rule. He was trained on those very texts, so his labels are better there
+                than on new ones: this arm is favoured
   random        and as many texts by the same τ with Socrates' labels, near any rows of steer-dev
                 rather than near mistakes
   Agora         `bort_jax.agora`
@@ -94,7 +94,7 @@ PAIRS = (
     ("Agora", "random"),
 )
 SPLITS = ("held-out", "report-dev")
-LABELLED = 4  # proposals of arm `random` for each point that is missing: not all are kept
+LABELLED = 4  # texts that Socrates labels for each point that is missing: not all are kept
 MOST_PASSES = 20  # over steer-dev, where classes must stay balanced and few points are kept
 SHOWN = ("glue/sst2_sentences", "glue/cola", "glue/mrpc", "glue/qnli", "glue/rte")
 
@@ -123,7 +123,7 @@ class Settings:
       share: share of a text's tokens that τ changes.
       nearest: smallest share that must have changed.
       farthest: largest.
-      confidence: points whose label Socrates is less sure of do not join, in no arm with τ.
+      confidence: points whose label Socrates is less sure of do not join, in no arm.
     """
 
     data_dir: str
@@ -288,10 +288,10 @@ def run_seed(
     budget = len(state.best_train.y) - len(scarce.y)
     best = lambda train: best_of(spent, train, dev, calls=calls, settings=settings)
     plain = best(scarce)
-    others = rest.x[rng.permutation(len(rest.y))[:budget]]
+    others = rest.x[rng.permutation(len(rest.y))]
     arms = {
         "plain": plain,
-        "distillation": best(with_labels(scarce, others, label_fn)),
+        "distillation": best(distilled(budget, scarce, others, calls=calls)),
         "random": best(near_random(budget, dev, scarce, calls=calls, rng=rng)),
         "Agora": Arm(state.champion, len(state.best_train.y)),
         "dev appended": appended(scarce, dev, plain.copy.theta, tuner, settings),
@@ -374,9 +374,13 @@ def taken(origin: Origin, keep: np.ndarray) -> Origin:
     )
 
 
-def with_labels(scarce: Dataset, x: np.ndarray, label_fn: Callable) -> Dataset:
-    """The scarce rows, and others with Socrates' labels."""
-    return joined(scarce, Dataset(x, label_fn(x)[0])) if len(x) else scarce
+def distilled(budget: int, scarce: Dataset, others: np.ndarray, *, calls: Agora) -> Dataset:
+    """The scarce rows, and as many others as Agora's best model had new points, of which some are
+    not kept: the rule is Agora's."""
+    some = others[: LABELLED * budget]
+    labels, confidences = calls.label_fn(some)
+    kept = np.flatnonzero(calls.keep_fn(scarce.y, labels, confidences))[:budget]
+    return joined(scarce, Dataset(some[kept], labels[kept]))
 
 
 def joined(a: Dataset, b: Dataset) -> Dataset:

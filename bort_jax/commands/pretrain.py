@@ -19,7 +19,7 @@ from bort_jax.train.processes import barrier, is_leader
 
 
 @dataclass(frozen=True)
-class Config(PretrainConfig, Joining):
+class Config(Joining, PretrainConfig):
     """Pretraining of one architecture; see `PretrainConfig`.
 
     Attributes:

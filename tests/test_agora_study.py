@@ -63,6 +63,7 @@ def settings(agora_study, tiny, tmp_path_factory):
         batch_size=4,
         socrates_steps=2,
         copies=2,
+        confidence=0.0,
     )
 
 

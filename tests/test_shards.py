@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import refused, run
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import refused, run
 
 from bort_jax.data import build as module
 from bort_jax.data.build import HELD_OUT_EVERY, build_corpus

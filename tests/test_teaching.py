@@ -9,9 +9,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from command_line import refused, run
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import refused, run
 
 from bort_jax.arch import Arch
 from bort_jax.data.answers import ANSWERS, HEADER, check_answers, open_answers, read_answers
@@ -29,10 +29,13 @@ from bort_jax.model import (
     top_k_distillation,
 )
 from bort_jax.train import teaching
+from bort_jax.train.checkpoint import OtherRun
 from bort_jax.train.objectives import objective, stream_of, with_map, without_map
 from bort_jax.train.pretrain import pretrain
 from bort_jax.train.pretrain_config import PretrainConfig
 from bort_jax.train.run_folder import RunMismatch
+from bort_jax.train.stage import Stage
+from bort_jax.train.teacher import fingerprint
 from bort_jax.train.teaching import teach
 
 # The loss of the k likeliest.
@@ -520,6 +523,21 @@ def test_teachers_that_do_not_fit_are_refused_with_the_reason(corpus, tmp_path):
 
 
 # Whole runs.
+
+
+def test_a_run_does_not_go_on_with_another_teacher_of_the_same_name(
+    corpus, teacher, kept, tmp_path
+):
+    save(teacher, tmp_path / "teacher")
+    live = configured(corpus, tmp_path, teacher=str(tmp_path / "teacher"), steps=2)
+    answers = configured(corpus, tmp_path, teacher_cache=str(kept), steps=2)
+    known = [Stage.of(config).identity["teacher"] for config in (live, answers)]
+    assert known == [fingerprint(teacher)] * 2
+    pretrain(live)
+    (tmp_path / "run" / "scores.json").unlink()
+    save(small_model(corpus.tokenizer, seed=6, arch=LARGER), tmp_path / "teacher")
+    with pytest.raises(OtherRun, match="teacher"):
+        pretrain(live)
 
 
 def test_a_run_from_answers_is_the_run_from_the_teacher(

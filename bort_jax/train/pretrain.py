@@ -24,7 +24,7 @@ from bort_jax.train.reporting import Records, Reporter, display
 from bort_jax.train.run_folder import claim, full_disk_named, read_json, write_json
 from bort_jax.train.schedule import Horizon, Steps, Time
 from bort_jax.train.signals import Interrupted, Stopping, StopRequest, stop_signals
-from bort_jax.train.stage import Stage, identity
+from bort_jax.train.stage import Stage
 from bort_jax.train.throughput import Meter, peak, step_flops
 from bort_jax.train.watchdog import Watchdog, ending_together
 
@@ -92,7 +92,7 @@ def train(stage: Stage, dog: Watchdog, *, began: float, profile: bool) -> tuple[
     state = stage.new_state()
     checkpoints = Checkpoints(
         out / "checkpoints",
-        identity=identity(config, stage.corpus),
+        identity=stage.identity,
         keep=config.keep,
         keep_best=config.keep_best,
     )

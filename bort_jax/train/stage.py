@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bort_jax.arch import Arch
+from bort_jax.data.answers import AnsweredStream
 from bort_jax.data.prepared import Corpus, prepare_corpus
 from bort_jax.interop import Checkpoint, load
 from bort_jax.model import BertConfig, MaskedLM
@@ -16,6 +17,7 @@ from bort_jax.train.parallel import BoundStep, State, new_state
 from bort_jax.train.pretrain_config import HOUR, PretrainConfig
 from bort_jax.train.processes import leader_first
 from bort_jax.train.starting import initial_params, starting_point
+from bort_jax.train.teacher import fingerprint
 
 
 class Stage(NamedTuple):
@@ -61,6 +63,27 @@ class Stage(NamedTuple):
             optimizer=self.config.optimizer,
         )
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must have in common with a run that continues it."""
+        config = self.config
+        return {
+            "architecture": str(Arch.parse(config.arch)),
+            "tokenizer": self.corpus.tokenizer.sha256,
+            "data manifest": self.corpus.sha256,
+            "seed": config.seed,
+            "rows of a batch": config.batch_size,
+            "tokens of a row": config.seq_len,
+            "teacher": self.taught_by,
+        }
+
+    @property
+    def taught_by(self) -> str | None:
+        """Fingerprint of the teacher, whether it runs or has answered before."""
+        if isinstance(self.stream, AnsweredStream):
+            return self.stream.answers.made_from["teacher_sha256"]
+        return fingerprint(self.teacher) if self.teacher else None
+
     def step(self, *, clock: Callable[[], float] | None = None) -> BoundStep:
         return step_function(self.model, self.config, self.teacher, clock=clock)
 
@@ -74,18 +97,6 @@ def corpus_of(config: PretrainConfig) -> Corpus:
         tokenizer=config.tokenizer or config.teacher or config.init_from,
         vocab_size=config.vocab_size,
     )
-
-
-def identity(config: PretrainConfig, corpus: Corpus) -> dict[str, Any]:
-    """What a checkpoint must have in common with a run that continues it."""
-    return {
-        "architecture": str(Arch.parse(config.arch)),
-        "tokenizer": corpus.tokenizer.sha256,
-        "data manifest": corpus.sha256,
-        "seed": config.seed,
-        "rows of a batch": config.batch_size,
-        "tokens of a row": config.seq_len,
-    }
 
 
 def hyper(config: PretrainConfig) -> Hyper:

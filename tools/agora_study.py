@@ -141,10 +141,10 @@ class Settings:
     theta_seeds: tuple[int, ...] = (0, 1)
     socrates_steps: int = 300
     socrates_rate: float = 1e-4
-    copies: int = 24
-    share: float = 0.3
+    copies: int = 8
+    share: float = 0.5
     nearest: float = 0.1
-    farthest: float = 0.6
+    farthest: float = 0.9
     confidence: float = 0.95
 
 

@@ -213,12 +213,17 @@ def best_verified(folder: Path) -> int | None:
 def read_step(folder: Path, like: Any, *, identity: Mapping[str, Any]) -> Any:
     """Reads one verified step, and changes nothing.
 
+    Args:
+      identity: what it must be; of what is not named here it may be anything.
+
     Raises:
       FileNotFoundError: this process does not see the folder.
       OtherRun: it has another identity, or other shapes or types than `like`.
     """
     folder = folder.absolute()
-    _check_same(folder, "the run of", _meta(folder)["identity"], dict(identity))
+    known = _meta(folder)["identity"]
+    found = {name: known.get(name) for name in identity}
+    _check_same(folder, "the run of", found, dict(identity))
     with ocp.StandardCheckpointer() as reader:
         # orbax would cast to the wanted type, and cut or fill to the shape, without a word.
         found = _described(dict(reader.metadata(folder / "state").item_metadata))

@@ -66,16 +66,7 @@ class Stage(NamedTuple):
     @property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must have in common with a run that continues it."""
-        config = self.config
-        return {
-            "architecture": str(Arch.parse(config.arch)),
-            "tokenizer": self.corpus.tokenizer.sha256,
-            "data manifest": self.corpus.sha256,
-            "seed": config.seed,
-            "rows of a batch": config.batch_size,
-            "tokens of a row": config.seq_len,
-            "teacher": self.taught_by,
-        }
+        return identity(self.config, self.corpus) | {"teacher": self.taught_by}
 
     @property
     def taught_by(self) -> str | None:
@@ -97,6 +88,18 @@ def corpus_of(config: PretrainConfig) -> Corpus:
         tokenizer=config.tokenizer or config.teacher or config.init_from,
         vocab_size=config.vocab_size,
     )
+
+
+def identity(config: PretrainConfig, corpus: Corpus) -> dict[str, Any]:
+    """What a checkpoint must have in common with whoever reads it, though the teacher be gone."""
+    return {
+        "architecture": str(Arch.parse(config.arch)),
+        "tokenizer": corpus.tokenizer.sha256,
+        "data manifest": corpus.sha256,
+        "seed": config.seed,
+        "rows of a batch": config.batch_size,
+        "tokens of a row": config.seq_len,
+    }
 
 
 def hyper(config: PretrainConfig) -> Hyper:

@@ -3,13 +3,13 @@
 
 import json
 import shutil
-import sys
-from importlib import util
 from pathlib import Path
 from zipfile import ZipFile
 
+import agora_study
 import numpy as np
 import pytest
+import small_start
 from conftest import SENTENCES
 from task_rows import unlabelled, write_rows
 
@@ -17,22 +17,7 @@ from bort_jax.agora import Dataset
 from bort_jax.data.tasks import Points
 from bort_jax.interop import load, save
 
-FOLDER = Path(__file__).parent.parent / "tools"
 TASK = "glue/rte"
-
-
-def tool(name: str):
-    spec = util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    assert spec and spec.loader
-    module = util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def agora_study():
-    return tool("agora_study")
 
 
 def rows_of(split: str, count: int) -> list[dict]:
@@ -44,7 +29,7 @@ def rows_of(split: str, count: int) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def settings(agora_study, tiny, tmp_path_factory):
+def settings(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     for split, count in (("train", 90), ("validation", 30), ("test", 7)):
         hide = unlabelled if split == "test" else list
@@ -67,7 +52,7 @@ def settings(agora_study, tiny, tmp_path_factory):
     )
 
 
-def test_the_scarce_rows_are_balanced_and_leave_the_rest(agora_study, rng):
+def test_the_scarce_rows_are_balanced_and_leave_the_rest(rng):
     labels = rng.permutation([0] * 70 + [1] * 30).astype(np.int32)
     usable = Points(np.arange(100)[:, None], labels)
     scarce, rest = agora_study.draw_scarce(usable, 40, rng)
@@ -78,7 +63,7 @@ def test_the_scarce_rows_are_balanced_and_leave_the_rest(agora_study, rng):
     assert np.bincount(few.y).tolist() == [50, 30]
 
 
-def test_nothing_that_is_scored_can_be_trained_on(agora_study, settings):
+def test_nothing_that_is_scored_can_be_trained_on(settings):
     tokenizer = load(settings.timaeus).required_tokenizer
     ground = agora_study.read_ground(TASK, tokenizer, settings)
     keys = ground.guard.keys_fn
@@ -89,7 +74,7 @@ def test_nothing_that_is_scored_can_be_trained_on(agora_study, settings):
     assert not ground.scored["test"][0].labelled
 
 
-def test_plain_has_as_many_runs_as_it_is_given_and_keeps_the_best(agora_study, settings):
+def test_plain_has_as_many_runs_as_it_is_given_and_keeps_the_best(settings):
     asked = []
 
     def fit(thetas, train):
@@ -105,7 +90,7 @@ def test_plain_has_as_many_runs_as_it_is_given_and_keeps_the_best(agora_study, s
     assert rates == set(settings.learning_rate)
 
 
-def test_a_study_from_end_to_end_and_one_that_was_cut_off(agora_study, settings, monkeypatch):
+def test_a_study_from_end_to_end_and_one_that_was_cut_off(settings, monkeypatch):
     monkeypatch.setattr(agora_study, "auto_cli", lambda *args, **kwargs: settings)
     agora_study.main()
     out = Path(settings.out)
@@ -145,7 +130,6 @@ def reads_only(socrates_of, out: Path):
 
 
 def test_a_small_start_has_the_larger_ones_words(tiny):
-    small_start = tool("small_start")
     from bort_jax import Arch
 
     made = small_start.small_start(tiny, Arch(1, 2, 8, 12), positions=16, seed=0)

@@ -14,10 +14,9 @@ import sys
 import threading
 import time
 from dataclasses import asdict, replace
-from importlib import util
-from pathlib import Path
 
 import jax
+import kill_pretrain
 import numpy as np
 import pytest
 from conftest import trees_equal
@@ -38,7 +37,6 @@ from bort_jax.train.run_folder import RunMismatch, claim, full_disk_named
 from bort_jax.train.seal import faults, is_sealed, seal
 from bort_jax.train.signals import Interrupted, stop_signals
 
-TOOLS = Path(__file__).parent.parent / "tools"
 TREE = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.int32(4)}
 WHO = {"architecture": "D1-A1-H8-I8", "tokenizer": "ab", "data manifest": "cd"}
 
@@ -452,34 +450,25 @@ def test_sigterm_in_every_phase_leaves_the_last_good_step(corpus, tmp_path, phas
         assert "heldout_loss" not in records[-1]
 
 
-@pytest.fixture(scope="module")
-def killer():
-    spec = util.spec_from_file_location("kill_pretrain", TOOLS / "kill_pretrain.py")
-    assert spec and spec.loader
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_kills_at_random_moments_lose_nothing(corpus, tmp_path, killer):
+def test_kills_at_random_moments_lose_nothing(corpus, tmp_path):
     """The tool's own run, with fewer kills; the last may come when the run has ended."""
     wanted = config(corpus, "", steps=300, save_every=3, eval_every=50)
     options = options_of(wanted, without=("data", "out"))
     data = corpus.train.folder.parent
-    seconds = killer.run_to_the_end(data, tmp_path / "straight", options)
+    seconds = kill_pretrain.run_to_the_end(data, tmp_path / "straight", options)
     delays = [random.uniform(0.4, 0.95) * seconds for _ in range(3)]
-    for kill in killer.kills(data, tmp_path / "killed", options, delays):
+    for kill in kill_pretrain.kills(data, tmp_path / "killed", options, delays):
         assert kill.whole is None or kill.done - 6 <= kill.whole
-    killer.run_to_the_end(data, tmp_path / "killed", options)
-    assert killer.different(tmp_path / "straight", tmp_path / "killed") == []
+    kill_pretrain.run_to_the_end(data, tmp_path / "killed", options)
+    assert kill_pretrain.different(tmp_path / "straight", tmp_path / "killed") == []
 
 
-def test_the_tool_sees_a_parameter_that_differs(tiny, tmp_path, killer):
+def test_the_tool_sees_a_parameter_that_differs(tiny, tmp_path):
     other = jax.tree.map(np.copy, tiny.params)
     other["encoder"]["embeddings"]["word"]["embedding"][0, 0] += 1e-7
     save(tiny, tmp_path / "one" / "model")
     save(replace(tiny, params=other), tmp_path / "two" / "model")
-    assert len(killer.different(tmp_path / "one", tmp_path / "two")) == 1
+    assert len(kill_pretrain.different(tmp_path / "one", tmp_path / "two")) == 1
 
 
 FAULTS = """

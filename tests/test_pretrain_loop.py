@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import trees_equal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,10 +61,6 @@ def config(corpus, out, **changes):
 
 def close(one, two, **tolerance):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), one, two)
-
-
-def same(one, two) -> bool:
-    return jax.tree.all(jax.tree.map(np.array_equal, one, two))
 
 
 # Micro-batches
@@ -128,13 +125,15 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(kind):
         before = jax.device_get((state.params, state.opt_state))
         state, metrics = run(state, value)
         if value == 1000:
-            assert same(before, jax.device_get((state.params, state.opt_state)))
+            assert trees_equal(before, jax.device_get((state.params, state.opt_state)))
     assert (int(state.step), int(state.skipped), int(state.in_a_row)) == (4, 2, 0)
     # What is left is bit for bit the run that never saw them.
     straight, _ = run(fresh(), 3)
     straight = jax.device_get(straight)._replace(step=np.int32(3))
     straight, _ = run(straight, 5)
-    assert same(state.params, straight.params) and same(state.opt_state, straight.opt_state)
+    assert trees_equal(state.params, straight.params) and trees_equal(
+        state.opt_state, straight.opt_state
+    )
 
 
 def test_too_many_in_a_row_stop_the_run_and_name_the_batches():
@@ -156,7 +155,7 @@ def test_a_batch_without_anything_to_predict_is_skipped(corpus):
     step = parallel_step(plain_loss(model), optimizer="adamw", clip=1.0)
     state = new_state(params, HYPER, optimizer="adamw")
     state, metrics = step(state, (), batch, jax.random.key(0))
-    assert int(metrics["skipped"]) == 1 and same(state.params, params)
+    assert int(metrics["skipped"]) == 1 and trees_equal(state.params, params)
 
 
 # Hours

@@ -19,6 +19,7 @@ from bort_jax.train.processes import dealt, gathered
 
 SEGMENT = 32  # steps in one call of the program
 TRIAL = 4  # steps of a timing
+SMALL = 1 << 27  # bytes of an encoder; two larger ones on one CPU are in each other's way
 DEV_ROWS = 64  # held-out rows that are scored at a time
 
 
@@ -117,13 +118,16 @@ class Tuning:
         share = -(-len(jobs) // devices_for(len(jobs)))
         mapping = self.fixed or ("loop" if share == 1 else self._fastest(jobs, share))
         if mapping == "loop":
-            return Group("loop", 1, beside=at_a_time() if share > 1 else 1)
+            return Group("loop", 1, beside=self._side_by_side() if share > 1 else 1)
         return Group(mapping, self._largest(mapping, jobs, share))
 
     def programs(self, mapping: str) -> Population:
         if mapping not in self.built:
             self.built[mapping] = self.build(mapping)
         return self.built[mapping]
+
+    def _side_by_side(self) -> int:
+        return at_a_time() if tree_bytes(self.encoder) < SMALL else 1
 
     def _fastest(self, jobs: Sequence[Job], share: int) -> str:
         sizes = str([x.shape for x in next(jobs[0].batches()).values()])
@@ -132,7 +136,7 @@ class Tuning:
 
         def trial(mapping: str) -> float:
             members = 1 if mapping == "loop" else self._largest(mapping, jobs, share)
-            group = Group(mapping, members, at_a_time() if mapping == "loop" else 1)
+            group = Group(mapping, members, self._side_by_side() if mapping == "loop" else 1)
             some = [job._replace(steps=TRIAL) for job in jobs[: group.capacity(len(jobs))]]
             self._in_groups([job._replace(steps=1) for job in some], group, None)  # compiles
             start = perf_counter()

@@ -17,7 +17,7 @@ from bort_jax.train.finetune import FineTuner, Recipe, Theta, labelled_batches, 
 from bort_jax.train.optimizer import Hyper
 from bort_jax.train.parallel import MAPPINGS
 from bort_jax.train.plan import Planner, largest_group
-from bort_jax.train.population import Member, Population, layer_factors
+from bort_jax.train.population import Member, Population, layer_factors, tree_bytes
 from bort_jax.train.tuning import SEGMENT, Group, Job, Stopping, Tuned, Tuning, segments
 
 STEPS = 5
@@ -180,6 +180,14 @@ def test_the_compiler_says_how_many_members_fit(points, monkeypatch):
     assert tuning.group_for(jobs) == Group("vmap", 2)
     monkeypatch.setattr(tuning_module, "memory_limit", lambda: one // 2)
     assert tuning.group_for(jobs) == Group("vmap", 1)
+
+
+def test_two_small_members_run_side_by_side_and_a_large_one_alone(jobs, monkeypatch):
+    monkeypatch.setattr(tuning_module, "devices_for", lambda jobs: 1)
+    tuning = toy_tuning("loop")
+    assert tuning.group_for(jobs) == Group("loop", 1, beside=2)
+    monkeypatch.setattr(tuning_module, "SMALL", tree_bytes(tuning.encoder))
+    assert tuning.group_for(jobs) == Group("loop", 1)
 
 
 def test_a_device_that_runs_out_of_memory_gets_fewer_members(jobs, alone, monkeypatch):

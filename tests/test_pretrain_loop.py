@@ -59,7 +59,7 @@ def config(corpus, out, **changes):
     return PretrainConfig(**(defaults | changes))
 
 
-def close(one, two, **tolerance):
+def assert_close(one, two, **tolerance):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), one, two)
 
 
@@ -80,8 +80,8 @@ def test_micro_batches_are_the_whole_batch_with_unequal_counts(corpus, optimizer
         step = parallel_step(plain_loss(model), optimizer=optimizer, clip=1.0, accumulate=parts)
         found.append(step(state, (), batch, jax.random.key(0)))
     for state, metrics in found[1:]:
-        close(metrics, found[0][1], rtol=2e-5, atol=1e-6)
-        close(state.params, found[0][0].params, atol=3e-6)
+        assert_close(metrics, found[0][1], rtol=2e-5, atol=1e-6)
+        assert_close(state.params, found[0][0].params, atol=3e-6)
 
 
 def test_micro_batches_drop_different_units():
@@ -448,7 +448,7 @@ def test_two_processes_of_the_command_are_one(corpus, tmp_path):
         assert process.returncode == 0, errors.decode()[-2000:]
     pretrain(config(corpus, tmp_path / "one", dropout=0.0))
     two, one = (load(tmp_path / name / "model").params for name in ("two", "one"))
-    close(two, one, atol=1e-4)
+    assert_close(two, one, atol=1e-4)
     losses = [[r["loss"] for r in read_metrics(tmp_path / name)] for name in ("two", "one")]
     np.testing.assert_allclose(*losses, atol=1e-5)
 

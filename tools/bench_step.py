@@ -5,8 +5,10 @@
 
 Rows of 128 tokens, 19 masked positions gathered before the vocabulary, AdamW, clipping. Each
 contestant is a process of its own that waits for its turn; medians over the repeats. torch, where
-it is installed, runs as it comes and, as `torch-huge`, with a malloc that asks for huge pages, as
-ours does. `--executions loop-none scan-none scan-full` races ways of running the layers.
+it is installed, runs as it comes and, on CPUs, as `torch-huge`, with a malloc that asks for huge
+pages, as ours does; on GPUs, with `--compiled`, also through torch.compile. `--executions loop-none
+scan-none scan-full` races ways of running the layers. Parameters are float32; with `--dtype
+bfloat16` activations are not (torch: autocast). Memory is the process's, or the GPU's.
 """
 
 import argparse
@@ -16,15 +18,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 LENGTH, MASKED, VOCAB = 128, 19, 50265
 WARM_UP, STEADY = 2, 4
+TIMED = 20  # steps in a row on an accelerator, where none waits for the one before
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # as `bort-jax pretrain` starts itself
+SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # one GPU has room for all
 
 
 def main() -> None:
@@ -32,25 +35,38 @@ def main() -> None:
     parser.add_argument("--archs", nargs="+", default=["bort"])
     parser.add_argument("--batches", nargs="+", type=int, default=[8, 32])
     parser.add_argument("--dropout", nargs="+", type=float, default=[0.0, 0.1])
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--executions", nargs="+", default=["loop-none"], help="such as scan-dots")
+    parser.add_argument("--without-torch", action="store_true")
+    parser.add_argument("--compiled", action="store_true", help="also torch.compile, on GPUs")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--turn", nargs=4, help=argparse.SUPPRESS)  # a contestant's own process
+    parser.add_argument("--turn", nargs=5, help=argparse.SUPPRESS)  # a contestant's own process
     given = parser.parse_args()
     if given.turn:
-        name, arch, batch, dropout = given.turn
-        take_turns(name, arch, int(batch), float(dropout))
+        name, arch, batch, dropout, dtype = given.turn
+        take_turns(name, arch, int(batch), float(dropout), dtype)
     else:
         race(given)
 
 
 def race(given: argparse.Namespace) -> None:
-    torch = ["torch", "torch-huge"] if find_spec("torch") and find_spec("transformers") else []
-    names = given.executions + torch
-    print("s a step, median (min to max)")
+    names = given.executions + ([] if given.without_torch else in_torch(given))
+    print(f"{given.dtype}; s a step, median (min to max)")
     for arch in given.archs:
         for batch in given.batches:
             for dropout in given.dropout:
-                compare(names, (arch, str(batch), str(dropout)), repeats=given.repeats)
+                setting = (arch, str(batch), str(dropout), given.dtype)
+                compare(names, setting, repeats=given.repeats)
+
+
+def in_torch(given: argparse.Namespace) -> list[str]:
+    if not (find_spec("torch") and find_spec("transformers")):
+        return []
+    import torch
+
+    if torch.cuda.is_available():
+        return ["torch", "torch-compile"] if given.compiled else ["torch"]
+    return ["torch", "torch-huge"]
 
 
 def compare(names: list[str], setting: tuple[str, ...], *, repeats: int) -> None:
@@ -62,7 +78,7 @@ def compare(names: list[str], setting: tuple[str, ...], *, repeats: int) -> None
     first = np.median(times[names[0]])
     for name, racer in racers.items():
         taken = times[name]
-        spread = f"{np.median(taken):6.3f} ({min(taken):.3f} to {max(taken):.3f})"
+        spread = f"{np.median(taken):7.4f} ({min(taken):.4f} to {max(taken):.4f})"
         print(
             f"{setting[0]} {setting[1]} x {LENGTH}, dropout {setting[2]}  {name:10} {spread:24} "
             f"{names[0]} / it {first / np.median(taken):.2f}, first call {racer.first_call:.1f} s, "
@@ -82,7 +98,7 @@ class Racer:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=os.environ | ({} if name == "torch" else HUGE_PAGES),
+            env=os.environ | SHARED | ({} if name == "torch" else HUGE_PAGES),
         )
         self.first_call = float(self._read())
 
@@ -105,11 +121,11 @@ class Racer:
         return float(self._read())
 
 
-def take_turns(name: str, arch: str, batch: int, dropout: float) -> None:
+def take_turns(name: str, arch: str, batch: int, dropout: float, dtype: str) -> None:
     """Answers each line of stdin: seconds of a step, and at the end the peak memory."""
-    make = torch_step if name.startswith("torch") else partial(our_step, name)
-    step = make(arch, batch_of(batch), dropout)
-    print(seconds(step), flush=True)
+    make = torch_step if name.startswith("torch") else our_step
+    step = make(name, arch, batch_of(batch), dropout, dtype)
+    print(seconds(step, 1), flush=True)
     for _ in range(WARM_UP):
         step()
     for line in sys.stdin:
@@ -117,14 +133,40 @@ def take_turns(name: str, arch: str, batch: int, dropout: float) -> None:
             break
         for _ in range(STEADY):  # a virtual machine takes back what is free while others have turns
             step()
-        print(seconds(step), flush=True)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, flush=True)
+        print(seconds(step, step.in_a_row), flush=True)
+    print(step.peak() / 1e6, flush=True)
 
 
-def seconds(step: Callable) -> float:
+class Step(NamedTuple):
+    """A training step that goes on from the one before.
+
+    Attributes:
+      start: begins it, and says what will be there at its end.
+      wait: until that is there.
+      peak: most bytes of memory until now.
+      in_a_row: so many are timed together.
+    """
+
+    start: Callable[[], Any]
+    wait: Callable[[Any], Any]
+    peak: Callable[[], float]
+    in_a_row: int
+
+    def __call__(self) -> None:
+        self.wait(self.start())
+
+
+def seconds(step: Step, steps: int) -> float:
+    """Of one of so many in a row."""
     start = time.perf_counter()
+    for _ in range(steps - 1):
+        step.start()
     step()
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) / steps
+
+
+def resident() -> float:
+    return 1e3 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def batch_of(rows: int) -> dict[str, np.ndarray]:
@@ -139,7 +181,7 @@ def batch_of(rows: int) -> dict[str, np.ndarray]:
     }
 
 
-def our_step(name: str, arch: str, batch: dict, dropout: float) -> Callable:
+def our_step(name: str, arch: str, batch: dict, dropout: float, dtype: str) -> Step:
     """A step of the pretraining, as `bort-jax pretrain` runs it."""
     import jax
 
@@ -151,27 +193,31 @@ def our_step(name: str, arch: str, batch: dict, dropout: float) -> Callable:
 
     layers, remat = cast(Any, name.split("-"))
     model = MaskedLM(
-        BertConfig(Arch.parse(arch), VOCAB, dropout=dropout),
+        BertConfig(Arch.parse(arch), VOCAB, dropout=dropout, dtype=dtype),
         Execution(layers, remat),
     )
     hyper = Hyper.of(learning_rate=1e-4, weight_decay=0.01, warmup_ratio=0.01, total_steps=1000)
     run = parallel_step(plain_loss(model), optimizer="adamw", clip=1.0)
     held = [new_state(drawn_params(model, seed=0), hyper, optimizer="adamw")]
 
-    def step():
+    def start():
         held[0], metrics = run(held[0], (), batch, jax.random.key(0))
-        jax.block_until_ready((held[0], metrics))
+        return held[0], metrics
 
-    return step
+    if jax.default_backend() == "cpu":
+        return Step(start, jax.block_until_ready, resident, 1)
+    peak = lambda: (jax.local_devices()[0].memory_stats() or {})["peak_bytes_in_use"]
+    return Step(start, jax.block_until_ready, peak, TIMED)
 
 
-def torch_step(arch: str, batch: dict, dropout: float) -> Callable:
+def torch_step(name: str, arch: str, batch: dict, dropout: float, dtype: str) -> Step:
     """The same in stock torch: transformers' encoder, gathered positions, tied decoder."""
     import torch
     import transformers
 
     from bort_jax.arch import Arch
 
+    torch.set_float32_matmul_precision("high")  # TF32 where there is one, as jax's own default
     sizes = Arch.parse(arch)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = transformers.BertConfig(
@@ -196,15 +242,22 @@ def torch_step(arch: str, batch: dict, dropout: float) -> Callable:
             logits.flatten(0, 1), given["labels"].flatten().long()
         )
 
-    def step():
+    if name == "torch-compile":
+        loss_of = torch.compile(loss_of)
+    narrow = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
+
+    def start():
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_of()
+        with narrow:
+            loss = loss_of()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        float(loss.detach())
+        return loss.detach()
 
-    return step
+    if device == "cpu":
+        return Step(start, float, resident, 1)
+    return Step(start, float, torch.cuda.max_memory_allocated, TIMED)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from bort_jax.interop import Checkpoint, read
 from bort_jax.report.terminal import show_box
 from bort_jax.train.evaluation import mlm_scores
 from bort_jax.train.parallel import replicate
-from bort_jax.train.predict import class_logits, probabilities
+from bort_jax.train.predict import class_logits, for_device, probabilities
 from bort_jax.train.run_folder import write_json
 
 
@@ -62,7 +62,7 @@ def run(config: Config) -> dict:
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     score = score_classifier if checkpoint.labels else score_masked_lm
-    scores = score(checkpoint, config, out)
+    scores = score(for_device(checkpoint), config, out)
     write_json(out / "scores.json", scores)
     show_box("evaluation", [f"{name}: {value:.4f}" for name, value in scores.items()] + [str(out)])
     return scores

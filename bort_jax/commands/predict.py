@@ -37,7 +37,7 @@ from bort_jax.interop import Checkpoint, read
 from bort_jax.interop.description import digest
 from bort_jax.report.terminal import show_box
 from bort_jax.train.parallel import replicate
-from bort_jax.train.predict import text_states, top_tokens, widths
+from bort_jax.train.predict import for_device, text_states, top_tokens, widths
 from bort_jax.train.run_folder import claim
 
 WINDOW = 1024  # examples: rows of like lengths are found among so many, and a kill costs as many
@@ -106,7 +106,7 @@ def run(config: Config) -> Path:
     """Writes the answers; returns their file."""
     checkpoint = read(config.model)
     check_length(config.seq_len, checkpoint)
-    predictor = predictor_of(checkpoint, config)
+    predictor = predictor_of(for_device(checkpoint), config)
     out = claim(config.out, asked(checkpoint, config))
     file = out / predictor.file
     answers = predictor.open(file)

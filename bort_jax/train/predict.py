@@ -5,6 +5,7 @@ Rows of different lengths share batches of one of few widths: as many compilatio
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,18 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bort_jax.data.tokenizer import Special
+from bort_jax.interop import Checkpoint
 from bort_jax.model import BertConfig, Classifier, Headless, MaskedLM, forward
+from bort_jax.model.attention import device_kind
 from bort_jax.train.parallel import parallel_map, replicate
+
+
+def for_device(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with parameters and arithmetic in the type that this device predicts in:
+    bfloat16 where jax has a fused kernel for attention, else float32."""
+    dtype = "bfloat16" if device_kind() in ("cudnn", "tpu") else "float32"
+    params = jax.tree.map(lambda x: np.asarray(x).astype(dtype), checkpoint.params)
+    return replace(checkpoint, config=replace(checkpoint.config, dtype=dtype), params=params)
 
 
 def class_logits(model: Classifier, *, pad: int, batch_size: int = 64) -> Callable:
@@ -21,7 +32,8 @@ def class_logits(model: Classifier, *, pad: int, batch_size: int = 64) -> Callab
     that occurs."""
 
     def run_share(params, batch):
-        return forward(model, params, batch["ids"], batch["ids"] != pad)
+        logits = forward(model, params, batch["ids"], batch["ids"] != pad)
+        return logits.astype(jnp.float32)
 
     run = by_length(parallel_map(run_share), batch_size, pad=pad)
     return lambda params, x: run(params, {"ids": x})
@@ -36,7 +48,7 @@ def top_tokens(
     def run_share(params, batch):
         ids = batch["ids"]
         logits = forward(model, params, ids, ids != pad, batch["positions"][:, None])
-        return jax.lax.top_k(jax.nn.softmax(logits[:, 0]), top_k)
+        return jax.lax.top_k(jax.nn.softmax(logits[:, 0].astype(jnp.float32)), top_k)
 
     run = by_length(parallel_map(run_share), batch_size, pad=pad)
     return lambda params, x, positions: run(params, {"ids": x, "positions": positions})
@@ -60,7 +72,7 @@ def text_states(
 
     def run_share(params, batch):
         mask = batch["ids"] != pad
-        states = forward(model, params, batch["ids"], mask)
+        states = forward(model, params, batch["ids"], mask).astype(jnp.float32)
         if pooling == "first":
             return states[:, 0]
         weights = mask[:, :, None] / mask.sum(axis=1)[:, None, None]

@@ -11,6 +11,7 @@ import numpy as np
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop import Checkpoint
 from bort_jax.model import BertConfig, Headless, MaskedLM, forward, states_and_logits
+from bort_jax.train.predict import for_device
 
 
 class Teacher(NamedTuple):
@@ -28,12 +29,10 @@ class Teacher(NamedTuple):
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "Teacher":
-        """In bfloat16 on accelerators, in float32 on CPUs."""
-        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        narrow = for_device(checkpoint)
         # Rows of running text are no pairs: all token types are 0.
-        config = replace(checkpoint.config, dtype=dtype, separator=None)
-        params = jax.tree.map(lambda x: np.asarray(x).astype(dtype), checkpoint.params)
-        return cls(config, params, checkpoint.head == "masked_lm")
+        config = replace(narrow.config, separator=None)
+        return cls(config, narrow.params, checkpoint.head == "masked_lm")
 
     def run(self, params, batch) -> tuple[Any, Any]:
         """Hidden states [b, s, h], and logits [b, m, v] or None, of one pass.

@@ -110,6 +110,7 @@ class Settings:
       out: folder of the results.
       tasks: single sentences or pairs, with classes.
       seeds: how many draws of the scarce rows.
+      first_seed: the first of them; settings are chosen on other draws than those that are told.
       rows: scarce rows.
       held_out: most rows of the held-out fifth that are scored.
       seq_len: tokens in a row.
@@ -132,6 +133,7 @@ class Settings:
     out: str = "runs/study"
     tasks: tuple[str, ...] = SHOWN
     seeds: int = 5
+    first_seed: int = 0
     rows: int = 500
     held_out: int = 1000
     seq_len: int = 64
@@ -146,6 +148,10 @@ class Settings:
     nearest: float = 0.1
     farthest: float = 0.9
     confidence: float = 0.95
+
+    @property
+    def draws(self) -> range:
+        return range(self.first_seed, self.first_seed + self.seeds)
 
 
 class Ground(NamedTuple):
@@ -171,7 +177,7 @@ def main() -> None:
     if settings.seeds < 2:
         raise SystemExit(f"--seeds must be 2 or more to compare by seed; got {settings.seeds}")
     # Tasks and seeds may be added later to what is there.
-    out = claim(settings.out, replace(settings, tasks=(), seeds=0))
+    out = claim(settings.out, replace(settings, tasks=(), seeds=0, first_seed=0))
     timaeus, results = load(settings.timaeus), {}
     for reference in settings.tasks:
         folder = out / reference.replace("/", "-")
@@ -183,14 +189,14 @@ def main() -> None:
 
 def study(reference: str, timaeus: Checkpoint, folder: Path, settings: Settings) -> list[dict]:
     """All seeds of a task; finished ones are read."""
-    files = [folder / f"seed-{seed}.json" for seed in range(settings.seeds)]
+    files = [folder / f"seed-{seed}.json" for seed in settings.draws]
     if not all(file.is_file() for file in files):
         ground = read_ground(reference, timaeus.required_tokenizer, settings)
         label_fn = remembered(labeller(socrates_of(ground, folder, settings)))
         tuner = FineTuner.of(timaeus, ground.task.labels, steps=settings.steps, dropout=0.0)
         table = load(settings.socrates).params["encoder"]["embeddings"]["word"]["embedding"]
         tau = taus(np.asarray(table), timaeus.required_tokenizer, label_fn, settings)
-        for seed, file in enumerate(files):
+        for seed, file in zip(settings.draws, files, strict=True):
             if not file.is_file():
                 found = run_seed(seed, ground, tuner, tau, label_fn, settings)
                 lines = found.pop("lines")
@@ -439,7 +445,7 @@ def write_submissions(out: Path, settings: Settings) -> None:
     """A zip for each arm, seed and suite, checked against the test splits."""
     tasks = {reference: find_task(reference) for reference in settings.tasks}
     tests = {r: read_task(task, settings.data_dir, "test") for r, task in tasks.items()}
-    for seed in range(settings.seeds):
+    for seed in settings.draws:
         kept = {r: _lines_of(out, r, seed) for r in tasks}
         for arm in ARMS:
             for suite in dict.fromkeys(task.suite for task in tasks.values()):

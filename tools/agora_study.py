@@ -35,7 +35,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jsonargparse import auto_cli
@@ -125,6 +125,8 @@ class Settings:
       nearest: smallest share that must have changed.
       farthest: largest.
       confidence: points whose label Socrates is less sure of do not join, in no arm.
+      mapping: how a device runs the members of a population, `loop`, `vmap` or `map`; None: the
+        fastest, measured. It changes nothing but the time.
     """
 
     data_dir: str
@@ -148,10 +150,7 @@ class Settings:
     nearest: float = 0.1
     farthest: float = 0.9
     confidence: float = 0.95
-
-    @property
-    def draws(self) -> range:
-        return range(self.first_seed, self.first_seed + self.seeds)
+    mapping: Literal["loop", "vmap", "map"] | None = None
 
 
 class Ground(NamedTuple):
@@ -177,7 +176,7 @@ def main() -> None:
     if settings.seeds < 2:
         raise SystemExit(f"--seeds must be 2 or more to compare by seed; got {settings.seeds}")
     # Tasks and seeds may be added later to what is there.
-    out = claim(settings.out, replace(settings, tasks=(), seeds=0, first_seed=0))
+    out = claim(settings.out, replace(settings, tasks=(), seeds=0, first_seed=0, mapping=None))
     timaeus, results = load(settings.timaeus), {}
     for reference in settings.tasks:
         folder = out / reference.replace("/", "-")
@@ -189,14 +188,20 @@ def main() -> None:
 
 def study(reference: str, timaeus: Checkpoint, folder: Path, settings: Settings) -> list[dict]:
     """All seeds of a task; finished ones are read."""
-    files = [folder / f"seed-{seed}.json" for seed in settings.draws]
+    files = [folder / f"seed-{seed}.json" for seed in draws(settings)]
     if not all(file.is_file() for file in files):
         ground = read_ground(reference, timaeus.required_tokenizer, settings)
         label_fn = remembered(labeller(socrates_of(ground, folder, settings)))
-        tuner = FineTuner.of(timaeus, ground.task.labels, steps=settings.steps, dropout=0.0)
+        tuner = FineTuner.of(
+            timaeus,
+            ground.task.labels,
+            steps=settings.steps,
+            dropout=0.0,
+            mapping=settings.mapping,
+        )
         table = load(settings.socrates).params["encoder"]["embeddings"]["word"]["embedding"]
         tau = taus(np.asarray(table), timaeus.required_tokenizer, label_fn, settings)
-        for seed, file in zip(settings.draws, files, strict=True):
+        for seed, file in zip(draws(settings), files, strict=True):
             if not file.is_file():
                 found = run_seed(seed, ground, tuner, tau, label_fn, settings)
                 lines = found.pop("lines")
@@ -204,6 +209,10 @@ def study(reference: str, timaeus: Checkpoint, folder: Path, settings: Settings)
                 write_json(file, found)
                 say(f"{reference}, seed {seed}: {sentence(found)}")
     return [json.loads(file.read_text()) for file in files]
+
+
+def draws(settings: Settings) -> range:
+    return range(settings.first_seed, settings.first_seed + settings.seeds)
 
 
 def read_ground(reference: str, tokenizer: Tokenizer, settings: Settings) -> Ground:
@@ -445,7 +454,7 @@ def write_submissions(out: Path, settings: Settings) -> None:
     """A zip for each arm, seed and suite, checked against the test splits."""
     tasks = {reference: find_task(reference) for reference in settings.tasks}
     tests = {r: read_task(task, settings.data_dir, "test") for r, task in tasks.items()}
-    for seed in settings.draws:
+    for seed in draws(settings):
         kept = {r: _lines_of(out, r, seed) for r in tasks}
         for arm in ARMS:
             for suite in dict.fromkeys(task.suite for task in tasks.values()):

@@ -65,6 +65,16 @@ def largest_group(needed: Callable[[int], int], *, limit: int, most: int) -> int
     return group
 
 
+def rounded(group: int) -> int:
+    """The least of 1, 2, 3, 4, 6, 8, 12, … (2ᵏ and 3·2ᵏ) that is no smaller.
+
+    Θ shrinks by any number in a round of Agora: so few sizes are compiled, and at most a third of
+    the places in a group lie idle.
+    """
+    power = 1 << (group - 1).bit_length()
+    return power * 3 // 4 if group <= power * 3 // 4 and power > 2 else power
+
+
 def halved(group: int) -> int:
     return -(-group // 2)
 

@@ -13,7 +13,15 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from bort_jax.train.parallel import at_a_time
-from bort_jax.train.plan import MOST, Planner, halved, largest_group, memory_limit, out_of_memory
+from bort_jax.train.plan import (
+    MOST,
+    Planner,
+    halved,
+    largest_group,
+    memory_limit,
+    out_of_memory,
+    rounded,
+)
 from bort_jax.train.population import Member, Population, begun, stacked, tree_bytes, unstacked
 from bort_jax.train.processes import dealt, gathered
 
@@ -162,7 +170,7 @@ class Tuning:
 
         # Parameters, their moments and their gradients: more than these allow need not be tried.
         state = 4 * tree_bytes(jax.eval_shape(begun, self.encoder, jobs[0].member()).params)
-        most = max(1, min(share, self.most, limit // state))
+        most = max(1, min(rounded(share), self.most, limit // state))
         return largest_group(needed, limit=limit, most=most)
 
     def _in_groups(self, jobs: Sequence[Job], group: Group, stopping) -> list[Tuned]:

@@ -35,6 +35,7 @@ from bort_jax.agora.loop import (
     fine_tune_copies,
     generate_points,
     sort_by_accuracy,
+    with_right,
 )
 
 
@@ -182,6 +183,33 @@ def test_step_2_takes_the_mistakes_of_the_best():
     _, best = copies_of([A, C])
     mistakes = find_mistakes(best, POINTS, known=POINTS.x)
     assert mistakes.x[:, 0].tolist() == [4, 5] and mistakes.rows.tolist() == [4, 5]
+
+
+@given(wrong=st.lists(st.booleans(), min_size=1, max_size=20), share=st.floats(0, 3))
+def test_right_rows_stand_beside_the_mistakes(wrong, share):
+    wrong = np.array(wrong)
+    dev = Dataset(10.0 * np.arange(len(wrong))[:, None], np.zeros(len(wrong)))
+    mistakes = find_mistakes(Copy(A, None, ~wrong), dev, known=dev.x)
+    found = with_right(mistakes, dev, np.random.default_rng(0), share=share)
+    n = wrong.sum()
+    assert (found.rows[:n] == mistakes.rows).all() and (found.x[:, 0] == 10 * found.rows).all()
+    assert len(found.rows) - n == min(round(share * n), (~wrong).sum())
+    assert not wrong[found.rows[n:]].any() and len(set(found.rows)) == len(found.rows)
+
+
+def test_without_right_rows_nothing_is_drawn(rng):
+    _, best = copies_of([A, C])
+    mistakes, state = find_mistakes(best, POINTS, known=POINTS.x), rng.bit_generator.state
+    assert with_right(mistakes, POINTS, rng, share=0).rows.tolist() == [4, 5]
+    assert rng.bit_generator.state == state
+    with pytest.raises(ValueError, match="0 or more; got -1"):
+        with_right(mistakes, POINTS, rng, share=-1)
+
+
+def test_a_round_makes_points_near_right_rows_where_it_is_told_to():
+    calls = CALLS._replace(right=1)
+    state = next(agora(start(POINTS, [A, C]), POINTS, calls=calls))
+    assert {4, 5} < set(state.origins[0].parents.tolist()) and state.rounds[0].mistakes == 2
 
 
 def test_step_3_generates_near_the_mistakes_and_nothing_from_none(rng):

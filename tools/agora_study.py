@@ -121,6 +121,7 @@ class Settings:
       socrates_steps: of Socrates' fine-tuning.
       socrates_rate: its peak.
       copies: new points near each mistake.
+      right: rows of steer-dev that are right, near which Agora makes points too, for each mistake.
       share: share of a text's tokens that τ changes.
       nearest: smallest share that must have changed.
       farthest: largest.
@@ -146,6 +147,7 @@ class Settings:
     socrates_steps: int = 300
     socrates_rate: float = 1e-4
     copies: int = 8
+    right: float = 0.0
     share: float = 0.5
     nearest: float = 0.1
     farthest: float = 0.9
@@ -295,6 +297,7 @@ def run_seed(
         keep_fn=confident(
             balanced(np.bincount(scarce.y) / len(scarce.y), drift=0.1), least=settings.confidence
         ),
+        right=settings.right,
     )
     dev = Dataset(*ground.steer)
     thetas = grid(learning_rate=settings.learning_rate, seed=settings.theta_seeds)

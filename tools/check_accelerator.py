@@ -29,7 +29,7 @@ from bort_jax.train.population import Member, Population
 
 STEPS = 5  # of a population
 BF16 = 3e-2  # bound where activations have 8 bits; gradients are sums of many such
-MODEL = BertConfig(Arch(2, 8, 256, 512), vocab_size=1000, positions=128, dropout=0.0)
+MODEL = BertConfig(Arch(2, 2, 128, 128), vocab_size=1000, positions=128, dropout=0.0)
 
 
 class Check(NamedTuple):

@@ -36,7 +36,8 @@ class Copy(NamedTuple):
 
 
 class Mistakes(NamedTuple):
-    """The dev points that the best copy gets wrong, without their labels."""
+    """The dev points near which new ones are made, without their labels: those that the best copy
+    gets wrong, and whatever stands beside them (`Agora.right`)."""
 
     x: np.ndarray
     rows: Int[np.ndarray, " n"]  # where they stand in dev
@@ -125,6 +126,9 @@ class Agora(NamedTuple):
       generate_fn: (`Mistakes`, random generator) to `Generated`, new points near them: τ.
       label_fn: points to labels and confidences in [0, 1]: Socrates.
       keep_fn: (labels of train, new labels, confidences) to bool[m], which new points join.
+      right: dev points that the best copy gets right, drawn anew in each round, near which new
+        points are made too: so many for each mistake. *Our reading:* the paper has none; points
+        near mistakes alone teach a copy that is mostly right what does not hold for most points.
     """
 
     fit_fn: Callable[[Sequence[Theta], Dataset], Any]
@@ -132,6 +136,7 @@ class Agora(NamedTuple):
     generate_fn: Callable[[Mistakes, np.random.Generator], Generated]
     label_fn: Callable[[np.ndarray], Labelled]
     keep_fn: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = keep_all
+    right: float = 0.0
 
 
 class Journal(Protocol):
@@ -216,8 +221,9 @@ def one_round(state: AgoraState, dev: Dataset, *, calls: Agora, journal: Journal
     """The six steps."""
     number = len(state.rounds) + 1
     copies, best = fine_tune_copies(state, dev, calls=calls, journal=journal)
-    mistakes = find_mistakes(best, dev, known=state.train.x)
     rng = np.random.default_rng((state.seed, state.replays, number))
+    mistakes = find_mistakes(best, dev, known=state.train.x)
+    mistakes = with_right(mistakes, dev, rng, share=calls.right)
     made = generate_points(mistakes, rng, calls=calls)
     train, origin = append_labelled(state.train, made, calls=calls)
     leaving = worst_run(sort_by_accuracy(copies))
@@ -258,6 +264,22 @@ def find_mistakes(best: Copy, dev: Dataset, *, known: np.ndarray) -> Mistakes:
     """Step 2: the dev points that the best copy gets wrong."""
     rows = np.flatnonzero(~best.correct.astype(bool))
     return Mistakes(dev.x[rows], rows, known)
+
+
+def with_right(
+    mistakes: Mistakes, dev: Dataset, rng: np.random.Generator, *, share: float
+) -> Mistakes:
+    """The mistakes, and `share` times as many of the other dev points, as far as there are so many.
+
+    Raises:
+      ValueError: the share is negative.
+    """
+    if share < 0:
+        raise ValueError(f"right rows for each mistake must be 0 or more; got {share:g}")
+    others = np.setdiff1d(np.arange(len(dev.x)), mistakes.rows)
+    drawn = rng.permutation(others)[: round(share * len(mistakes.rows))] if share else others[:0]
+    rows = np.concatenate([mistakes.rows, np.sort(drawn)])
+    return Mistakes(dev.x[rows], rows, mistakes.known)
 
 
 def generate_points(mistakes: Mistakes, rng: np.random.Generator, *, calls: Agora) -> Generated:

@@ -73,6 +73,7 @@ class Config(TaskOptions, Joining):
       tau: one or several of mlm, neighbour and mix, each with a share if wanted: [mlm:3,mix:1].
       side: which text of a pair τ changes, 1 or 2; 0: both.
       copies: new points τ makes near each mistake.
+      right: rows that the best copy gets right, near which points are made too, for each mistake.
       share: share of a text's tokens that τ changes.
       passes: passes in which τ `mlm` resamples that share.
       neighbours: of how many nearest tokens τ `neighbour` draws.
@@ -108,6 +109,7 @@ class Config(TaskOptions, Joining):
     tau: tuple[str, ...] = ("mlm",)
     side: int = 0
     copies: int = 2
+    right: float = 0.0
     share: float = 0.2
     passes: int = 2
     neighbours: int = 10
@@ -176,6 +178,7 @@ def run_here(config: Config) -> dict:
         ),
         label_fn=label_fn,
         keep_fn=confident(balanced(material.shares, drift=config.drift), least=config.confidence),
+        right=config.right,
     )
     state = rounds(config, store, material, calls=calls, tuner=tuner)
     summary = once(out / "scores.json", lambda: compare(config, tuner, state, material=material))

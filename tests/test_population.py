@@ -16,7 +16,7 @@ from bort_jax.train import tuning as tuning_module
 from bort_jax.train.finetune import FineTuner, Recipe, Theta, labelled_batches, trimmed
 from bort_jax.train.optimizer import Hyper
 from bort_jax.train.parallel import MAPPINGS
-from bort_jax.train.plan import Planner, largest_group
+from bort_jax.train.plan import Planner, largest_group, rounded
 from bort_jax.train.population import Member, Population, layer_factors, tree_bytes
 from bort_jax.train.tuning import SEGMENT, Group, Job, Stopping, Tuned, Tuning, segments
 
@@ -160,6 +160,22 @@ def test_the_group_is_halved_until_it_fits(most, each, limit):
     group = largest_group(lambda members: each * members, limit=limit, most=most)
     assert 1 <= group <= most and (group == 1 or each * group <= limit)
     assert group == most or each * most > limit and each * (2 * group) > limit
+
+
+def test_groups_have_few_sizes_and_few_idle_places():
+    sizes = [rounded(group) for group in range(1, 65)]
+    assert set(sizes) == {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64}
+    for group, size in enumerate(sizes, start=1):
+        assert group <= size and 3 * (size - group) <= size
+
+
+def test_five_members_are_trained_in_a_group_of_six(points, monkeypatch):
+    monkeypatch.setattr(tuning_module, "devices_for", lambda jobs: 1)
+    tuning = toy_tuning("vmap")
+    thetas = [Theta(k, 0.1 * k, 0, 0, 4) for k in range(5)]
+    jobs = [toy_job(theta, points) for theta in thetas]
+    assert tuning.group_for(jobs) == Group("vmap", 6)
+    assert len(tuning.first(jobs)) == 5
 
 
 def test_the_compiler_says_how_many_members_fit(points, monkeypatch):

@@ -23,7 +23,15 @@ from bort_jax.data.tasks.stream import Read, about_rows, after, sound, windows
 from bort_jax.interop import save
 from bort_jax.interop.orbax_folder import save_orbax
 from bort_jax.model import Classifier, Headless, drawn_params, forward
-from bort_jax.train.predict import by_length, class_logits, lengths, probabilities, widths
+from bort_jax.train.predict import (
+    by_length,
+    class_logits,
+    for_device,
+    lengths,
+    probabilities,
+    text_states,
+    widths,
+)
 
 PAD = 1
 ROWS = [
@@ -302,6 +310,20 @@ from bort_jax.cli import main
 main(sys.argv[1:])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("cpu", "float32"), ("cudnn", "bfloat16"), ("tpu", "bfloat16")]
+)
+def test_devices_with_a_fused_attention_predict_in_bfloat16(tiny, monkeypatch, kind, dtype):
+    monkeypatch.setattr("bort_jax.train.predict.device_kind", lambda: kind)
+    found = for_device(tiny)
+    assert found.config == replace(tiny.config, dtype=dtype)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(found.params)} == {dtype}
+    x = np.array([[2, 7, 9, 11, 3]])
+    states = [text_states(c.config, c.params, pad=PAD, pooling="mean")(x) for c in (found, tiny)]
+    assert states[0].dtype == np.float32
+    np.testing.assert_allclose(*states, atol=1e-6 if dtype == "float32" else 0.05)
 
 
 def test_eight_times_the_rows_take_the_same_memory(classifier, tmp_path):

@@ -42,12 +42,15 @@ def settings(tiny, tmp_path_factory):
         out=str(folder / "out"),
         tasks=(TASK,),
         seeds=2,
+        first_seed=3,
         rows=20,
         seq_len=32,
         steps=2,
         batch_size=4,
         socrates_steps=2,
         copies=2,
+        right=1.0,
+        replays=1,
         confidence=0.0,
     )
 
@@ -94,7 +97,7 @@ def test_a_study_from_end_to_end_and_one_that_was_cut_off(settings, monkeypatch)
     monkeypatch.setattr(agora_study, "auto_cli", lambda *args, **kwargs: settings)
     agora_study.main()
     out = Path(settings.out)
-    files = [out / TASK.replace("/", "-") / f"seed-{k}.json" for k in range(2)]
+    files = [out / TASK.replace("/", "-") / f"seed-{k}.json" for k in (3, 4)]
     first = [json.loads(file.read_text()) for file in files]
     for found in first:
         assert set(found["arms"]) == set(agora_study.ARMS)
@@ -102,7 +105,9 @@ def test_a_study_from_end_to_end_and_one_that_was_cut_off(settings, monkeypatch)
         assert rows["plain"] == 20
         assert rows["Agora"] == rows["random"] == 20 + found["budget"]
         assert rows["dev appended"] > 20
-        assert found["spent"] == sum(len(r["accuracies"]) for r in found["rounds"])
+        runs = [len(r["accuracies"]) for r in found["rounds"]]
+        assert found["spent"] == sum(runs) and runs.count(max(runs)) == 2  # a replay has all of Θ
+        assert found["rounds"][0]["added"] > 0
         for scores in found["arms"].values():
             assert all(0 <= v <= 1 for split in agora_study.SPLITS for v in scores[split].values())
     zips = sorted((out / "submissions").rglob("glue.zip"))

@@ -57,6 +57,7 @@ from bort_jax.agora import (
     mix_tau,
     neighbour_tau,
     remembered,
+    replay,
     start,
 )
 from bort_jax.agora.loop import append_labelled
@@ -120,6 +121,7 @@ class Settings:
       theta_seeds: choices of Θ.
       socrates_steps: of Socrates' fine-tuning.
       socrates_rate: its peak.
+      replays: times that Agora starts anew from the set that it has made, with all of Θ.
       copies: new points near each mistake.
       right: rows of steer-dev that are right, near which Agora makes points too, for each mistake.
       share: share of a text's tokens that τ changes.
@@ -146,6 +148,7 @@ class Settings:
     theta_seeds: tuple[int, ...] = (0, 1)
     socrates_steps: int = 300
     socrates_rate: float = 1e-4
+    replays: int = 0
     copies: int = 8
     right: float = 0.0
     share: float = 0.5
@@ -302,6 +305,8 @@ def run_seed(
     dev = Dataset(*ground.steer)
     thetas = grid(learning_rate=settings.learning_rate, seed=settings.theta_seeds)
     state = [*agora(start(scarce, thetas, seed=seed), dev, calls=calls)][-1]
+    for _ in range(settings.replays):
+        state = [*agora(replay(state, thetas), dev, calls=calls)][-1]
     spent = sum(len(record.accuracies) for record in state.rounds)
     budget = len(state.best_train.y) - len(scarce.y)
     best = lambda train: best_of(spent, train, dev, calls=calls, settings=settings)

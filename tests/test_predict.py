@@ -326,15 +326,15 @@ def test_devices_with_a_fused_attention_predict_in_bfloat16(tiny, monkeypatch, k
     np.testing.assert_allclose(*states, atol=1e-6 if dtype == "float32" else 0.05)
 
 
-def test_eight_times_the_rows_take_the_same_memory(classifier, tmp_path):
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "txt"])
+def test_eight_times_the_rows_take_the_same_memory(classifier, tmp_path, kind):
     """Rows of 1 KB: 14 MiB more of them in the second file, and more if answers were kept."""
     peaks = []
     for count in (2_000, 16_000):
-        data = tmp_path / f"{count}.jsonl"
-        with data.open("w") as out:
-            for n in range(count):
-                row = {"text": f"the cat {n}", "unused": "storm " * 170}
-                out.write(json.dumps(row) + "\n")
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        rows = [{"text": f"the cat {n}" + " storm" * 170} for n in range(count)]
+        data = written(folder, kind, rows)
         command = ["predict", "--model", str(classifier), "--data", str(data), "--seq-len", "24"]
         environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
         done = subprocess.run(

@@ -7,12 +7,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
-BUILDERS = {
-    ".txt": "text",
-    ".parquet": "parquet",
-    ".jsonl": "json",
-    ".json": "json",
-    ".csv": "csv",
+# What reads a file, and how much of it at a time: a parquet file is else read a row group at a time,
+# which can be the whole of it. Types of a CSV file are guessed anew in each part of 10,000 rows.
+BUILDERS: dict[str, tuple[str, dict[str, int]]] = {
+    ".txt": ("text", {"chunksize": 1 << 20}),
+    ".parquet": ("parquet", {"batch_size": 1000}),
+    ".jsonl": ("json", {}),
+    ".json": ("json", {}),
+    ".csv": ("csv", {}),
 }
 HUB = "hub:"  # a prefix, so that a misspelt path is not looked for on the network
 
@@ -92,8 +94,9 @@ class Source:
 
         if self.files:
             file = self.files[number]
+            builder, parts = BUILDERS[file.suffix]
             return datasets.load_dataset(
-                BUILDERS[file.suffix], data_files=str(file), split="train", streaming=True
+                builder, data_files=str(file), split="train", streaming=True, **parts
             )
         name, _, subset = self.name.removeprefix(HUB).partition(":")
         try:

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from bort_jax.data.corpus import read_texts
+from bort_jax.data.corpus import open_source, read_texts
 from bort_jax.data.masking import masked_batch
 from bort_jax.data.prepared import prepare_corpus
 from bort_jax.data.reviews import ReviewCounts, write_reviews
@@ -33,6 +33,23 @@ def test_a_folder_of_every_kind_of_file(tmp_path):
     wanted = [text for text in TEXTS if text]
     assert list(read_texts(tmp_path)) == wanted * 4
     assert list(read_texts(tmp_path / "d.parquet")) == wanted
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:4] + b"x" * len(b)])
+def test_a_damaged_parquet_file_is_named(tmp_path, damage):
+    write_all_kinds(tmp_path)
+    file = tmp_path / "d.parquet"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match="d.parquet cannot be read as parquet"):
+        list(read_texts(file))
+
+
+def test_reading_goes_on_where_it_was_left_in_every_kind_of_file(tmp_path):
+    write_all_kinds(tmp_path)
+    source = open_source(tmp_path)
+    rows = list(source.rows())
+    for k, (position, _) in enumerate(rows, start=1):
+        assert list(source.rows(position)) == rows[k:]
 
 
 def test_missing_empty_and_columnless_text_each_say_so(tmp_path):

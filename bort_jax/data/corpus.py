@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Any file or folder of text, parquet, JSON lines or CSV, or a dataset of the hub."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# What reads a file, and how much of it at a time: a parquet file is else read a row group at a time,
-# which can be the whole of it. Types of a CSV file are guessed anew in each part of 10,000 rows.
-BUILDERS: dict[str, tuple[str, dict[str, int]]] = {
+# What of `datasets` reads a file, with its options.
+BUILDERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".txt": ("text", {"chunksize": 1 << 20}),
-    ".parquet": ("parquet", {"batch_size": 1000}),
     ".jsonl": ("json", {}),
     ".json": ("json", {}),
     ".csv": ("csv", {}),
 }
+PARQUET = ".parquet"
+BATCH = 1000  # rows of a parquet file that are there at a time
 HUB = "hub:"  # a prefix, so that a misspelt path is not looked for on the network
 
 
@@ -67,7 +68,7 @@ class Source:
         """Streams (position of the row after it, row): memory is flat, no cache is written."""
         for number in range(start.file, max(1, len(self.files))):
             skipped = start.row if number == start.file else 0
-            rows = self._open(number).skip(skipped)
+            rows = self._open(number, skipped)
             for place, row in enumerate(rows, start=skipped + 1):
                 yield Position(number, place), row
 
@@ -89,18 +90,22 @@ class Source:
             return None
         return sum(_text_bytes(file, column) for file in self.files)
 
-    def _open(self, number: int):
+    def _open(self, number: int, skipped: int) -> Iterable[dict]:
+        """The rows of a file after the first `skipped`."""
+        if self.files and self.files[number].suffix == PARQUET:
+            return islice(_parquet_rows(self.files[number]), skipped, None)
         import datasets  # slow to import, and absent on some accelerator machines
 
         if self.files:
-            file = self.files[number]
-            builder, parts = BUILDERS[file.suffix]
+            file = str(self.files[number])
+            builder, options = BUILDERS[self.files[number].suffix]
             return datasets.load_dataset(
-                builder, data_files=str(file), split="train", streaming=True, **parts
-            )
+                builder, data_files=file, split="train", streaming=True, **options
+            ).skip(skipped)
         name, _, subset = self.name.removeprefix(HUB).partition(":")
         try:
-            return datasets.load_dataset(name, subset or None, split="train", streaming=True)
+            streamed = datasets.load_dataset(name, subset or None, split="train", streaming=True)
+            return streamed.skip(skipped)
         except (OSError, ValueError) as error:
             raise FileNotFoundError(f"cannot read {self.name}: {error}") from error
 
@@ -164,14 +169,27 @@ def _files(path: Path) -> list[Path]:
             f"no text at {path}: expected a file or a folder of text files, or {HUB}NAME"
         )
     below = sorted(path.rglob("*")) if path.is_dir() else [path]
-    files = [file for file in below if file.is_file() and file.suffix in BUILDERS]
+    known = (*BUILDERS, PARQUET)
+    files = [file for file in below if file.is_file() and file.suffix in known]
     if not files:
-        raise FileNotFoundError(f"{path}: no file that ends in {', '.join(BUILDERS)}")
+        raise FileNotFoundError(f"{path}: no file that ends in {', '.join(known)}")
     return files
 
 
+def _parquet_rows(file: Path) -> Iterator[dict]:
+    # Not by `datasets`, which reads ahead until it has the whole file in memory.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=BATCH):
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file} cannot be read as parquet: {error}") from error
+
+
 def _text_bytes(file: Path, column: str) -> int:
-    if file.suffix != ".parquet":
+    if file.suffix != PARQUET:
         return file.stat().st_size
     import pyarrow.parquet as pq
 

@@ -202,8 +202,12 @@ def test_without_right_rows_nothing_is_drawn(rng):
     mistakes, state = find_mistakes(best, POINTS, known=POINTS.x), rng.bit_generator.state
     assert with_right(mistakes, POINTS, rng, share=0).rows.tolist() == [4, 5]
     assert rng.bit_generator.state == state
+
+
+def test_fewer_right_rows_than_none_are_refused_before_anything_is_fitted():
+    calls = CALLS._replace(fit_fn=lambda thetas, data: pytest.fail("fitted"), right=-1)
     with pytest.raises(ValueError, match="0 or more; got -1"):
-        with_right(mistakes, POINTS, rng, share=-1)
+        next(agora(start(POINTS, [A, C]), POINTS, calls=calls))
 
 
 def test_a_round_makes_points_near_right_rows_where_it_is_told_to():

@@ -211,7 +211,12 @@ def agora(
       dev: the points that steer. Accuracy on them is no evidence of success.
       calls: the callables.
       journal: where finished copies of the present round are kept and found again.
+
+    Raises:
+      ValueError: `calls.right` is negative.
     """
+    if calls.right < 0:
+        raise ValueError(f"right rows for each mistake must be 0 or more; got {calls.right:g}")
     while state.thetas:
         state = one_round(state, dev, calls=calls, journal=journal or Forgetful())
         yield state
@@ -269,13 +274,7 @@ def find_mistakes(best: Copy, dev: Dataset, *, known: np.ndarray) -> Mistakes:
 def with_right(
     mistakes: Mistakes, dev: Dataset, rng: np.random.Generator, *, share: float
 ) -> Mistakes:
-    """The mistakes, and `share` times as many of the other dev points, as far as there are so many.
-
-    Raises:
-      ValueError: the share is negative.
-    """
-    if share < 0:
-        raise ValueError(f"right rows for each mistake must be 0 or more; got {share:g}")
+    """The mistakes, and `share` times as many of the other dev points, as far as there are any."""
     others = np.setdiff1d(np.arange(len(dev.x)), mistakes.rows)
     drawn = rng.permutation(others)[: round(share * len(mistakes.rows))] if share else others[:0]
     rows = np.concatenate([mistakes.rows, np.sort(drawn)])

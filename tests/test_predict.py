@@ -332,10 +332,10 @@ def test_devices_with_a_fused_attention_predict_in_bfloat16(tiny, monkeypatch, k
     ("kind", "part"), [("jsonl", 1_000), ("csv", 10_000), ("parquet", 1_000), ("txt", 1_000)]
 )
 def test_many_more_rows_take_the_same_memory(classifier, tmp_path, kind, part):
-    """Rows of 1 KB: 13 or 22 MiB more of them in the second file, and more if answers were kept.
-    Both hold more than is read at a time."""
+    """Rows of 1 KB: 39 MiB more of them in the second file, and more if answers were kept.
+    Both hold more than is read at a time. Of one file peaks differ by up to 15 MiB."""
     peaks = []
-    for count in (2 * part + 1_000, 3 * part + 13_000):
+    for count in (2 * part + 1_000, 2 * part + 41_000):
         folder = tmp_path / str(count)
         folder.mkdir()
         rows = [{"text": f"the cat {n}", "unused": "storm " * 170} for n in range(count)]
@@ -352,4 +352,4 @@ def test_many_more_rows_take_the_same_memory(classifier, tmp_path, kind, part):
         peaks.append(int(done.stdout.split()[-1]) / 1024)
         found = (tmp_path / f"out{count}" / "predictions.jsonl").read_text()
         assert found.count("\n") == count
-    assert peaks[1] < peaks[0] + 10, f"{peaks} MiB"
+    assert peaks[1] < peaks[0] + 25, f"{peaks} MiB"

@@ -23,7 +23,7 @@ def for_device(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint with parameters and arithmetic in the type that this device predicts in:
     bfloat16 where jax has a fused kernel for attention, else float32."""
     dtype = "bfloat16" if device_kind() in ("cudnn", "tpu") else "float32"
-    params = jax.tree.map(lambda x: np.asarray(x).astype(dtype), checkpoint.params)
+    params = jax.tree.map(lambda x: np.asarray(x).astype(dtype, copy=False), checkpoint.params)
     return replace(checkpoint, config=replace(checkpoint.config, dtype=dtype), params=params)
 
 

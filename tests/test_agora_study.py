@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import small_start
 from conftest import SENTENCES
+from study_sets import draw_scarce
 from task_rows import unlabelled, write_rows
 
 from bort_jax.agora import Dataset
@@ -58,11 +59,11 @@ def settings(tiny, tmp_path_factory):
 def test_the_scarce_rows_are_balanced_and_leave_the_rest(rng):
     labels = rng.permutation([0] * 70 + [1] * 30).astype(np.int32)
     usable = Points(np.arange(100)[:, None], labels)
-    scarce, rest = agora_study.draw_scarce(usable, 40, rng)
+    scarce, rest = draw_scarce(usable, 40, rng)
     assert np.bincount(scarce.y).tolist() == [20, 20]
     assert sorted([*scarce.x[:, 0], *rest.x[:, 0]]) == list(range(100))
     np.testing.assert_array_equal(labels[scarce.x[:, 0]], scarce.y)
-    few, _ = agora_study.draw_scarce(usable, 80, rng)  # a class with too few gives all it has
+    few, _ = draw_scarce(usable, 80, rng)  # a class with too few gives all it has
     assert np.bincount(few.y).tolist() == [50, 30]
 
 

@@ -39,14 +39,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jsonargparse import auto_cli
+from study_sets import distilled, draw_scarce, joined, near_random
 
 from bort_jax.agora import (
     Agora,
     Copy,
     Dataset,
     Guard,
-    Mistakes,
-    Origin,
     Tau,
     Window,
     agora,
@@ -60,7 +59,6 @@ from bort_jax.agora import (
     replay,
     start,
 )
-from bort_jax.agora.loop import append_labelled
 from bort_jax.data.row_text import text_keys
 from bort_jax.data.tasks import (
     Examples,
@@ -95,8 +93,6 @@ PAIRS = (
     ("Agora", "random"),
 )
 SPLITS = ("held-out", "report-dev")
-LABELLED = 4  # texts that Socrates labels for each point that is missing: not all are kept
-MOST_PASSES = 20  # over steer-dev, where classes must stay balanced and few points are kept
 SHOWN = ("glue/sst2_sentences", "glue/mrpc", "glue/qnli", "glue/cola", "glue/rte")
 
 
@@ -329,17 +325,6 @@ def run_seed(
     }
 
 
-def draw_scarce(usable: Points, rows: int, rng: np.random.Generator) -> tuple[Dataset, Dataset]:
-    """So many rows, as many of each class as there are, and the rest."""
-    order = rng.permutation(len(usable.y))
-    rank = np.zeros(len(order), int)  # of each row among those of its class
-    for label in np.unique(usable.y):
-        mine = order[usable.y[order] == label]
-        rank[mine] = np.arange(len(mine))
-    chosen = order[np.argsort(rank[order], kind="stable")]
-    return (Dataset(*usable.take(part)) for part in (chosen[:rows], chosen[rows:]))  # type: ignore
-
-
 def fitted(tuner: FineTuner, thetas: Sequence, train: Dataset, settings: Settings) -> Iterator:
     """`fit_fn`: a model for each θ."""
     # A θ names only what Θ varies.
@@ -370,44 +355,6 @@ def appended(scarce: Dataset, dev: Dataset, theta, tuner: FineTuner, settings: S
     train = joined(scarce, dev)
     params = next(fitted(tuner, [theta], train, settings))
     return Arm(Copy(theta, params, np.zeros(0, bool)), len(train.y))
-
-
-def near_random(budget: int, dev: Dataset, scarce: Dataset, *, calls: Agora, rng) -> Dataset:
-    """The scarce rows and as many points by τ as Agora's best model had, near any rows of
-    steer-dev: as Agora makes them, but for the mistakes."""
-    train, wanted = scarce, len(scarce.y) + budget
-    for _ in range(MOST_PASSES):
-        if len(train.y) >= wanted:
-            break
-        rows, missing = rng.permutation(len(dev.y)), wanted - len(train.y)
-        made = calls.generate_fn(Mistakes(dev.x[rows], rows, train.x), rng)
-        some = rng.permutation(len(made.x))[: LABELLED * missing]
-        picked = made._replace(x=made.x[some], origin=taken(made.origin, some))
-        longer, _ = append_labelled(train, picked, calls=calls)
-        train = Dataset(longer.x[:wanted], longer.y[:wanted])
-    return train
-
-
-def taken(origin: Origin, keep: np.ndarray) -> Origin:
-    return Origin(
-        origin.parents[keep],
-        tuple(origin.taus[k] for k in keep),
-        origin.distances[keep],
-        origin.confidences[keep],
-    )
-
-
-def distilled(budget: int, scarce: Dataset, others: np.ndarray, *, calls: Agora) -> Dataset:
-    """The scarce rows, and as many others as Agora's best model had new points, of which some are
-    not kept: the rule is Agora's."""
-    some = others[: LABELLED * budget]
-    labels, confidences = calls.label_fn(some)
-    kept = np.flatnonzero(calls.keep_fn(scarce.y, labels, confidences))[:budget]
-    return joined(scarce, Dataset(some[kept], labels[kept]))
-
-
-def joined(a: Dataset, b: Dataset) -> Dataset:
-    return Dataset(np.concatenate([a.x, b.x]), np.concatenate([a.y, b.y.astype(a.y.dtype)]))
 
 
 def scores_of(arm: Arm, ground: Ground, tuner: FineTuner) -> dict:

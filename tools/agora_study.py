@@ -115,6 +115,7 @@ class Settings:
       batch_size: rows in a step.
       learning_rate: choices of Θ.
       theta_seeds: choices of Θ.
+      dtype: of the operands of products, Socrates' too.
       socrates_steps: of Socrates' fine-tuning.
       socrates_rate: its peak.
       replays: times that Agora starts anew from the set that it has made, with all of Θ.
@@ -142,6 +143,7 @@ class Settings:
     batch_size: int = 32
     learning_rate: tuple[float, ...] = (1e-3, 3e-4)
     theta_seeds: tuple[int, ...] = (0, 1)
+    dtype: str = "float32"
     socrates_steps: int = 300
     socrates_rate: float = 1e-4
     replays: int = 0
@@ -198,6 +200,7 @@ def study(reference: str, timaeus: Checkpoint, folder: Path, settings: Settings)
             ground.task.labels,
             steps=settings.steps,
             dropout=0.0,
+            dtype=settings.dtype,
             mapping=settings.mapping,
         )
         table = load(settings.socrates).params["encoder"]["embeddings"]["word"]["embedding"]
@@ -245,11 +248,13 @@ def socrates_of(ground: Ground, folder: Path, settings: Settings) -> Checkpoint:
     """Socrates, trained on everything that is not held out; once for a task."""
     if not (folder / "socrates").is_dir():
         labels, steps = ground.task.labels, settings.socrates_steps
-        tuner = FineTuner.of(load(settings.socrates), labels, steps=steps, dropout=0.1)
+        recipe = dict(steps=steps, dropout=0.1, dtype=settings.dtype)
+        tuner = FineTuner.of(load(settings.socrates), labels, **recipe)
         theta = Theta(0, settings.socrates_rate, 0.01, 0.1, settings.batch_size)
         params = tuner.fit(theta, ground.usable)
         save(tuner.checkpoint(params, {}), folder / "socrates")
-    return load(folder / "socrates")
+    socrates = load(folder / "socrates")
+    return replace(socrates, config=replace(socrates.config, dtype=settings.dtype))
 
 
 def labeller(socrates: Checkpoint) -> Callable:
@@ -281,8 +286,9 @@ def run_seed(
     """All arms on one draw of the scarce rows."""
     rng = np.random.default_rng(seed)
     scarce, rest = draw_scarce(ground.usable, settings.rows, rng)
+    fit_fn = lambda thetas, train: fitted(tuner, thetas, train, settings)
     calls = Agora(
-        fit_fn=ground.guard.before(lambda thetas, train: fitted(tuner, thetas, train, settings)),
+        fit_fn=ground.guard.before(once(fit_fn, scarce)),
         score_fn=lambda params, dev: tuner.predict(params, dev.x) == dev.y,
         generate_fn=generator(
             tau,
@@ -332,6 +338,20 @@ def fitted(tuner: FineTuner, thetas: Sequence, train: Dataset, settings: Setting
     fixed = {"weight_decay": 0.01, "warmup_ratio": 0.1, "batch_size": settings.batch_size}
     full = [Theta(**(first | fixed | dict(theta))) for theta in thetas]
     return tuner.fit_all(full, Points(*train))
+
+
+def once(fit_fn: Callable, scarce: Dataset) -> Callable:
+    """`fit_fn` that fits no θ to the scarce rows twice: plain fine-tuning begins as Agora does."""
+    known = {}
+
+    def fit(thetas: Sequence, train: Dataset) -> Iterator:
+        if not np.array_equal(train.x, scarce.x):
+            return fit_fn(thetas, train)
+        new = [theta for theta in thetas if theta not in known]
+        known.update(zip(new, fit_fn(new, train), strict=True))
+        return (known[theta] for theta in thetas)
+
+    return fit
 
 
 def best_of(runs: int, train: Dataset, dev: Dataset, *, calls: Agora, settings: Settings) -> Arm:

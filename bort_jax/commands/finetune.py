@@ -56,6 +56,8 @@ class Config(TaskOptions, Joining):
       weight_decay: decoupled; one, or a list.
       warmup_ratio: share of the steps with a rising rate; one, or a list.
       dropout: everywhere BERT has it.
+      dtype: of the operands of products: float32 or bfloat16, faster where the device has units
+        for it.
       layer_decay: the rate of each layer is this share of the rate of the next; 1: all the same.
       balance: rows of rare classes weigh more, so that all classes weigh the same.
       patience: end a run after so many evaluations without a new best, and keep its best; 0: go on
@@ -76,6 +78,7 @@ class Config(TaskOptions, Joining):
     weight_decay: float | tuple[float, ...] = 0.01
     warmup_ratio: float | tuple[float, ...] = 0.1
     dropout: float = 0.1
+    dtype: str = "float32"
     layer_decay: float = 1.0
     balance: bool = False
     patience: int = 0
@@ -196,6 +199,7 @@ def tuner_of(config: Config, task: Task, start: Checkpoint) -> FineTuner:
         steps=0 if config.epochs else config.steps,
         epochs=config.epochs,
         dropout=config.dropout,
+        dtype=config.dtype,
         layer_decay=config.layer_decay,
         balance=config.balance,
     )

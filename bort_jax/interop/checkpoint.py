@@ -9,7 +9,7 @@ from typing import Any
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop.bounds import share, texts, whole
-from bort_jax.model import BertConfig, Classifier, Headless, MaskedLM
+from bort_jax.model import DTYPES, BertConfig, Classifier, Headless, MaskedLM
 
 PROBLEMS = ("classification", "regression", "choice")
 MOST_LAYERS = 10_000  # in a description, which alone does not say how large its file is
@@ -135,8 +135,10 @@ def _config(sizes: dict, source: str) -> BertConfig:
             share(sizes, name, source, default=0.0)
     if config.separator is not None:
         whole(sizes, "separator", source, least=0)
-    if config.dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"{source}: dtype must be float32 or bfloat16; got {config.dtype!r}")
+    if config.dtype not in DTYPES:
+        raise ValueError(
+            f"{source}: dtype must be one of {', '.join(DTYPES)}; got {config.dtype!r}"
+        )
     return config
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """BERT as pure functions of an `Arch`: the only place that knows Linen."""
 
-from bort_jax.model.bert import BertConfig, Classifier, Encoder, Headless, MaskedLM
+from bort_jax.model.bert import DTYPES, BertConfig, Classifier, Encoder, Headless, MaskedLM
 from bort_jax.model.execution import Execution
 from bort_jax.model.heads import head_loss, output_names, row_outputs
 from bort_jax.model.losses import (
@@ -26,6 +26,7 @@ from bort_jax.model.params import (
 )
 
 __all__ = [
+    "DTYPES",
     "BertConfig",
     "Classifier",
     "Encoder",

@@ -8,7 +8,9 @@ Letters: `b` batch, `s`/`t` query/key position, `m` masked position, `a` head, `
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -16,11 +18,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from bort_jax.arch import Arch, LayerwiseArch
-from bort_jax.model.attention import attention
+from bort_jax.model.attention import attention, device_kind
 from bort_jax.model.dropout import Dropout
 from bort_jax.model.execution import Execution, run_layers
 from bort_jax.model.norm import LayerNorm
+from bort_jax.model.products import narrow_matmul, narrow_matmul_t
 
+DTYPES = ("float32", "bfloat16")
 INIT = nn.initializers.normal(stddev=0.02)
 
 
@@ -37,7 +41,8 @@ class BertConfig:
       head_norm_eps: ε of that one, where it is another (GluonNLP); stock BERT cannot express it.
       token_types: rows of the token-type table; 0: there is none.
       separator: id of the token after which types are 1, not 0; None: all are 0.
-      dtype: of activations, `float32` or `bfloat16`; parameters are always float32.
+      dtype: of the operands of products of matrices, `float32` or `bfloat16`; parameters are
+        always float32.
     """
 
     arch: Arch | LayerwiseArch
@@ -50,8 +55,15 @@ class BertConfig:
     separator: int | None = None
     dtype: str = "float32"
 
+    @property
+    def activations(self) -> str:
+        """Type of what lies between products: `dtype`, but float32 on CPUs, which at best multiply
+        matrices of bfloat16 and have no other arithmetic for it."""
+        return "float32" if device_kind() == "cpu" else self.dtype
+
     def layer_norm(self, name: str | None = None, *, eps: float | None = None) -> LayerNorm:
-        return LayerNorm(self.layer_norm_eps if eps is None else eps, dtype=self.dtype, name=name)
+        eps = self.layer_norm_eps if eps is None else eps
+        return LayerNorm(eps, dtype=self.activations, name=name)
 
     def dense(
         self, features, name: str | None = None, axis: int | tuple[int, ...] = -1
@@ -59,14 +71,24 @@ class BertConfig:
         return nn.DenseGeneral(
             features,
             axis=axis,
-            dtype=self.dtype,
+            dtype=self.activations,
             kernel_init=INIT,
-            dot_general=matrix_product,
+            dot_general=partial(matrix_product, matmul=self.matmul),
             name=name,
         )
 
+    def matmul(self, x: Float[Array, "m k"], w: Float[Array, "k n"]) -> Float[Array, "m n"]:
+        """x · w in the type of `activations`."""
+        return jnp.dot(x, w) if self.activations == self.dtype else narrow_matmul(x, w)
 
-def matrix_product(x, kernel, dimension_numbers, precision=None):
+    def matmul_t(self, x: Float[Array, "m k"], w: Float[Array, "n k"]) -> Float[Array, "m n"]:
+        """x · wᵀ in the type of `activations`."""
+        if self.activations == self.dtype:
+            return jnp.dot(x, w.T.astype(x.dtype))
+        return narrow_matmul_t(x, w)
+
+
+def matrix_product(x, kernel, dimension_numbers, precision=None, *, matmul: Callable):
     """`lax.dot_general` of a dense layer as one product of two matrices: rows are one axis, and so
     are the heads of attention with their size.
 
@@ -76,7 +98,7 @@ def matrix_product(x, kernel, dimension_numbers, precision=None):
     inner = len(dimension_numbers[0][0])
     rows, features = x.shape[:-inner], kernel.shape[inner:]
     size = math.prod(kernel.shape[:inner])
-    flat = jnp.dot(x.reshape(-1, size), kernel.reshape(size, -1), precision=precision)
+    flat = matmul(x.reshape(-1, size), kernel.reshape(size, -1))
     return flat.reshape(*rows, *features)
 
 
@@ -96,7 +118,9 @@ class Embeddings(nn.Module):
         x = self.word(ids) + self.position.embedding[: ids.shape[1]]
         if self.config.token_types:
             x = x + self.token_type(token_types(ids, mask, separator=self.config.separator))
-        return self.dropout(self.norm(x.astype(self.config.dtype)), deterministic=deterministic)
+        return self.dropout(
+            self.norm(x.astype(self.config.activations)), deterministic=deterministic
+        )
 
 
 def token_types(
@@ -213,7 +237,7 @@ class MlmHead(nn.Module):
         x = self.config.layer_norm("norm", eps=self.config.head_norm_eps)(x)
         bias = self.param("bias", nn.initializers.zeros, (self.config.vocab_size,))
         flat = x.reshape(-1, x.shape[-1])
-        logits = jnp.dot(flat, table.T.astype(x.dtype)).reshape(*x.shape[:-1], -1)
+        logits = self.config.matmul_t(flat, table).reshape(*x.shape[:-1], -1)
         return with_bias(logits.astype(jnp.float32), bias)
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from bort_jax.data.tasks import Points
 from bort_jax.interop import Checkpoint
 from bort_jax.model import (
+    DTYPES,
     Classifier,
     drawn_like,
     head_loss,
@@ -49,6 +50,7 @@ class Recipe:
       steps: gradient steps, whatever the size of the data.
       epochs: instead of `steps`: passes over the data.
       dropout: everywhere BERT has it.
+      dtype: `float32` or `bfloat16`, as in `BertConfig`.
       layer_decay: the rate of each layer is this share of the next one's (arXiv 1801.06146);
         1: all have the same.
       balance: rows of rare classes weigh more, so that all classes weigh the same.
@@ -62,6 +64,7 @@ class Recipe:
     steps: int = 0
     epochs: float = 0.0
     dropout: float = 0.1
+    dtype: str = "float32"
     layer_decay: float = 1.0
     balance: bool = False
     mapping: str | None = None
@@ -69,6 +72,8 @@ class Recipe:
     def __post_init__(self):
         if (self.steps > 0) == (self.epochs > 0):
             raise ValueError(f"give steps or epochs; got {self.steps} and {self.epochs:g}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must lie in (0, 1]; got {self.layer_decay:g}")
 
@@ -119,7 +124,8 @@ class FineTuner:
             tokenizer.
         """
         given = Recipe(**recipe)
-        config, names = replace(start.config, dropout=given.dropout), output_names(head, labels)
+        config = replace(start.config, dropout=given.dropout, dtype=given.dtype)
+        names = output_names(head, labels)
         model, pad = Classifier(config, len(names)), start.required_tokenizer.special.pad
 
         def population(mapping: str) -> Population:

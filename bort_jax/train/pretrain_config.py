@@ -7,6 +7,7 @@ import jax
 
 from bort_jax.arch import Arch
 from bort_jax.data.packing import Packing, check_packing
+from bort_jax.model import DTYPES
 from bort_jax.model.execution import Execution, LayerRun, Remat
 
 HOUR = 3600.0  # seconds
@@ -50,7 +51,8 @@ class PretrainConfig:
       optimizer: adamw or lamb.
       clip: largest norm of the gradient.
       dropout: everywhere BERT has it.
-      dtype: of activations: float32 or bfloat16.
+      dtype: of the operands of products: float32 or bfloat16, faster where the device has units
+        for it.
       layers: loop, or scan: compiles one layer for all, and copies the parameters at each step.
       remat: computed again in the backward pass, for memory: none, dots (all but the products
         with weights) or full (whole layers).
@@ -126,8 +128,8 @@ def check(config: PretrainConfig) -> None:
         raise ValueError(
             f"seq_len {config.seq_len} is longer than the {config.positions} positions"
         )
-    if config.dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"dtype must be float32 or bfloat16; got {config.dtype!r}")
+    if config.dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {config.dtype!r}")
     if config.hours is not None and not config.hours > 0:
         raise ValueError(f"hours must be more than 0; got {config.hours}")
     for name in (

@@ -92,6 +92,8 @@ class Config(TaskOptions, Joining):
       after: the round whose data set a replay starts from; 0 is the given one.
       fresh: a replay has all of Θ again, rather than what the round left of it.
       dropout: everywhere BERT has it.
+      dtype: of the operands of products: float32 or bfloat16, faster where the device has units
+        for it.
     """
 
     model: str = ""
@@ -127,6 +129,7 @@ class Config(TaskOptions, Joining):
     after: int = 0
     fresh: bool = False
     dropout: float = 0.1
+    dtype: str = "float32"
 
 
 def run(config: Config) -> dict:

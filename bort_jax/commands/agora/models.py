@@ -174,7 +174,8 @@ def tuner_of(config, timaeus: Checkpoint, material: Material) -> FineTuner:
     """Timaeus's program; a task of scores has been cast into classes."""
     head = "choice" if material.task.head == "choice" else "classification"
     labels = tuple(material.cast.labels)
-    return FineTuner.of(timaeus, labels, head=head, steps=config.steps, dropout=config.dropout)
+    recipe = dict(steps=config.steps, dropout=config.dropout, dtype=config.dtype)
+    return FineTuner.of(timaeus, labels, head=head, **recipe)
 
 
 def full_theta(theta, config) -> Theta:

@@ -180,9 +180,14 @@ def test_rows_without_any_token_stay_finite(told_to_xla, run):
         assert np.isfinite(found).all()
 
 
+def stand_on(kind: str, monkeypatch) -> None:
+    for module in ("attention", "bert"):
+        monkeypatch.setattr(f"bort_jax.model.{module}.device_kind", lambda: kind)
+
+
 def fused_calls(kind: str, monkeypatch, *, dropout: float, training: bool) -> int:
     """In the gradient of several bfloat16 models on one batch, lowered for that device."""
-    monkeypatch.setattr("bort_jax.model.attention.device_kind", lambda: kind)
+    stand_on(kind, monkeypatch)
     platform, call = CALLS[kind]
     model = MaskedLM(replace(BF16, dropout=dropout))
     params = jax.tree.map(lambda x: np.stack([x] * 2), drawn_params(model, seed=0))
@@ -216,7 +221,7 @@ def test_symbolic_lengths_are_plain(kind):
 
 
 def test_programs_for_export_are_plain_wherever_they_are_exported(monkeypatch):
-    monkeypatch.setattr("bort_jax.model.attention.device_kind", lambda: "cudnn")
+    stand_on("cudnn", monkeypatch)
     program = exported(Checkpoint(BF16, drawn_params(MaskedLM(BF16), seed=0), tokenizer=None))
     assert "__cudnn" not in program.mlir_module()
     assert [str(n) for n in program.out_avals[0].shape] == ["b", "m", "50"]

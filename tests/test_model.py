@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Laws of the model and of its losses."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,13 +68,19 @@ def test_the_decoder_is_tied_to_the_embeddings(rng):
     assert changed.tolist() == [30]
 
 
-def test_bfloat16_activations_keep_float32_parameters_and_logits():
-    config = BertConfig(CONFIG.arch, 40, positions=32, dtype="bfloat16")
-    model = Classifier(config, 2)
+def test_bfloat16_keeps_float32_parameters_and_logits():
+    model = Classifier(replace(CONFIG, dtype="bfloat16"), 2)
     params = init_params(model, seed=0)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float32")}
     logits = model.apply({"params": params}, np.ones((1, 4), int), np.ones((1, 4), bool))
     assert logits.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("kind, activations", [("cpu", "float32"), ("cudnn", "bfloat16")])
+def test_only_cpus_have_float32_between_products_of_bfloat16(monkeypatch, kind, activations):
+    monkeypatch.setattr("bort_jax.model.bert.device_kind", lambda: kind)
+    assert replace(CONFIG, dtype="bfloat16").activations == activations
+    assert CONFIG.activations == "float32"
 
 
 def test_dropout_needs_a_key_and_changes_the_output(encoder_params):

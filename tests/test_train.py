@@ -247,7 +247,7 @@ def test_a_start_of_other_sizes_is_refused(corpus, tmp_path, tiny, changes, mess
     "changes, message",
     [
         ({"seq_len": 25}, "25 is longer than the 24 positions"),
-        ({"dtype": "float16"}, "float32 or bfloat16; got 'float16'"),
+        ({"dtype": "float16"}, "float32, bfloat16; got 'float16'"),
         ({"batch_size": 6}, "6 is not a multiple of 4 devices"),
         ({"arch": "D1-A3-H16-I24"}, "heads must divide hidden"),
     ],

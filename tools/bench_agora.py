@@ -94,9 +94,8 @@ def made_up_tokenizer(size: int) -> Tokenizer:
 
 
 def ours(start: Checkpoint, given, thetas: list[Theta], points: Points) -> dict[str, Callable]:
-    tuner_of = lambda mapping: FineTuner.of(
-        start, ("no", "yes"), steps=given.steps, dropout=given.dropout, mapping=mapping
-    )
+    recipe = {name: getattr(given, name) for name in ("steps", "dropout", "dtype")}
+    tuner_of = lambda mapping: FineTuner.of(start, ("no", "yes"), mapping=mapping, **recipe)
     together, alone = tuner_of(given.mapping), tuner_of("loop")
 
     def population() -> None:

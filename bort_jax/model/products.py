@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Products of matrices with operands in bfloat16 and sums in float32, as CPUs are fast at them.
 
-A CPU with units for matrices (AMX) multiplies bfloat16 five times as fast as float32. XLA, in
-jaxlib 0.10 and 0.11, uses these only where the result is float32 and no operand is a transposed
-view; else it computes in float32. So what a gradient needs transposed is written to memory first.
+A CPU with units for matrices (AMX) multiplies bfloat16 several times as fast as float32. XLA, in
+jaxlib 0.10, uses them only where the result is float32 and no operand is a transposed view (0.11
+minds less), and else computes in float32. So what a gradient needs transposed is written to memory
+first.
 """
 
 import math

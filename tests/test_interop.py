@@ -18,7 +18,7 @@ from bort_jax.commands.convert import logits
 from bort_jax.interop import Checkpoint, hf_class, load, save
 from bort_jax.interop.hf_config import FAMILIES
 from bort_jax.interop.huggingface import from_hf, to_hf
-from bort_jax.model import BertConfig, init_params
+from bort_jax.model import BertConfig, drawn_params
 
 GOLDEN = Path(__file__).parent / "golden" / "stock_bert.npz"
 IDS = np.array([[5, 17, 3, 0, 29, 8], [1, 2, 30, 4, 9, 11]])
@@ -41,7 +41,7 @@ def checkpoint(arch=SMALL, labels=(), seed=0):
     rng = np.random.default_rng(seed)
     params = jax.tree.map(
         lambda x: x + rng.normal(scale=0.2, size=x.shape).astype(np.float32),
-        init_params(empty.model, seed=0),
+        drawn_params(empty.model, seed=0),
     )
     return Checkpoint(config, params, labels)
 

@@ -187,5 +187,5 @@ def gains(scores: Scores, *, over: str, ylabel: str):
     axis.set_xticks(range(len(tasks)), list(tasks))
     axis.set_ylabel(ylabel)
     axis.grid(axis="y", alpha=0.25)
-    axis.legend(frameon=False, ncols=len(arms))
+    axis.legend(frameon=False, ncols=len(arms), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return drawn

@@ -18,7 +18,7 @@ from bort_jax.commands.convert import logits
 from bort_jax.interop import Checkpoint, hf_class, load, save
 from bort_jax.interop.hf_config import FAMILIES
 from bort_jax.interop.huggingface import from_hf, to_hf
-from bort_jax.model import BertConfig, drawn_params
+from bort_jax.model import BertConfig, drawn_params, init_params
 
 GOLDEN = Path(__file__).parent / "golden" / "stock_bert.npz"
 IDS = np.array([[5, 17, 3, 0, 29, 8], [1, 2, 30, 4, 9, 11]])
@@ -34,14 +34,14 @@ STOCK_SIZES = dict(
 )
 
 
-def checkpoint(arch=SMALL, labels=(), seed=0):
+def checkpoint(arch=SMALL, labels=(), seed=0, fresh=init_params):
     """Random everywhere, biases and LayerNorms too, so that no tensor can hide a mix-up."""
     config = BertConfig(arch, 31, positions=12)
     empty = Checkpoint(config, None, labels)
     rng = np.random.default_rng(seed)
     params = jax.tree.map(
         lambda x: x + rng.normal(scale=0.2, size=x.shape).astype(np.float32),
-        drawn_params(empty.model, seed=0),
+        fresh(empty.model, seed=0),
     )
     return Checkpoint(config, params, labels)
 
@@ -57,7 +57,7 @@ def checkpoint(arch=SMALL, labels=(), seed=0):
 )
 def test_there_and_back_is_the_identity(depth, heads, head_size, intermediate, labels, family):
     arch = Arch(depth, heads, heads * head_size, intermediate)
-    before = replace(checkpoint(arch, labels), family=family)
+    before = replace(checkpoint(arch, labels, fresh=drawn_params), family=family)
     assert trees_equal(from_hf(to_hf(before), before).params, before.params)
 
 

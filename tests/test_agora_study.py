@@ -56,6 +56,21 @@ def settings(tiny, tmp_path_factory):
     )
 
 
+def test_no_theta_is_fitted_to_the_scarce_rows_twice():
+    scarce, larger = (Dataset(np.arange(n), np.zeros(n, int)) for n in (3, 4))
+    fitted = []
+
+    def fit_fn(thetas, train):
+        fitted.extend((theta, len(train.y)) for theta in thetas)
+        return [f"{theta} on {len(train.y)}" for theta in thetas]
+
+    fit = agora_study.once(fit_fn, scarce)
+    assert list(fit([1, 2], scarce)) == ["1 on 3", "2 on 3"]
+    assert list(fit([2], larger)) == list(fit([2], larger)) == ["2 on 4"]
+    assert list(fit([2, 3, 1], scarce)) == ["2 on 3", "3 on 3", "1 on 3"]
+    assert fitted == [(1, 3), (2, 3), (2, 4), (2, 4), (3, 3)]
+
+
 def test_the_scarce_rows_are_balanced_and_leave_the_rest(rng):
     labels = rng.permutation([0] * 70 + [1] * 30).astype(np.int32)
     usable = Points(np.arange(100)[:, None], labels)

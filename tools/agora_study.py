@@ -248,8 +248,8 @@ def socrates_of(ground: Ground, folder: Path, settings: Settings) -> Checkpoint:
     """Socrates, trained on everything that is not held out; once for a task."""
     if not (folder / "socrates").is_dir():
         labels, steps = ground.task.labels, settings.socrates_steps
-        recipe = dict(steps=steps, dropout=0.1, dtype=settings.dtype)
-        tuner = FineTuner.of(load(settings.socrates), labels, **recipe)
+        larger = load(settings.socrates)
+        tuner = FineTuner.of(larger, labels, steps=steps, dropout=0.1, dtype=settings.dtype)
         theta = Theta(0, settings.socrates_rate, 0.01, 0.1, settings.batch_size)
         params = tuner.fit(theta, ground.usable)
         save(tuner.checkpoint(params, {}), folder / "socrates")

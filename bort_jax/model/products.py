@@ -25,7 +25,7 @@ def narrow_matmul(x: Float[Array, "m k"], w: Float[Array, "k n"]) -> Float[Array
 @jax.custom_vjp
 def narrow_matmul_t(x: Float[Array, "m k"], w: Float[Array, "n k"]) -> Float[Array, "m n"]:
     """x · wᵀ, as `narrow_matmul`."""
-    return _product(x, transposed(w))
+    return _product(x, transposed(_narrow(w)))
 
 
 def transposed(x: Float[Array, "m n"]) -> Float[Array, "n m"]:
@@ -44,24 +44,20 @@ def _narrow(x):
 
 
 def _forward(x, w):
-    x, w = _narrow(x), _narrow(w)
-    return _product(x, w), (x, w)
+    return narrow_matmul(x, w), (_narrow(x), _narrow(w))
 
 
 def _gradients(saved, g):
-    x, w = saved
-    g = _narrow(g)
+    (x, w), g = saved, _narrow(g)
     return _product(g, transposed(w)), _product(transposed(x), g)
 
 
 def _forward_t(x, w):
-    x, w = _narrow(x), _narrow(w)
-    return _product(x, transposed(w)), (x, w)
+    return narrow_matmul_t(x, w), (_narrow(x), _narrow(w))
 
 
 def _gradients_t(saved, g):
-    x, w = saved
-    g = _narrow(g)
+    (x, w), g = saved, _narrow(g)
     return _product(g, w), _product(transposed(g), x)
 
 

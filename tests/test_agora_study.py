@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import small_start
 from conftest import SENTENCES
+from study_report import ARMS, SPLITS
 from study_sets import draw_scarce
 from task_rows import unlabelled, write_rows
 
@@ -116,7 +117,7 @@ def test_a_study_from_end_to_end_and_one_that_was_cut_off(settings, monkeypatch)
     files = [out / TASK.replace("/", "-") / f"seed-{k}.json" for k in (3, 4)]
     first = [json.loads(file.read_text()) for file in files]
     for found in first:
-        assert set(found["arms"]) == set(agora_study.ARMS)
+        assert set(found["arms"]) == set(ARMS)
         rows = {arm: scores["rows"] for arm, scores in found["arms"].items()}
         assert rows["plain"] == 20
         assert rows["Agora"] == rows["random"] == 20 + found["budget"]
@@ -125,9 +126,9 @@ def test_a_study_from_end_to_end_and_one_that_was_cut_off(settings, monkeypatch)
         assert found["spent"] == sum(runs) and runs.count(max(runs)) == 2  # a replay has all of Θ
         assert found["rounds"][0]["added"] > 0
         for scores in found["arms"].values():
-            assert all(0 <= v <= 1 for split in agora_study.SPLITS for v in scores[split].values())
+            assert all(0 <= v <= 1 for split in SPLITS for v in scores[split].values())
     zips = sorted((out / "submissions").rglob("glue.zip"))
-    assert len(zips) == 2 * len(agora_study.ARMS)
+    assert len(zips) == 2 * len(ARMS)
     assert ZipFile(zips[0]).namelist() == ["RTE.tsv"]
     assert (out / "gains-held-out.png").stat().st_size > 5000
     files[1].unlink()

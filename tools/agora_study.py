@@ -39,6 +39,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jsonargparse import auto_cli
+from study_report import SPLITS, report, sentence, write_submissions
 from study_sets import distilled, draw_scarce, joined, near_random
 
 from bort_jax.agora import (
@@ -66,33 +67,19 @@ from bort_jax.data.tasks import (
     Task,
     decide,
     find_task,
-    headline,
     read_task,
     score,
     split_dev,
     token_sides,
 )
-from bort_jax.data.tasks.checker import check_zip
-from bort_jax.data.tasks.submission import submission_lines, write_zip
+from bort_jax.data.tasks.submission import submission_lines
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop import Checkpoint, load, save
-from bort_jax.report import plots
-from bort_jax.report.paired import gain_rows, mean_rows
-from bort_jax.report.terminal import say, show_table
+from bort_jax.report.terminal import say
 from bort_jax.train.finetune import FineTuner, Theta
 from bort_jax.train.predict import class_logits, probabilities
 from bort_jax.train.run_folder import claim, write_json
 
-ARMS = ("plain", "distillation", "random", "Agora", "dev appended")
-PAIRS = (
-    ("Agora", "plain"),
-    ("distillation", "plain"),
-    ("random", "plain"),
-    ("dev appended", "plain"),
-    ("Agora", "distillation"),
-    ("Agora", "random"),
-)
-SPLITS = ("held-out", "report-dev")
 SHOWN = ("glue/sst2_sentences", "glue/mrpc", "glue/qnli", "glue/cola", "glue/rte")
 
 
@@ -186,7 +173,7 @@ def main() -> None:
         folder.mkdir(exist_ok=True)
         results[reference] = study(reference, timaeus, folder, settings)
         report(results, out)
-    write_submissions(out, settings)
+    write_submissions(out, settings.tasks, data_dir=settings.data_dir, seeds=draws(settings))
 
 
 def study(reference: str, timaeus: Checkpoint, folder: Path, settings: Settings) -> list[dict]:
@@ -394,57 +381,11 @@ def socrates_on(ground: Ground, split: str, label_fn: Callable) -> dict[str, flo
     return score(label_fn(x)[0], ground.task, examples=examples)
 
 
-def sentence(found: dict) -> str:
-    """A seed in one line, without the held-out rows: settings are not to be chosen by them."""
-    of = lambda scored: f"{headline(scored['report-dev']):.3f}"
-    scores = ", ".join(f"{arm} {of(found['arms'][arm])}" for arm in ARMS)
-    about = f"{found['spent']} fine-tunings an arm, {found['budget']} points added"
-    return f"report-dev: {scores}; Socrates {of(found['Socrates'])}; {about}"
-
-
 def test_lines(arm: Arm, ground: Ground, tuner: FineTuner) -> list[str]:
     """The official test split as the leaderboard wants it."""
     examples, x = ground.scored["test"]
     predicted = decide(tuner.outputs(arm.copy.model, x), ground.task, examples=examples)
     return submission_lines(predicted, ground.task, examples=examples)
-
-
-def report(results: Mapping[str, list[dict]], out: Path) -> None:
-    """The tables so far, and the picture."""
-    for split in SPLITS:
-        scores = {reference: points_by_arm(found, split) for reference, found in results.items()}
-        show_table(f"{split}, points", ("task", *ARMS), mean_rows(scores, ARMS))
-        pairs = [f"{ours} − {theirs}" for ours, theirs in PAIRS]
-        show_table(f"{split}, paired differences", ("task", *pairs), gain_rows(scores, PAIRS))
-        drawn = plots.gains(scores, over="plain", ylabel=f"points above plain, {split}")
-        drawn.savefig(out / f"gains-{split}.png", dpi=110, bbox_inches="tight")
-
-
-def points_by_arm(found: Sequence[dict], split: str) -> dict[str, list[float]]:
-    """The task's headline metric, by seed, in points."""
-    return {arm: [100 * headline(one["arms"][arm][split]) for one in found] for arm in ARMS}
-
-
-def write_submissions(out: Path, settings: Settings) -> None:
-    """A zip for each arm, seed and suite, checked against the test splits."""
-    tasks = {reference: find_task(reference) for reference in settings.tasks}
-    tests = {r: read_task(task, settings.data_dir, "test") for r, task in tasks.items()}
-    for seed in draws(settings):
-        kept = {r: _lines_of(out, r, seed) for r in tasks}
-        for arm in ARMS:
-            for suite in dict.fromkeys(task.suite for task in tasks.values()):
-                mine = {r: task for r, task in tasks.items() if task.suite == suite}
-                lines = {task.form.file: kept[r][arm] for r, task in mine.items()}
-                file = out / "submissions" / f"{arm.replace(' ', '-')}-seed-{seed}" / f"{suite}.zip"
-                examples = {task.form.file: tests[r] for r, task in mine.items()}
-                problems = check_zip(write_zip(file, lines), list(mine.values()), examples=examples)
-                if problems:
-                    raise ValueError(f"{file}: {problems[0]}")
-    say(f"{out}/submissions: {settings.seeds * len(ARMS)} submissions, nothing wrong with them")
-
-
-def _lines_of(out: Path, reference: str, seed: int) -> dict[str, list[str]]:
-    return json.loads((out / reference.replace("/", "-") / f"seed-{seed}.lines").read_text())
 
 
 if __name__ == "__main__":

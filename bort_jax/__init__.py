@@ -8,19 +8,19 @@ more of flax and orbax, on first use.
 from importlib import import_module
 
 from bort_jax.arch import BERT_BASE, BERT_LARGE, BORT, Arch, SearchSpace, as_rows
-from bort_jax.cost import cost  # shadows the subpackage: `bort_jax.cost` is the function
+from bort_jax.cost import cost_function
 from bort_jax.ose import Budget, Extraction, extract, resolve, w_coefficient
 
 _LATER = {
     "BertConfig": "model",
     "Checkpoint": "interop",
     "Classifier": "model",
-    "FineTuner": "train.finetune",
+    "FineTuner": "stages.finetune.tuner",
     "MaskedLM": "model",
-    "PretrainConfig": "train.pretrain",
+    "PretrainConfig": "stages.pretrain.config",
     "load": "interop",
     "load_params": "interop",
-    "pretrain": "train.pretrain",
+    "pretrain": "stages.pretrain.run",
     "save": "interop",
 }
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
     "Extraction",
     "SearchSpace",
     "as_rows",
-    "cost",
+    "cost_function",
     "extract",
     "resolve",
     "w_coefficient",

@@ -5,11 +5,11 @@ import os
 import re
 import sys
 from dataclasses import MISSING, fields
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
 from bort_jax.huge_pages import restart_with_huge_pages
+from bort_jax.suggest import suggestion
 
 VERBS = {
     "quickstart": "the whole pipeline on real movie reviews, in minutes, on a laptop",
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def run_verb(verb: str, argv: list[str]) -> None:
     """Parses the verb's configuration and runs it; errors of the user are one line."""
-    from bort_jax.train.signals import Interrupted  # light: no device is touched
+    from bort_jax.engine.signals import Interrupted  # light: no device is touched
 
     module = import_module(f"bort_jax.commands.{verb}")
     config = parse(verb, module, argv)
@@ -132,11 +132,6 @@ def explain(message: str, known: list[str]) -> str:
         r"(?:unrecognized arguments: --|(?:key|option) [\"'])([\w.]+)", line, re.IGNORECASE
     )
     return line + (suggestion(unknown[1], known) if unknown else "")
-
-
-def suggestion(word: str, choices) -> str:
-    close = get_close_matches(word, list(choices), n=1, cutoff=0.4)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def keep_compilations() -> None:

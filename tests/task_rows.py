@@ -121,7 +121,7 @@ def write_rows(file: Path, rows: list[dict]) -> Path:
 
 def write_data(folder: Path, *, ending: str = ".parquet") -> Path:
     """A data folder with the three splits of all the test sets; test splits have no labels."""
-    from bort_jax.data.tasks import TASKS
+    from bort_jax.tasks import TASKS
 
     for reference in TASKS:
         rows = rows_of_task(reference)

@@ -14,15 +14,15 @@ from task_rows import write_rows
 
 from bort_jax import cli
 from bort_jax.agora import OneAgainstRest, Parents, Store, Thresholds, Uncast
-from bort_jax.commands import agora as command
-from bort_jax.commands.agora.material import read_material
-from bort_jax.commands.agora.models import cast_outputs, distances, labeller, tau_shares
-from bort_jax.commands.evaluate import outputs_of
 from bort_jax.data.row_text import row_texts
-from bort_jax.data.tasks import TASKS, Examples, Task
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop import load, save
 from bort_jax.model import init_params
+from bort_jax.stages.agora import run as command
+from bort_jax.stages.agora.material import read_material
+from bort_jax.stages.agora.models import cast_outputs, distances, labeller, tau_shares
+from bort_jax.stages.predict.outputs import outputs_of
+from bort_jax.tasks import TASKS, Examples, Task
 
 WORDS = "cat mat moon film ending ships storm letter week house nothing old seven bad one".split()
 TAIL = ["south", "every", "where", "wrote", "saw", "kept"]

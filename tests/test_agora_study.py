@@ -16,8 +16,8 @@ from study_sets import draw_scarce
 from task_rows import unlabelled, write_rows
 
 from bort_jax.agora import Dataset
-from bort_jax.data.tasks import Points
 from bort_jax.interop import load, save
+from bort_jax.tasks import Points
 
 TASK = "glue/rte"
 

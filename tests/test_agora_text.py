@@ -9,9 +9,10 @@ from task_rows import rows_of_task
 
 from bort_jax.agora import Parents, mlm_tau, neighbour_tau
 from bort_jax.data.row_text import point_texts, row_texts, text_keys
-from bort_jax.data.tasks import TASKS, Examples, split_dev, token_sides
-from bort_jax.data.tasks.read import examples_of
-from bort_jax.data.tasks.split import near_duplicates, text_groups
+from bort_jax.stages.agora.sides import token_sides
+from bort_jax.stages.agora.split import near_duplicates, split_dev, text_groups
+from bort_jax.tasks import TASKS, Examples
+from bort_jax.tasks.read import examples_of
 
 SEQ_LEN = 60
 

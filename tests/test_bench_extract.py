@@ -26,13 +26,13 @@ def test_costs_are_those_of_bert():
         positions=bench_extract.POSITIONS,
         seq_len=bench_extract.SEQ_LEN,
     )
-    params, steps = bench_extract.bert_costs(2)
+    params, macs = bench_extract.bert_costs(2)
     for option, (heads, intermediate) in enumerate(bench_extract.OPTIONS):
         if heads * bench_extract.HEAD_SIZE == bench_extract.HIDDEN and intermediate:
             arch = Arch(1, int(heads), bench_extract.HIDDEN, int(intermediate))
             assert params[1, option] == network.b.params(arch)
-            assert steps[1, option] == network.b.steps(arch)
-    assert params[0, 0] == steps[0, 0] == 0  # a skipped layer
+            assert macs[1, option] == network.b.macs(arch)
+    assert params[0, 0] == macs[0, 0] == 0  # a skipped layer
     base = network.a.params(Arch(1, 16, bench_extract.HIDDEN, 1))
     assert bench_extract.make_instance("smooth", 0, layers=2).problem.base_params == base
 

@@ -13,9 +13,9 @@ import pytest
 from command_line import refused, run
 
 from bort_jax import cli
-from bort_jax.commands.agora import margin, verdict
 from bort_jax.interop import load
 from bort_jax.report import page
+from bort_jax.stages.agora.page import margin, verdict
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -41,7 +41,7 @@ def test_costs_as_json(capsys):
         1_101_913,
         76_208_217,
     ]
-    assert bort["encoder"]["steps"] == 3_087_007_744
+    assert bort["encoder"]["macs"] == 3_087_007_744
     assert {"bert-base", "bert-large"} < counts.keys()
 
 
@@ -109,7 +109,7 @@ def test_every_option_is_read_somewhere():
 
 
 def test_later_options_override_a_preset():
-    module = import_module("bort_jax.commands.quickstart")
+    module = import_module("bort_jax.stages.compress.quickstart")
     preset = str(CONFIGS / "quickstart_smoke.yaml")
     config = cli.parse("quickstart", module, ["--config", preset, "--teacher.steps", "7"])
     assert config.teacher.steps == 7 and config.student.steps == 30 and config.seq_len == 64
@@ -362,5 +362,5 @@ def test_options_are_spelled_out():
 
 
 def test_a_verb_without_options_uses_its_defaults():
-    module = import_module("bort_jax.commands.quickstart")
+    module = import_module("bort_jax.stages.compress.quickstart")
     assert cli.parse("quickstart", module, []) == module.Config()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bort_jax.arch import BERT_BASE, BERT_LARGE, BORT, Arch, SearchSpace, as_rows
-from bort_jax.cost import Polynomial, bert_network, by_part, cost, total
+from bort_jax.cost import Polynomial, bert_network, by_part, cost_function, total
 from bort_jax.cost.evaluate import CHUNK
 from bort_jax.model import BertConfig, Classifier, Encoder, MaskedLM, count_params
 
@@ -23,7 +23,7 @@ MODULES = {
 def test_params_equal_the_module_on_all_of_the_published_space(head):
     """Depth is linear: a module of one layer and one of two give every depth."""
     space = SearchSpace.published()
-    counted = cost(space, head=head, labels=3)(as_rows(space.archs())).params
+    counted = cost_function(space, head=head, labels=3)(as_rows(space.archs())).params
     shallow = {}
     for arch, params in zip(space.archs(), counted, strict=True):
         key = arch._replace(depth=1)
@@ -39,7 +39,7 @@ def test_params_equal_the_module_on_all_of_the_published_space(head):
 @pytest.mark.parametrize("vocab_size", [1000, 30522, 50265])
 def test_params_equal_the_module_at_full_depth(head, arch, vocab_size):
     space = SearchSpace.of(arch, vocab_size=vocab_size, positions=128)
-    counted = cost(space, head=head, labels=3)(as_rows([arch])).params[0]
+    counted = cost_function(space, head=head, labels=3)(as_rows([arch])).params[0]
     assert counted == count_params(MODULES[head](BertConfig(arch, vocab_size, positions=128)))
 
 
@@ -55,21 +55,21 @@ def test_params_equal_the_module_at_full_depth(head, arch, vocab_size):
 )
 def test_jitted_costs_equal_python_integers(rows, head):
     space = SearchSpace.published()
-    costs = cost(space, seq_len=512, head=head)(np.array(rows))
+    costs = cost_function(space, seq_len=512, head=head)(np.array(rows))
     network = bert_network(vocab_size=50265, positions=512, seq_len=512, head=head)
     for k, row in enumerate(rows):
         exact = total(network, row)
         assert {kind: int(getattr(costs, kind)[k]) for kind in exact} == exact
-        assert costs.operations[k] == exact["steps"] + exact["others"]
+        assert costs.operations[k] == exact["macs"] + exact["elementwise_ops"]
         assert costs.weight_bytes[k] == 4 * exact["params"]
         assert costs.memory[k] == costs.weight_bytes[k] + costs.activation_bytes[k]
 
 
-def test_steps_by_hand():
+def test_macs_by_hand():
     """One layer, S = 3, H = 4, I = 5: 4·3·16 projections, 2·9·4 attention, 2·3·4·5 feed-forward."""
     arch = Arch(1, 2, 4, 5)
-    steps = cost(SearchSpace.of(arch), seq_len=3)(as_rows([arch])).steps[0]
-    assert steps == 4 * 3 * 16 + 2 * 9 * 4 + 2 * 3 * 4 * 5
+    macs = cost_function(SearchSpace.of(arch), seq_len=3)(as_rows([arch])).macs[0]
+    assert macs == 4 * 3 * 16 + 2 * 9 * 4 + 2 * 3 * 4 * 5
 
 
 def test_element_wise_operations_by_hand():
@@ -78,18 +78,22 @@ def test_element_wise_operations_by_hand():
     scores, hidden, intermediate = 2 * 3 * 3, 3 * 4, 3 * 5
     layer = 6 * scores + (1 + 5 + 2) * hidden + 2 * 7 * hidden + (1 + 5) * intermediate
     embeddings = (1 + 7) * hidden
-    costs = cost(SearchSpace.of(arch), seq_len=3)(as_rows([arch]))
-    assert costs.others[0] == layer + embeddings
+    costs = cost_function(SearchSpace.of(arch), seq_len=3)(as_rows([arch]))
+    assert costs.elementwise_ops[0] == layer + embeddings
     assert costs.activation_bytes[0] == 4 * max(4 * 12 + 2 * 18, 12 + 2 * 15, 2 * 12)
-    halves = cost(SearchSpace.of(arch), seq_len=3, batch=8, bytes_per_number=2)(as_rows([arch]))
+    halves = cost_function(SearchSpace.of(arch), seq_len=3, batch=8, bytes_per_number=2)(
+        as_rows([arch])
+    )
     assert halves.activation_bytes[0] == 8 * costs.activation_bytes[0] // 2
 
 
 @given(st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4, 8]))
 def test_heads_are_not_free(fewer, more):
     fewer, more = sorted([fewer, more])
-    costs = cost(SearchSpace.published())(as_rows([Arch(2, n, 64, 64) for n in (fewer, more)]))
-    assert costs.params[0] == costs.params[1] and costs.steps[0] == costs.steps[1]
+    costs = cost_function(SearchSpace.published())(
+        as_rows([Arch(2, n, 64, 64) for n in (fewer, more)])
+    )
+    assert costs.params[0] == costs.params[1] and costs.macs[0] == costs.macs[1]
     assert (costs.operations[0] < costs.operations[1]) == (fewer < more)
 
 
@@ -102,22 +106,24 @@ def test_activations_bound_what_the_compiler_needs(arch):
     compiled = jax.jit(model.apply).lower(params, ids, mask).compile()
     needed = compiled.memory_analysis().temp_size_in_bytes
     space = SearchSpace.of(arch, vocab_size=100, positions=64)
-    counted = cost(space, seq_len=64, batch=8)(as_rows([arch])).activation_bytes[0]
+    counted = cost_function(space, seq_len=64, batch=8)(as_rows([arch])).activation_bytes[0]
     assert 0.2 * counted <= needed <= 2 * counted
 
 
 def test_more_rows_than_a_chunk_equal_the_same_rows_one_by_one():
     rows = np.resize(as_rows(SearchSpace.published().archs()), (CHUNK + 7, 4))
-    costs = cost(SearchSpace.published())(rows)
-    few = cost(SearchSpace.published())(rows[:300])
+    costs = cost_function(SearchSpace.published())(rows)
+    few = cost_function(SearchSpace.published())(rows[:300])
     for many, some in zip(costs, few, strict=True):
         np.testing.assert_array_equal(many, np.resize(some, len(rows)))
 
 
 def test_published_ratios_of_operations():
-    costs = cost(SearchSpace.published(), seq_len=128)(as_rows([BORT, BERT_BASE, BERT_LARGE]))
-    assert costs.steps[2] / costs.steps[0] == pytest.approx(12.78, abs=0.01)
-    assert costs.steps[1] / costs.steps[0] == pytest.approx(3.62, abs=0.01)
+    costs = cost_function(SearchSpace.published(), seq_len=128)(
+        as_rows([BORT, BERT_BASE, BERT_LARGE])
+    )
+    assert costs.macs[2] / costs.macs[0] == pytest.approx(12.78, abs=0.01)
+    assert costs.macs[1] / costs.macs[0] == pytest.approx(3.62, abs=0.01)
 
 
 def test_parts_add_up_and_match_the_audit():
@@ -131,22 +137,24 @@ def test_parts_add_up_and_match_the_audit():
 
 def test_overflow_is_refused_and_not_wrapped():
     with pytest.raises(ValueError, match="2⁶³"):
-        cost(SearchSpace.published())(np.array([[2**20, 1, 2**20, 2**20]], np.int64) * 1000)
+        cost_function(SearchSpace.published())(
+            np.array([[2**20, 1, 2**20, 2**20]], np.int64) * 1000
+        )
 
 
 @pytest.mark.parametrize("rows", [[1, 2, 3, 4], [[1, 2, 3]], [[1.0, 2.0, 3.0, 4.0]]])
 def test_rows_of_another_shape_or_type_are_refused(rows):
     with pytest.raises(ValueError, match=r"integers of shape \[n, 4\]"):
-        cost(SearchSpace.published())(np.array(rows))
+        cost_function(SearchSpace.published())(np.array(rows))
 
 
 def test_no_rows_cost_nothing():
-    assert len(cost(SearchSpace.published())(as_rows([])).params) == 0
+    assert len(cost_function(SearchSpace.published())(as_rows([])).params) == 0
 
 
 def test_a_sequence_longer_than_the_positions_is_refused():
     with pytest.raises(ValueError, match="longer than the 512 positions"):
-        cost(SearchSpace.published(), seq_len=513)
+        cost_function(SearchSpace.published(), seq_len=513)
 
 
 def test_polynomials_print_and_add():

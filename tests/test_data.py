@@ -9,9 +9,10 @@ import pytest
 from bort_jax.data.corpus import open_source, read_texts
 from bort_jax.data.masking import masked_batch
 from bort_jax.data.prepared import prepare_corpus
-from bort_jax.data.reviews import ReviewCounts, write_reviews
-from bort_jax.data.tasks import Examples, Task, read_examples, split_dev
 from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.stages.agora.split import split_dev
+from bort_jax.stages.compress.reviews import ReviewCounts, write_reviews
+from bort_jax.tasks import Examples, Task, read_examples
 
 TEXTS = ["one two three", "four", "", "fünf 六"]
 

@@ -21,8 +21,7 @@ import numpy as np
 import pytest
 from conftest import trees_equal
 
-from bort_jax.interop import load, save
-from bort_jax.train.checkpoint import (
+from bort_jax.engine.checkpoint import (
     Checkpoints,
     OtherRun,
     best_verified,
@@ -30,12 +29,13 @@ from bort_jax.train.checkpoint import (
     read_step,
     steps,
 )
-from bort_jax.train.loop import fit, read_metrics
-from bort_jax.train.pretrain import pretrain
-from bort_jax.train.pretrain_config import PretrainConfig
-from bort_jax.train.run_folder import RunMismatch, claim, full_disk_named
-from bort_jax.train.seal import faults, is_sealed, seal
-from bort_jax.train.signals import Interrupted, stop_signals
+from bort_jax.engine.loop import fit, read_metrics
+from bort_jax.engine.signals import Interrupted, stop_signals
+from bort_jax.interop import load, save
+from bort_jax.stages.pretrain.config import PretrainConfig
+from bort_jax.stages.pretrain.run import pretrain
+from bort_jax.storage.run_folder import RunMismatch, claim, full_disk_named
+from bort_jax.storage.seal import faults, is_sealed, seal
 
 TREE = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.int32(4)}
 WHO = {"architecture": "D1-A1-H8-I8", "tokenizer": "ab", "data manifest": "cd"}
@@ -93,7 +93,7 @@ def test_saving_returns_before_it_is_finished_and_keeps_what_it_was_given(tmp_pa
     """The arrays change, and the step is not sealed, while it is being written."""
     begun = threading.Event()
     slowly = lambda folder: begun.wait(30) and seal(folder)
-    monkeypatch.setattr("bort_jax.train.checkpoint.seal", slowly)
+    monkeypatch.setattr("bort_jax.engine.checkpoint.seal", slowly)
     checkpoints, tree = Checkpoints(tmp_path, identity=WHO), tree_of(1)
     tree["a"] = tree["a"].copy()
     checkpoints.save(1, tree)
@@ -134,7 +134,7 @@ def test_older_steps_go_only_after_the_new_one_is_sealed(tmp_path, monkeypatch):
         raise OSError("killed")
 
     saved(tmp_path, 1, keep=1)
-    monkeypatch.setattr("bort_jax.train.checkpoint.seal", killed)
+    monkeypatch.setattr("bort_jax.engine.checkpoint.seal", killed)
     with pytest.raises(OSError, match="could not save step 2 to .*: killed; earlier steps stay"):
         saved(tmp_path, 2, keep=1)
     assert newest(tmp_path) == 1
@@ -230,7 +230,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
-from bort_jax.train.checkpoint import Checkpoints
+from bort_jax.engine.checkpoint import Checkpoints
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
@@ -306,7 +306,7 @@ def straight(corpus, tmp_path_factory):
 @pytest.mark.parametrize("k", [1, 4, 5])
 def test_resuming_is_the_straight_run_bit_for_bit(corpus, straight, tmp_path, monkeypatch, k):
     """With dropout and accumulation; stopped before a checkpoint, right after one, after that."""
-    from bort_jax.train import pretrain as module
+    from bort_jax.stages.pretrain import run as module
 
     stopping = lambda state, batches, *, step_fn, hooks: fit(
         state, batches, step_fn=step_fn, hooks=(*hooks, StopAt(k))
@@ -361,7 +361,7 @@ def until(holds, seconds=60):
 SECOND_SIGNAL = """
 import signal, sys
 import jax
-from bort_jax.train.signals import stop_signals
+from bort_jax.engine.signals import stop_signals
 
 # Tracing and compiling take minutes.
 slow = jax.jit(lambda x: sum(jax.numpy.sin(x * k) @ x for k in range(20000)))
@@ -386,7 +386,7 @@ def test_a_second_signal_ends_even_a_compilation_at_once():
 PHASES = """
 import sys, time
 from bort_jax.cli import main
-from bort_jax.train import pretrain as stage
+from bort_jax.stages.pretrain import run as stage
 
 phase, argv = sys.argv[1], sys.argv[2:]
 batches, scorer, once = stage.batches, stage.scorer, []
@@ -474,7 +474,7 @@ def test_the_tool_sees_a_parameter_that_differs(tiny, tmp_path):
 FAULTS = """
 import os, sys, time
 from bort_jax.cli import main
-from bort_jax.train import pretrain as stage
+from bort_jax.stages.pretrain import run as stage
 
 fault, argv = sys.argv[1], sys.argv[2:]
 batches = stage.batches

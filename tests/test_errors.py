@@ -10,9 +10,11 @@ import pytest
 
 from bort_jax.arch import Arch, LayerwiseArch, SearchSpace
 from bort_jax.data.masking import masked_batch
+from bort_jax.engine.loop import fit
+from bort_jax.engine.parallel import new_state, parallel_population, parallel_step
 from bort_jax.model import BertConfig, MaskedLM, drawn_params, init_params, masked_lm
 from bort_jax.model.elastic import ElasticLM, Shape, slice_params
-from bort_jax.train.candidate import (
+from bort_jax.stages.extract.candidate import (
     SEGMENT,
     ZEROS,
     Recipe,
@@ -21,14 +23,12 @@ from bort_jax.train.candidate import (
     fresh_state,
     segments,
 )
-from bort_jax.train.elastic_error import elastic_error, elastic_logits
-from bort_jax.train.evaluation import mlm_scores
-from bort_jax.train.layer_errors import shape_of
-from bort_jax.train.loop import fit
-from bort_jax.train.measure import unigram_loss
-from bort_jax.train.objectives import plain_loss
-from bort_jax.train.parallel import new_state, parallel_population, parallel_step
-from bort_jax.train.trained_error import trained_error
+from bort_jax.stages.extract.elastic_error import elastic_error, elastic_logits
+from bort_jax.stages.extract.layer_errors import shape_of
+from bort_jax.stages.extract.measure import unigram_loss
+from bort_jax.stages.extract.trained_error import trained_error
+from bort_jax.stages.predict.mlm_scores import mlm_scores
+from bort_jax.stages.pretrain.objectives import plain_loss
 
 VOCAB, POSITIONS = 40, 12
 SPACE = SearchSpace(depth=(1, 2, 3), heads=(1, 2, 3), hidden=(12, 24), intermediate=(5, 8))

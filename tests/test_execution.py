@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.model import BertConfig, Execution, MaskedLM, drawn_params, forward, masked_lm
-from bort_jax.train.pretrain_config import PretrainConfig, check
+from bort_jax.stages.pretrain.config import PretrainConfig, check
 
 VOCAB = 30
 BATCH, LENGTH, MASKED = 2, 7, 3

@@ -16,9 +16,6 @@ from task_rows import write_data
 
 from bort_jax.arch import Arch
 from bort_jax.cli import main
-from bort_jax.commands import finetune as module
-from bort_jax.data.tasks import TASKS, Points, decide, find_task, read_task
-from bort_jax.data.tasks.submission import submission_lines
 from bort_jax.interop import hf_class, load, save
 from bort_jax.model import (
     Classifier,
@@ -28,8 +25,13 @@ from bort_jax.model import (
     init_params,
     row_outputs,
 )
-from bort_jax.train import tuning as tuning_module
-from bort_jax.train.finetune import FineTuner, Theta
+from bort_jax.stages.finetune import groups as tuning_module
+from bort_jax.stages.finetune import run as module
+from bort_jax.stages.finetune.config import Config, one_of_many
+from bort_jax.stages.finetune.tuner import FineTuner, Theta
+from bort_jax.stages.predict.outputs import scores_of
+from bort_jax.tasks import TASKS, Points, decide, find_task, read_task
+from bort_jax.tasks.submission import submission_lines
 
 DATA = Path(os.environ.get("BORT_JAX_DATA", "no such folder"))
 THETA = Theta(0, 1e-3, 0.01, 0.0, 2)
@@ -79,7 +81,7 @@ def one_step(task, folder, tuner) -> tuple[dict, list[str]]:
     encode = lambda examples: examples.encode(tokenizer, seq_len=16)
     params = tuner.fit(THETA, encode(few("train")))
     dev, test = few("validation"), few("test")
-    scores = module.scores_of(tuner.outputs(params, encode(dev).x), task, examples=dev)
+    scores = scores_of(tuner.outputs(params, encode(dev).x), task, examples=dev)
     outputs = tuner.outputs(params, encode(test).x)
     return scores, submission_lines(decide(outputs, task, examples=test), task, examples=test)
 
@@ -342,7 +344,7 @@ def test_a_model_that_chooses_is_scored_on_a_task(small, tmp_path, capsys):
 
 
 def test_some_of_many_tasks_start_from_another_model():
-    config = module.Config(tasks=("glue/rte", "glue/cola"), model="base", init_from="mnli")
-    rte, cola = (module.one_of_many(config, reference) for reference in config.tasks)
+    config = Config(tasks=("glue/rte", "glue/cola"), model="base", init_from="mnli")
+    rte, cola = (one_of_many(config, reference) for reference in config.tasks)
     assert (rte.model, rte.init_from) == ("", "mnli")
     assert (cola.model, cola.init_from) == ("base", "")

@@ -17,7 +17,6 @@ from test_interop import IDS, STOCK_SIZES, checkpoint, trees_equal
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.cli import main
-from bort_jax.commands.convert import inputs_beside, logits
 from bort_jax.data.tokenizer import Tokenizer, load_tokenizer
 from bort_jax.interop import Checkpoint, hf_class, load, load_params
 from bort_jax.interop import save as save_hf
@@ -29,9 +28,10 @@ from bort_jax.interop.ndarray_list import TYPES, parse_ndarray_list
 from bort_jax.interop.orbax_folder import load_orbax, save_orbax
 from bort_jax.interop.stablehlo import load_program, load_stablehlo, save_stablehlo
 from bort_jax.interop.tensor_files import read_tensors
+from bort_jax.interop.verify import inputs_beside, logits
 from bort_jax.model import Headless, drawn_params, forward
 from bort_jax.model.bert import token_types
-from bort_jax.train.predict import probabilities
+from bort_jax.stages.predict.forward import probabilities
 
 MUTATIONS = 10_000
 DATA = Path(os.environ.get("BORT_JAX_DATA", "no such folder")) / "gluon_bort_tiny"

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from bort_jax.arch import Arch
-from bort_jax.commands.convert import logits
 from bort_jax.interop import Checkpoint, hf_class, load, save
 from bort_jax.interop.hf_config import FAMILIES
 from bort_jax.interop.huggingface import from_hf, to_hf
+from bort_jax.interop.verify import logits
 from bort_jax.model import BertConfig, drawn_params, init_params
 
 GOLDEN = Path(__file__).parent / "golden" / "stock_bert.npz"

@@ -29,10 +29,10 @@ def one_problem(generator, layers, options, largest):
     errors[:, 1:][generator.uniform(size=(layers, options - 1)) < 0.1] = np.inf
     return LayerChoices(
         params=generator.integers(0, largest, (layers, options)),
-        steps=generator.integers(0, largest, (layers, options)),
+        inference_cost=generator.integers(0, largest, (layers, options)),
         errors=errors,
         base_params=int(generator.integers(0, largest)),
-        base_steps=int(generator.integers(0, largest)),
+        base_inference_cost=int(generator.integers(0, largest)),
         base_error=0.05,
     )
 
@@ -49,7 +49,7 @@ def every_choice(problems, combine):
             e = problem.base_error + errors.sum()
             e = e if combine == "sum" else max(problem.base_error, errors.max())
             p = problem.base_params + problem.params[layers, choice].sum()
-            i = problem.base_steps + problem.steps[layers, choice].sum()
+            i = problem.base_inference_cost + problem.inference_cost[layers, choice].sum()
             rows.append((p, i, e))
             maximum = [max(maximum[0], p), max(maximum[1], i)]
     p, i, e = np.array(rows, float).T
@@ -94,7 +94,10 @@ def test_ceilings_are_kept_and_cost_no_more_than_they_must(problems, combine, at
             solve_layerwise(problems, combine=combine, ceilings=ceilings)
         return
     found = solve_layerwise(problems, combine=combine, ceilings=ceilings)
-    assert (found.params, found.steps) <= (ceilings[0], np.inf) and found.steps <= ceilings[1]
+    assert (found.params, found.inference_cost) <= (
+        ceilings[0],
+        np.inf,
+    ) and found.inference_cost <= ceilings[1]
     assert found.error <= ceilings[2] * (1 + 1e-9)
     assert found.w >= w[meets].max() * (1 - 1e-8)
     assert found.bound >= w[meets].max() * (1 - 1e-9)
@@ -109,7 +112,7 @@ def test_the_order_of_options_changes_nothing(problems, seed):
         order = generator.permutation(problem.params.shape[1])
         shuffled.append(
             problem._replace(
-                **{n: getattr(problem, n)[:, order] for n in ("params", "steps", "errors")}
+                **{n: getattr(problem, n)[:, order] for n in ("params", "inference_cost", "errors")}
             )
         )
     assume(every_choice(problems, "sum")[0].max() > 0)

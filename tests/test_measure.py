@@ -10,8 +10,8 @@ from bort_jax.arch import Arch, LayerwiseArch, SearchSpace
 from bort_jax.cost import bert_network, total
 from bort_jax.cost.layerwise import layer_cost, layer_options, layerwise_cost
 from bort_jax.data.masking import masked_batch
-from bort_jax.train.layer_errors import layer_errors, shape_errors, train_elastic
-from bort_jax.train.measure import measured, unigram_loss
+from bort_jax.stages.extract.layer_errors import layer_errors, shape_errors, train_elastic
+from bort_jax.stages.extract.measure import measured, unigram_loss
 
 SPACE = SearchSpace((1, 2), (1, 2, 4), (16, 32), (8, 24), vocab_size=300, positions=32)
 
@@ -47,7 +47,7 @@ def test_layer_costs_add_up_to_the_uniform_network():
     exact = total(bert_network(vocab_size=300, positions=32, seq_len=16), arch)
     assert layerwise_cost(same, vocab_size=300, positions=32, seq_len=16) == (
         exact["params"],
-        exact["steps"],
+        exact["macs"],
     )
     assert layer_cost((0, 0), hidden=32, head_size=8, seq_len=16) == (0, 0)
     assert str(same._replace(layers=((4, 24), (0, 0)))) == "H32-K8[A4-I24 skip]"

@@ -8,8 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from chain import solve_chain
+from dense import article_count, dense_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vit import VitArch, VitSpace, vit_network
 
 from bort_jax.arch import Arch, SearchSpace, as_rows
 from bort_jax.cost import (
@@ -22,15 +25,12 @@ from bort_jax.cost import (
     fit_polynomial,
     network_cost,
 )
-from bort_jax.cost.dense import article_count, dense_network
 from bort_jax.cost.latency import TERMS
 from bort_jax.cost.network import nothing
-from bort_jax.cost.vit import VitArch, VitSpace, vit_network
 from bort_jax.ose import extract
 from bort_jax.ose.abnc import is_abnc
-from bort_jax.ose.chain import solve_chain
 from bort_jax.ose.fitted import fitted_error
-from bort_jax.train.latency import forward_seconds
+from bort_jax.stages.extract.latency import forward_seconds
 
 SIZES = {"vocab_size": 50265, "positions": 512, "seq_len": 128}
 
@@ -80,7 +80,7 @@ def test_the_article_counts_72_and_40():
 def test_dense_layers_count_as_the_module_does(widths):
     costs = network_cost(dense_network(len(widths) - 1))(np.array([widths]))
     assert costs.params[0] == parameters(Dense(tuple(widths)), np.zeros((1, widths[0])))
-    assert costs.steps[0] == sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+    assert costs.macs[0] == sum(a * b for a, b in zip(widths, widths[1:], strict=False))
 
 
 @pytest.mark.parametrize("arch", [VitArch(1, 2, 8, 12, 4), VitArch(3, 4, 16, 5, 8)])
@@ -91,14 +91,14 @@ def test_a_vision_transformer_counts_as_its_module_does(arch):
     h, i = arch.hidden, arch.intermediate
     layer = tokens * (4 * h * h + 2 * h * i) + 2 * tokens * tokens * h
     patches = (tokens - 1) * 3 * arch.patch**2 * h
-    assert costs.steps[0] == patches + arch.depth * layer + 10 * h
+    assert costs.macs[0] == patches + arch.depth * layer + 10 * h
 
 
 def test_overflow_is_seen_where_counts_fall_with_a_parameter():
     """The rows' largest patch has the fewest tokens, so the largest sizes say nothing."""
     cost_fn = network_cost(vit_network(image=1 << 20))
     fits, wraps = VitArch(12, 4, 1024, 4096, 1 << 18), VitArch(12, 4, 1024, 4096, 1)
-    assert cost_fn(np.array([fits])).steps[0] > 0
+    assert cost_fn(np.array([fits])).macs[0] > 0
     with pytest.raises(ValueError, match="2⁶³"):
         cost_fn(np.array([fits, wraps]))
 
@@ -144,7 +144,7 @@ def falling(layer, before, width):
 @given(choices=chains(), seed=st.integers(0, 10**6), params=st.sampled_from([dense_pair, falling]))
 def test_the_chain_program_finds_the_optimum(choices, seed, params):
     error = lambda layer, width: [3, 1, 4, 1, 5, 9, 2, 6][(seed + 7 * layer * width) % 8] / width
-    found = solve_chain(choices, params=params, steps=products, error=error, base_error=0.1)
+    found = solve_chain(choices, params=params, macs=products, error=error, base_error=0.1)
     pairs = lambda widths: list(enumerate(zip(widths, widths[1:], strict=False), start=1))
     count = lambda fn, widths: sum(fn(n, *pair) for n, pair in pairs(widths))
     every = list(product(*choices))
@@ -164,7 +164,7 @@ def test_the_articles_own_network_is_solved_under_its_count():
     )
     choices = [[2], [3, 4], [3], [3, 4], [2, 4]]
     error = lambda layer, width: 0.1 / width
-    found = solve_chain(choices, params=pair, steps=pair, error=error)
+    found = solve_chain(choices, params=pair, macs=pair, error=error)
     counts = {w: article_count(w) for w in product(*choices)}
     assert counts[(2, 4, 3, 4, 4)] == max(counts.values()) == 72
     w = {
@@ -175,12 +175,12 @@ def test_the_articles_own_network_is_solved_under_its_count():
 
 
 def test_chains_without_choices_or_with_an_error_of_zero_are_refused():
-    arguments = dict(params=dense_pair, steps=products)
+    arguments = dict(params=dense_pair, macs=products)
     with pytest.raises(ValueError, match="a choice of width"):
         solve_chain([[1], []], error=lambda layer, width: 1, **arguments)
     with pytest.raises(ValueError, match="W divides by it"):
         solve_chain([[1], [2]], error=lambda layer, width: 0, **arguments)
-    arguments["steps"] = lambda layer, before, width: 0
+    arguments["macs"] = lambda layer, before, width: 0
     with pytest.raises(ValueError, match="must be positive at T"):
         solve_chain([[1], [2]], error=lambda layer, width: 1, **arguments)
 
@@ -202,7 +202,7 @@ def test_abnc_of_counts_that_are_no_polynomials_is_measured():
     report = is_abnc(Network(square, cubic, Part(nothing, nothing), ("w",), lambda row: 1))
     by_name = {(f.part, f.cost): f for f in report.findings}
     assert by_name["A", "params"].holds and by_name["A", "params"].growth == pytest.approx(2)
-    assert not by_name["A", "steps"].holds and not report.weak
+    assert not by_name["A", "macs"].holds and not report.weak
     assert not is_abnc(dense_network(4)).weak  # every layer grows alike
 
 

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bort_jax.data.tasks import Points
+from bort_jax.engine.optimizer import Hyper
+from bort_jax.engine.parallel import MAPPINGS
 from bort_jax.model import classification
-from bort_jax.train import tuning as tuning_module
-from bort_jax.train.finetune import FineTuner, Recipe, Theta, labelled_batches, trimmed
-from bort_jax.train.optimizer import Hyper
-from bort_jax.train.parallel import MAPPINGS
-from bort_jax.train.plan import Planner, largest_group, rounded
-from bort_jax.train.population import Member, Population, layer_factors, tree_bytes
-from bort_jax.train.tuning import SEGMENT, Group, Job, Stopping, Tuned, Tuning, segments
+from bort_jax.stages.finetune import groups as tuning_module
+from bort_jax.stages.finetune.groups import SEGMENT, Group, Job, Stopping, Tuned, Tuning, segments
+from bort_jax.stages.finetune.plan import Planner, largest_group, rounded
+from bort_jax.stages.finetune.population import Member, Population, layer_factors, tree_bytes
+from bort_jax.stages.finetune.tuner import FineTuner, Recipe, Theta, labelled_batches, trimmed
+from bort_jax.tasks import Points
 
 STEPS = 5
 # Everything that may differ between members does.
@@ -253,7 +253,7 @@ def test_the_fastest_mapping_is_measured_once(tmp_path):
 
 
 def test_a_race_between_mappings_runs_and_decides(jobs, tmp_path, monkeypatch):
-    monkeypatch.setattr("bort_jax.train.plan.WORTH", 0.0)
+    monkeypatch.setattr("bort_jax.stages.finetune.plan.WORTH", 0.0)
     monkeypatch.setattr(tuning_module, "devices_for", lambda jobs: 1)
     file = tmp_path / "populations.json"
     tuning = toy_tuning(None, file)

@@ -18,12 +18,10 @@ from hypothesis import strategies as st
 
 from bort_jax.cli import main
 from bort_jax.commands import predict
-from bort_jax.data.growing import GrowingLines, GrowingVectors
-from bort_jax.data.tasks.stream import Read, about_rows, after, sound, windows
 from bort_jax.interop import save
 from bort_jax.interop.orbax_folder import save_orbax
 from bort_jax.model import Classifier, Headless, drawn_params, forward
-from bort_jax.train.predict import (
+from bort_jax.stages.predict.forward import (
     by_length,
     class_logits,
     for_device,
@@ -32,6 +30,8 @@ from bort_jax.train.predict import (
     text_states,
     widths,
 )
+from bort_jax.storage.growing import GrowingLines, GrowingVectors
+from bort_jax.tasks.stream import Read, about_rows, after, sound, windows
 
 PAD = 1
 ROWS = [
@@ -318,7 +318,7 @@ print(re.search(r"VmHWM:\\s*([0-9]+) kB", Path("/proc/self/status").read_text())
     ("kind", "dtype"), [("cpu", "float32"), ("cudnn", "bfloat16"), ("tpu", "bfloat16")]
 )
 def test_devices_with_a_fused_attention_predict_in_bfloat16(tiny, monkeypatch, kind, dtype):
-    monkeypatch.setattr("bort_jax.train.predict.device_kind", lambda: kind)
+    monkeypatch.setattr("bort_jax.stages.predict.forward.device_kind", lambda: kind)
     found = for_device(tiny)
     assert found.config == replace(tiny.config, dtype=dtype)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(found.params)} == {dtype}

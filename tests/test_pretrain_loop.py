@@ -21,19 +21,19 @@ from hypothesis import strategies as st
 
 from bort_jax.arch import Arch
 from bort_jax.data.masking import masked_batch
+from bort_jax.engine import schedule, throughput
+from bort_jax.engine.loop import Diverged, Guard, fit, read_metrics
+from bort_jax.engine.optimizer import Hyper
+from bort_jax.engine.parallel import gradient_sums, new_state, parallel_step
+from bort_jax.engine.processes import join_processes
+from bort_jax.engine.throughput import Meter, Peak, forward_flops, known_peak, step_flops
 from bort_jax.interop import load
 from bort_jax.model import BertConfig, MaskedLM, count_params, forward, init_params, param_structs
-from bort_jax.train import schedule, throughput
-from bort_jax.train.dry_run import dry_run
-from bort_jax.train.evaluation import mlm_scores
-from bort_jax.train.loop import Diverged, Guard, fit, read_metrics
-from bort_jax.train.objectives import plain_loss
-from bort_jax.train.optimizer import Hyper
-from bort_jax.train.parallel import gradient_sums, new_state, parallel_step
-from bort_jax.train.pretrain import pretrain
-from bort_jax.train.pretrain_config import PretrainConfig
-from bort_jax.train.processes import join_processes
-from bort_jax.train.throughput import Meter, Peak, forward_flops, known_peak, step_flops
+from bort_jax.stages.predict.mlm_scores import mlm_scores
+from bort_jax.stages.pretrain.config import PretrainConfig
+from bort_jax.stages.pretrain.dry_run import dry_run
+from bort_jax.stages.pretrain.objectives import plain_loss
+from bort_jax.stages.pretrain.run import pretrain
 
 HYPER = Hyper.of(learning_rate=1e-2, weight_decay=0.01, warmup_ratio=0.1, total_steps=20)
 
@@ -188,7 +188,7 @@ def test_a_run_of_hours_ends_when_they_are_used_up_with_the_rate_at_zero(
 
 
 def test_time_that_was_used_before_a_stop_counts(corpus, tmp_path, monkeypatch):
-    from bort_jax.train import pretrain as module
+    from bort_jax.stages.pretrain import run as module
 
     def stop(step, state, metrics):
         if step == 5:

@@ -26,7 +26,7 @@ from bort_jax.data.order import keyed, keys_of, permuted
 from bort_jax.data.packing import bucket_lengths, document_spans
 from bort_jax.data.prepared import check_corpus, open_corpus, prepare_corpus
 from bort_jax.data.tokenizer import Tokenizer, load_tokenizer
-from bort_jax.train.pretrain import PretrainConfig, pretrain
+from bort_jax.stages.pretrain.run import PretrainConfig, pretrain
 
 SHARD_TOKENS = 1500
 WORDS = [f"{a}{b}{c}" for a in "bdfglm" for b in "aeiou" for c in ("n", "rst", "lt", "ck")]

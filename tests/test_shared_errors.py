@@ -12,14 +12,14 @@ import time
 import pytest
 
 from bort_jax.arch import Arch
-from bort_jax.train.shared_errors import read_records, recorded_seconds, remembered
+from bort_jax.stages.extract.shared_errors import read_records, recorded_seconds, remembered
 
 ARCHS = [Arch(depth, 1, 8, 8) for depth in range(1, 7)]
 WORKER = """
 import sys, time
 from pathlib import Path
 from bort_jax.arch import Arch
-from bort_jax.train.shared_errors import remembered
+from bort_jax.stages.extract.shared_errors import remembered
 folder, pause = Path(sys.argv[1]), float(sys.argv[2])
 def error_fn(archs):
     with (folder / "measured").open("a") as out:

@@ -18,7 +18,6 @@ from test_formats import DATA, LAYERWISE, layerwise, mutated, variants
 from test_interop import IDS, checkpoint, trees_equal
 
 from bort_jax.cli import main
-from bort_jax.commands.convert import logits
 from bort_jax.data.tokenizer import Tokenizer, load_tokenizer
 from bort_jax.interop import Checkpoint, load, load_params, read
 from bort_jax.interop import save as save_hf
@@ -27,6 +26,7 @@ from bort_jax.interop.huggingface import from_hf, to_hf
 from bort_jax.interop.orbax_folder import load_orbax, save_orbax
 from bort_jax.interop.stablehlo import PLATFORMS, exported, load_stablehlo, save_stablehlo
 from bort_jax.interop.tensor_files import read_tensors
+from bort_jax.interop.verify import logits
 from bort_jax.model import Headless, forward
 
 ABSURD = [

@@ -15,12 +15,12 @@ from task_rows import rows_of_task, unlabelled, write_data, write_rows
 
 from bort_jax.cli import main
 from bort_jax.commands.submit import predictors
-from bort_jax.data.tasks import TASKS, Task, find_task, read_task, suite_tasks
-from bort_jax.data.tasks import checker as checker_module
-from bort_jax.data.tasks.checker import SHOWN, check_content, check_file, check_zip
-from bort_jax.data.tasks.submission import submission_lines, write_zip
 from bort_jax.interop import save
 from bort_jax.model import Classifier, drawn_params
+from bort_jax.tasks import TASKS, Task, find_task, read_task, suite_tasks
+from bort_jax.tasks import checker as checker_module
+from bort_jax.tasks.checker import SHOWN, check_content, check_file, check_zip
+from bort_jax.tasks.submission import submission_lines, write_zip
 
 DATA = Path(os.environ.get("BORT_JAX_DATA", "no such folder"))
 

@@ -15,13 +15,14 @@ from sklearn import metrics as peer
 from task_rows import ROWS, rows_of_task, unlabelled, write_data, write_rows
 
 from bort_jax.cli import main
-from bort_jax.data.tasks import TASKS, Task, TaskOptions, find_task, metrics, read_task, split_dev
-from bort_jax.data.tasks.encode import Mark, Piece, encode, kept, marked, plain, shares, whole
-from bort_jax.data.tasks.race import asked
-from bort_jax.data.tasks.read import examples_of, find_file, part_of, read_examples, rows_of
-from bort_jax.data.tasks.scoring import METRICS, arranged, decide, headline, score
-from bort_jax.data.tasks.suites import other_folders, suite_tasks
-from bort_jax.data.tasks.survey import survey, survey_split
+from bort_jax.stages.agora.split import split_dev
+from bort_jax.tasks import TASKS, Task, TaskOptions, find_task, metrics, read_task
+from bort_jax.tasks.encode import Mark, Piece, encode, kept, marked, plain, shares, whole
+from bort_jax.tasks.race import asked
+from bort_jax.tasks.read import examples_of, find_file, part_of, read_examples, rows_of
+from bort_jax.tasks.scoring import METRICS, arranged, decide, headline, score
+from bort_jax.tasks.suites import other_folders, suite_tasks
+from bort_jax.tasks.survey import survey, survey_split
 
 DATA = Path(os.environ.get("BORT_JAX_DATA", "no such folder"))
 REFERENCES = sorted(TASKS)

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bort_jax.arch import Arch
-from bort_jax.data.answers import ANSWERS, HEADER, check_answers, open_answers, read_answers
 from bort_jax.data.prepared import prepare_corpus
 from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.engine.checkpoint import OtherRun
 from bort_jax.interop import Checkpoint, save
 from bort_jax.model import (
     BertConfig,
@@ -28,15 +28,21 @@ from bort_jax.model import (
     top_k,
     top_k_distillation,
 )
-from bort_jax.train import teaching
-from bort_jax.train.checkpoint import OtherRun
-from bort_jax.train.objectives import objective, stream_of, with_map, without_map
-from bort_jax.train.pretrain import pretrain
-from bort_jax.train.pretrain_config import PretrainConfig
-from bort_jax.train.run_folder import RunMismatch
-from bort_jax.train.stage import Stage
-from bort_jax.train.teacher import fingerprint
-from bort_jax.train.teaching import teach
+from bort_jax.stages.pretrain import teaching
+from bort_jax.stages.pretrain.answers import (
+    ANSWERS,
+    HEADER,
+    check_answers,
+    open_answers,
+    read_answers,
+)
+from bort_jax.stages.pretrain.config import PretrainConfig
+from bort_jax.stages.pretrain.objectives import objective, stream_of, with_map, without_map
+from bort_jax.stages.pretrain.run import pretrain
+from bort_jax.stages.pretrain.stage import Stage
+from bort_jax.stages.pretrain.teacher import fingerprint
+from bort_jax.stages.pretrain.teaching import teach
+from bort_jax.storage.run_folder import RunMismatch
 
 # The loss of the k likeliest.
 

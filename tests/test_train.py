@@ -11,18 +11,18 @@ from conftest import trees_equal
 
 from bort_jax.arch import Arch
 from bort_jax.data.masking import masked_batch
-from bort_jax.data.tasks import Points
+from bort_jax.engine.loop import read_metrics
+from bort_jax.engine.optimizer import Hyper, decay_mask, learning_rate, make_optimizer
+from bort_jax.engine.parallel import new_state, parallel_map, parallel_step, shard
 from bort_jax.interop import Checkpoint, load, save
 from bort_jax.model import BertConfig, MaskedLM, count_params, init_params, masked_lm
-from bort_jax.train.evaluation import mlm_scores
-from bort_jax.train.finetune import FineTuner, Theta
-from bort_jax.train.loop import read_metrics
-from bort_jax.train.objectives import plain_loss
-from bort_jax.train.optimizer import Hyper, decay_mask, learning_rate, make_optimizer
-from bort_jax.train.parallel import new_state, parallel_map, parallel_step, shard
-from bort_jax.train.predict import resampler
-from bort_jax.train.pretrain import PretrainConfig, pretrain
-from bort_jax.train.starting import kept_layers
+from bort_jax.stages.finetune.tuner import FineTuner, Theta
+from bort_jax.stages.predict.forward import resampler
+from bort_jax.stages.predict.mlm_scores import mlm_scores
+from bort_jax.stages.pretrain.objectives import plain_loss
+from bort_jax.stages.pretrain.run import PretrainConfig, pretrain
+from bort_jax.stages.pretrain.starting import kept_layers
+from bort_jax.tasks import Points
 
 HYPER = Hyper.of(learning_rate=1e-2, weight_decay=0.01, warmup_ratio=0.1, total_steps=20)
 
@@ -139,7 +139,7 @@ def test_a_short_last_batch_counts_only_real_rows(tiny, rng):
     """With batches of 4, five points give the gradient of the fifth alone in the second step."""
     x = rng.integers(5, 250, (5, 6)).astype(np.int32)
     points = Points(x, np.array([0, 1, 0, 1, 1], np.int32))
-    from bort_jax.train.finetune import labelled_batches
+    from bort_jax.stages.finetune.tuner import labelled_batches
 
     batches = labelled_batches(points, Theta(0, 1e-3, 0.0, 0.1, 4))
     first, second = next(batches), next(batches)

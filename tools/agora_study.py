@@ -61,24 +61,16 @@ from bort_jax.agora import (
     start,
 )
 from bort_jax.data.row_text import text_keys
-from bort_jax.data.tasks import (
-    Examples,
-    Points,
-    Task,
-    decide,
-    find_task,
-    read_task,
-    score,
-    split_dev,
-    token_sides,
-)
-from bort_jax.data.tasks.submission import submission_lines
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop import Checkpoint, load, save
 from bort_jax.report.terminal import say
-from bort_jax.train.finetune import FineTuner, Theta
-from bort_jax.train.predict import class_logits, probabilities
-from bort_jax.train.run_folder import claim, write_json
+from bort_jax.stages.agora.sides import token_sides
+from bort_jax.stages.agora.split import split_dev
+from bort_jax.stages.finetune.tuner import FineTuner, Theta
+from bort_jax.stages.predict.forward import class_logits, probabilities
+from bort_jax.storage.run_folder import claim, write_json
+from bort_jax.tasks import Examples, Points, Task, decide, find_task, read_task, score
+from bort_jax.tasks.submission import submission_lines
 
 SHOWN = ("glue/sst2_sentences", "glue/mrpc", "glue/qnli", "glue/cola", "glue/rte")
 

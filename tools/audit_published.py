@@ -9,7 +9,7 @@ import argparse
 import numpy as np
 
 from bort_jax.arch import BERT_BASE, BERT_LARGE, BORT, Arch, SearchSpace, as_rows
-from bort_jax.cost import bert_network, by_part, cost
+from bort_jax.cost import bert_network, by_part, cost_function
 from bort_jax.ose import break_even
 from bort_jax.ose.objective import saving
 
@@ -31,9 +31,7 @@ def main() -> None:
 def sizes() -> None:
     network = bert_network(vocab_size=50265, positions=512, seq_len=128, head="mlm")
     large = by_part(network, BERT_LARGE)["encoder"]
-    print(
-        "| architecture | all, M | embeddings, M | encoder, M | encoder of BERT-large's | steps |"
-    )
+    print("| architecture | all, M | embeddings, M | encoder, M | encoder of BERT-large's | macs |")
     print("|---|---|---|---|---|---|")
     for arch in (BORT, SWAPPED, BERT_BASE, BERT_LARGE):
         parts = by_part(network, arch)
@@ -42,7 +40,7 @@ def sizes() -> None:
         print(
             f"| {arch} | {whole / 1e6:.1f} | {parts['embeddings']['params'] / 1e6:.1f} | "
             f"{encoder['params'] / 1e6:.1f} | {encoder['params'] / large['params']:.1%} | "
-            f"1/{large['steps'] / encoder['steps']:.1f} |"
+            f"1/{large['macs'] / encoder['macs']:.1f} |"
         )
 
 
@@ -50,8 +48,8 @@ def ranks() -> None:
     """Rank of the published optimum by W without 1/e, and the error ratio it needs."""
     space = SearchSpace.published()
     archs = space.archs()
-    costs = cost(space, seq_len=128)(as_rows(archs))
-    savings = saving(costs.params, costs.steps)
+    costs = cost_function(space, seq_len=128)(as_rows(archs))
+    savings = saving(costs.params, costs.macs)
     bort = archs.index(BORT)
     ahead = int((savings > savings[bort] * (1 + 1e-12)).sum())
     ratio = break_even(savings, bort)[savings.argmax()]
@@ -64,7 +62,7 @@ def errors(data: str, *, steps: int) -> None:
     from tempfile import TemporaryDirectory
 
     from bort_jax.data.prepared import prepare_corpus
-    from bort_jax.train.trained_error import trained_error
+    from bort_jax.stages.extract.trained_error import trained_error
 
     smaller = lambda arch: arch._replace(
         hidden=arch.hidden // SCALE, intermediate=arch.intermediate // SCALE

@@ -22,11 +22,11 @@ import jax
 import numpy as np
 
 from bort_jax.arch import Arch
-from bort_jax.data.tasks import Points
 from bort_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bort_jax.interop import Checkpoint, save
 from bort_jax.model import BertConfig, Classifier, MaskedLM, drawn_params
-from bort_jax.train.finetune import FineTuner, Theta, labelled_batches
+from bort_jax.stages.finetune.tuner import FineTuner, Theta, labelled_batches
+from bort_jax.tasks import Points
 
 LENGTH = 128
 RATES = (1e-4, 3e-5, 1e-5)

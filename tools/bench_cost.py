@@ -6,12 +6,12 @@ import time
 
 import numpy as np
 
-from bort_jax import SearchSpace, as_rows, cost
+from bort_jax import SearchSpace, as_rows, cost_function
 
 
 def main(tuples: int = 5_000_000, repeats: int = 15) -> None:
     space = SearchSpace.published()
-    cost_fn = cost(space)
+    cost_fn = cost_function(space)
     print(f"extra memory of 1,000,000 tuples: {extra_megabytes(cost_fn, space):.0f} MB")
     rows = np.resize(as_rows(space.archs()), (tuples, 4))
     rates = []

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from bort_jax.data.answers import open_answers
 from bort_jax.data.build import build_corpus
 from bort_jax.data.masking import MaskedStream
 from bort_jax.data.order import keyed, permuted
 from bort_jax.data.prepared import open_corpus
+from bort_jax.stages.pretrain.answers import open_answers
 
 REPEATS = 15
 
@@ -60,7 +60,7 @@ def streams(folder: Path) -> None:
 def answers(folder: Path, teacher: str, *, steps: int = 4) -> None:
     """Bytes a token of text, and tokens a second of reading rows with what a teacher said."""
     from bort_jax.interop import load
-    from bort_jax.train.teaching import teach
+    from bort_jax.stages.pretrain.teaching import teach
 
     corpus = open_corpus(folder)
     stream = corpus.stream(seed=0, batch_size=64, seq_len=128)

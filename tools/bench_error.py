@@ -95,8 +95,8 @@ def space(candidates: int):
 
 def ours(kind: str, candidates, folder: str) -> None:
     from bort_jax.data.prepared import prepare_corpus
-    from bort_jax.train.elastic_error import elastic_error
-    from bort_jax.train.trained_error import trained_error
+    from bort_jax.stages.extract.elastic_error import elastic_error
+    from bort_jax.stages.extract.trained_error import trained_error
 
     corpus = prepare_corpus(folder, folder)
     settings: dict[str, Any] = dict(

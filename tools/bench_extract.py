@@ -75,12 +75,12 @@ class Result(NamedTuple):
 
 def make_instance(shape: str, seed: int, *, layers: int) -> Instance:
     generator = np.random.default_rng([SHAPES.index(shape), seed])
-    params, steps = layer_costs(generator, layers) if shape == "random" else bert_costs(layers)
+    params, macs = layer_costs(generator, layers) if shape == "random" else bert_costs(layers)
     combine = "max" if shape == "bottleneck" else "sum"
     errors = layer_errors(generator, shape, layers)
     problem = LayerChoices(
         params,
-        steps,
+        macs,
         errors if combine == "max" else errors / layers,
         base_params=(VOCAB_SIZE + POSITIONS + 2) * HIDDEN,
         base_error=0.05,
@@ -94,8 +94,8 @@ def bert_costs(layers: int):
     h, width = HIDDEN, heads * HEAD_SIZE
     params = np.where(width, 4 * h * width + 3 * width + 3 * h, 0)
     params += np.where(i, 2 * h * i + i + 3 * h, 0)
-    steps = SEQ_LEN * (4 * h * width + 2 * SEQ_LEN * width + 2 * h * i)
-    return np.tile(params, (layers, 1)), np.tile(steps, (layers, 1))
+    macs = SEQ_LEN * (4 * h * width + 2 * SEQ_LEN * width + 2 * h * i)
+    return np.tile(params, (layers, 1)), np.tile(macs, (layers, 1))
 
 
 def layer_costs(generator, layers: int):
@@ -122,8 +122,8 @@ class Judge:
     def __init__(self, instance: Instance, seconds: float):
         problem = instance.problem
         self.combine: Combine = instance.combine
-        self.base = np.array([problem.base_params, problem.base_steps, problem.base_error])
-        costs = np.stack([problem.params, problem.steps, problem.errors], axis=-1)
+        self.base = np.array([problem.base_params, problem.base_inference_cost, problem.base_error])
+        costs = np.stack([problem.params, problem.inference_cost, problem.errors], axis=-1)
         scale = np.append((self.base + costs.max(axis=1).sum(axis=0))[:2], 1.0)
         self.costs, self.base = costs / scale, self.base / scale  # [l, j, 3], [3]
         self.w, self.at, self.seconds = 0.0, 0.0, seconds

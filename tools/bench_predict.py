@@ -16,9 +16,9 @@ import numpy as np
 from bort_jax.arch import Arch
 from bort_jax.data.corpus import read_rows
 from bort_jax.data.tokenizer import load_tokenizer
+from bort_jax.engine.parallel import parallel_map, replicate
 from bort_jax.model import BertConfig, Classifier, drawn_params, forward
-from bort_jax.train.parallel import parallel_map, replicate
-from bort_jax.train.predict import class_logits, in_batches, lengths, widths
+from bort_jax.stages.predict.forward import class_logits, in_batches, lengths, widths
 
 
 def padded(model: Classifier, *, pad: int, batch_size: int = 64) -> Callable:

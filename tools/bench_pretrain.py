@@ -24,17 +24,17 @@ import numpy as np
 
 from bort_jax.arch import Arch
 from bort_jax.data.prepared import Corpus, open_corpus
+from bort_jax.engine.loop import fit
+from bort_jax.engine.schedule import Steps
+from bort_jax.engine.throughput import Meter, peak, step_flops
 from bort_jax.interop import Checkpoint
 from bort_jax.model import BertConfig, MaskedLM, drawn_params
 from bort_jax.report.terminal import say, show_table
-from bort_jax.train.loop import fit
-from bort_jax.train.objectives import stream_of
-from bort_jax.train.pretrain import batches
-from bort_jax.train.pretrain_config import PretrainConfig
-from bort_jax.train.schedule import Steps
-from bort_jax.train.stage import Stage
-from bort_jax.train.teaching import teach
-from bort_jax.train.throughput import Meter, peak, step_flops
+from bort_jax.stages.pretrain.config import PretrainConfig
+from bort_jax.stages.pretrain.objectives import stream_of
+from bort_jax.stages.pretrain.run import batches
+from bort_jax.stages.pretrain.stage import Stage
+from bort_jax.stages.pretrain.teaching import teach
 
 AHEAD = 4  # batches that are made and not trained on
 # Rows a device where nothing else is asked for: what fits, and on a CPU what ends.

@@ -24,14 +24,14 @@ import jax
 import numpy as np
 import optax
 
-from bort_jax.train.loop import read_metrics
-from bort_jax.train.objectives import plain_loss
-from bort_jax.train.optimizer import clipping, learning_rate, make_optimizer
-from bort_jax.train.parallel import State
-from bort_jax.train.pretrain import batches
-from bort_jax.train.pretrain_config import PretrainConfig
-from bort_jax.train.schedule import Steps
-from bort_jax.train.stage import Stage
+from bort_jax.engine.loop import read_metrics
+from bort_jax.engine.optimizer import clipping, learning_rate, make_optimizer
+from bort_jax.engine.parallel import State
+from bort_jax.engine.schedule import Steps
+from bort_jax.stages.pretrain.config import PretrainConfig
+from bort_jax.stages.pretrain.objectives import plain_loss
+from bort_jax.stages.pretrain.run import batches
+from bort_jax.stages.pretrain.stage import Stage
 
 TOLERANCE = 1e-5
 REPEATS = 24

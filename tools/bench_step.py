@@ -186,10 +186,10 @@ def our_step(name: str, arch: str, batch: dict, dropout: float, dtype: str) -> S
     import jax
 
     from bort_jax.arch import Arch
+    from bort_jax.engine.optimizer import Hyper
+    from bort_jax.engine.parallel import new_state, parallel_step
     from bort_jax.model import BertConfig, Execution, MaskedLM, drawn_params
-    from bort_jax.train.objectives import plain_loss
-    from bort_jax.train.optimizer import Hyper
-    from bort_jax.train.parallel import new_state, parallel_step
+    from bort_jax.stages.pretrain.objectives import plain_loss
 
     layers, remat = cast(Any, name.split("-"))
     model = MaskedLM(

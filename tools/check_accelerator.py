@@ -19,13 +19,13 @@ import numpy as np
 from flax import traverse_util
 
 from bort_jax.arch import Arch
+from bort_jax.engine.optimizer import Hyper
 from bort_jax.interop import Checkpoint
 from bort_jax.interop.stablehlo import exported
 from bort_jax.model import BertConfig, Classifier, MaskedLM, drawn_params, forward, head_loss
 from bort_jax.model.attention import attention, device_kind, kernel, plain
-from bort_jax.train.objectives import plain_loss
-from bort_jax.train.optimizer import Hyper
-from bort_jax.train.population import Member, Population
+from bort_jax.stages.finetune.population import Member, Population
+from bort_jax.stages.pretrain.objectives import plain_loss
 
 STEPS = 5  # of a population
 BF16 = 3e-2  # bound where activations have 8 bits; gradients are sums of many such

@@ -20,9 +20,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from bort_jax.engine.checkpoint import newest_verified
+from bort_jax.engine.loop import read_metrics
 from bort_jax.interop import load
-from bort_jax.train.checkpoint import newest_verified
-from bort_jax.train.loop import read_metrics
 
 SMALL = (
     "--arch D1-A2-H64-I128 --steps 400 --batch-size 16 --seq-len 64 --positions 64 "

@@ -2,15 +2,18 @@
 """What `agora_study.py` prints and writes of the draws that are finished."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bort_jax.data.tasks import find_task, headline, read_task
-from bort_jax.data.tasks.checker import check_zip
-from bort_jax.data.tasks.submission import write_zip
-from bort_jax.report import plots
-from bort_jax.report.paired import gain_rows, mean_rows
+import matplotlib.pyplot as plt
+import numpy as np
+
+from bort_jax.report.paired import Scores, gain, with_mean
+from bort_jax.report.plots import BLUE, GREEN, GREY, ORANGE
 from bort_jax.report.terminal import say, show_table
+from bort_jax.tasks import find_task, headline, read_task
+from bort_jax.tasks.checker import check_zip
+from bort_jax.tasks.submission import write_zip
 
 ARMS = ("plain", "distillation", "random", "Agora", "dev appended")
 PAIRS = (
@@ -39,7 +42,7 @@ def report(results: Mapping[str, list[dict]], out: Path) -> None:
         show_table(f"{split}, points", ("task", *ARMS), mean_rows(scores, ARMS))
         pairs = [f"{ours} − {theirs}" for ours, theirs in PAIRS]
         show_table(f"{split}, paired differences", ("task", *pairs), gain_rows(scores, PAIRS))
-        drawn = plots.gains(scores, over="plain", ylabel=f"points above plain, {split}")
+        drawn = gains(scores, over="plain", ylabel=f"points above plain, {split}")
         drawn.savefig(out / f"gains-{split}.png", dpi=110, bbox_inches="tight")
 
 
@@ -74,3 +77,37 @@ def write_submissions(
 
 def _lines_of(out: Path, reference: str, seed: int) -> dict[str, list[str]]:
     return json.loads((out / reference.replace("/", "-") / f"seed-{seed}.lines").read_text())
+
+
+def gains(scores: Scores, *, over: str, ylabel: str):
+    """How far each arm is above one of them, task by task, with 95 % intervals over seeds."""
+    drawn, axis = plt.subplots(figsize=(10, 4.2))
+    tasks = with_mean(scores)
+    arms = [arm for arm in next(iter(tasks.values())) if arm != over]
+    for place, (arm, color) in enumerate(zip(arms, (BLUE, ORANGE, GREY, GREEN), strict=False)):
+        found = [gain(task[arm], task[over]) for task in tasks.values()]
+        axis.errorbar(
+            np.arange(len(found)) + 0.16 * (place - (len(arms) - 1) / 2),
+            [one.mean for one in found],
+            [one.margin for one in found],
+            fmt="o", color=color, capsize=3, label=arm,
+        )  # fmt: skip
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set_xticks(range(len(tasks)), list(tasks))
+    axis.set_ylabel(ylabel)
+    axis.grid(axis="y", alpha=0.25)
+    axis.legend(frameon=False, ncols=len(arms), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return drawn
+
+
+def mean_rows(scores: Scores, arms: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """For each task mean ± standard deviation of each arm."""
+    for task, found in with_mean(scores).items():
+        values = [np.asarray(found[arm]) for arm in arms]
+        yield task, *(f"{value.mean():.1f} ± {value.std(ddof=1):.1f}" for value in values)
+
+
+def gain_rows(scores: Scores, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, ...]]:
+    """For each task the gain of the first of each pair over the second."""
+    for task, found in with_mean(scores).items():
+        yield task, *(str(gain(found[ours], found[theirs])) for ours, theirs in pairs)

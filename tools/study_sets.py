@@ -5,7 +5,7 @@ import numpy as np
 
 from bort_jax.agora import Agora, Dataset, Mistakes, Origin
 from bort_jax.agora.loop import append_labelled
-from bort_jax.data.tasks import Points
+from bort_jax.tasks import Points
 
 LABELLED = 4  # texts that Socrates labels for each point that is missing: not all are kept
 MOST_PASSES = 20  # over steer-dev, where classes must stay balanced and few points are kept

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bort_jax.arch import NAMED, Arch, SearchSpace, as_rows
-from bort_jax.cost import bert_network, by_part, cost
+from bort_jax.cost import bert_network, by_part, cost_function
 from bort_jax.report.terminal import say, show_table
 
 POSITIONAL = {"arch": "such as D4-A8-H1024-I768, or bort, bort-small, bert-base, bert-large"}
@@ -55,7 +55,7 @@ def count(arch: Arch, config: Config) -> dict:
     parts = by_part(network, arch)
     total = {kind: sum(part[kind] for part in parts.values()) for kind in parts["head"]}
     space = SearchSpace.of(arch, vocab_size=config.vocab_size, positions=config.positions)
-    costs = cost(space, batch=config.batch, **sizes)(as_rows([arch]))
+    costs = cost_function(space, batch=config.batch, **sizes)(as_rows([arch]))
     memory = {name: int(getattr(costs, name)[0]) for name in ("weight_bytes", "activation_bytes")}
     return {"arch": str(arch), "seq_len": config.seq_len, **parts, "total": total, "memory": memory}
 
@@ -64,7 +64,7 @@ def show(config: Config, counts: dict[str, dict]) -> None:
     tokens = f"of one sequence of {config.seq_len} tokens"
     for kind, title in (
         ("params", f"parameters, vocabulary {config.vocab_size:,}"),
-        ("steps", f"multiply-adds {tokens}"),
+        ("macs", f"multiply-adds {tokens}"),
         ("others", f"element-wise operations {tokens}"),
     ):
         rows = [(name, *(entry[part][kind] for part in PARTS)) for name, entry in counts.items()]
@@ -74,7 +74,7 @@ def show(config: Config, counts: dict[str, dict]) -> None:
         ("architecture", "weights", "activations"),
         [(name, *entry["memory"].values()) for name, entry in counts.items()],
     )
-    mine = counts[config.arch]["encoder"]["steps"]
+    mine = counts[config.arch]["encoder"]["macs"]
     for name in COMPARED:
-        ratio = counts[name]["encoder"]["steps"] / mine
+        ratio = counts[name]["encoder"]["macs"] / mine
         say(f"The encoder of {name} takes {ratio:.2f} times the multiply-adds.")

@@ -9,15 +9,15 @@ and masking. `check DIR`: reads every byte of a corpus or of a teacher's answers
 from dataclasses import dataclass
 from pathlib import Path
 
-from bort_jax.data.answers import ANSWERS, Answers, check_answers
 from bort_jax.data.build import SHARD_TOKENS, build_corpus
-from bort_jax.data.corpus import nearest
 from bort_jax.data.manifest import Manifest
 from bort_jax.data.packing import Packing
 from bort_jax.data.prepared import check_corpus, open_corpus
 from bort_jax.interop import load
 from bort_jax.report.terminal import show_box
-from bort_jax.train.teaching import teach
+from bort_jax.stages.pretrain.answers import ANSWERS, Answers, check_answers
+from bort_jax.stages.pretrain.teaching import teach
+from bort_jax.suggest import nearest
 
 POSITIONAL = {
     "action": "build, teach or check",

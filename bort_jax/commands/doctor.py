@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from bort_jax.arch import BERT_LARGE, SearchSpace, as_rows
-from bort_jax.cost import bert_network, cost
+from bort_jax.cost import bert_network, cost_function
 from bort_jax.cost.evaluate import total
+from bort_jax.engine.parallel import parallel_map
 from bort_jax.report.terminal import say, show_table
-from bort_jax.train.parallel import parallel_map
 
 PACKAGES = (
     "bort-jax jax jaxlib flax optax orbax-checkpoint transformers datasets tokenizers "
@@ -59,5 +59,5 @@ def sums_over_devices() -> bool:
 def counts_exactly() -> bool:
     space = SearchSpace.published()
     exact = total(bert_network(vocab_size=50265, positions=512, seq_len=512), BERT_LARGE)
-    found = cost(space, seq_len=512)(as_rows([BERT_LARGE]))
-    return (int(found.params[0]), int(found.steps[0])) == exact
+    found = cost_function(space, seq_len=512)(as_rows([BERT_LARGE]))
+    return (int(found.params[0]), int(found.macs[0])) == exact

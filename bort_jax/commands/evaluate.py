@@ -2,30 +2,22 @@
 """A classifier: accuracy and a predictions file. A masked LM: loss, perplexity and error."""
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from bort_jax.commands.finetune import check_length
 from bort_jax.data.prepared import prepare_corpus
-from bort_jax.data.tasks import (
-    Examples,
-    Task,
-    arranged,
+from bort_jax.interop import Checkpoint, read
+from bort_jax.report.terminal import show_box
+from bort_jax.stages.predict.forward import for_device
+from bort_jax.stages.predict.mlm_scores import mlm_scores
+from bort_jax.stages.predict.outputs import check_length, outputs_of, own_data, told
+from bort_jax.storage.run_folder import write_json
+from bort_jax.tasks import (
     decide,
     find_task,
-    own_task,
     read_examples,
     score,
 )
-from bort_jax.interop import Checkpoint, read
-from bort_jax.report.terminal import show_box
-from bort_jax.train.evaluation import mlm_scores
-from bort_jax.train.parallel import replicate
-from bort_jax.train.predict import class_logits, for_device, probabilities
-from bort_jax.train.run_folder import write_json
 
 
 @dataclass(frozen=True)
@@ -85,57 +77,6 @@ def score_classifier(checkpoint: Checkpoint, config: Config, out: Path) -> dict[
             json.dumps({"idx": k, **record}) + "\n" for k, record in enumerate(records)
         )
     return score(predicted, task, examples=examples) if examples.labelled else {}
-
-
-def own_data(checkpoint: Checkpoint, columns: Sequence[str], label: str = "") -> Task:
-    """One's own data, as far as the checkpoint says what it is."""
-    if checkpoint.problem == "choice":
-        raise ValueError("a model that chooses needs --task, which says between what")
-    if checkpoint.problem == "regression":
-        return own_task(columns, label, ("-inf", "inf"), head="regression")
-    return own_task(columns, label, checkpoint.labels)
-
-
-def outputs_of(
-    checkpoint: Checkpoint, task: Task, *, examples: Examples, seq_len: int
-) -> np.ndarray:
-    """As `outputs_fn`, for these examples alone."""
-    return outputs_fn(checkpoint, task, seq_len=seq_len)(examples)
-
-
-def outputs_fn(
-    checkpoint: Checkpoint, task: Task, *, seq_len: int
-) -> Callable[[Examples], np.ndarray]:
-    """A classifier's outputs on examples, a row of tokens a line, with the task's columns.
-
-    Raises:
-      ValueError: the checkpoint has no head, or not one for the task.
-    """
-    if not checkpoint.labels:
-        raise ValueError(f"a {checkpoint.head} checkpoint cannot predict {task.name}: fine-tune it")
-    width, tokenizer = len(checkpoint.labels), checkpoint.required_tokenizer
-    # An empty batch of the head's width: a wrong head is refused before any forward pass.
-    arranged(np.zeros((0, width)), task, labels=checkpoint.labels)
-    logits_fn = class_logits(checkpoint.model, pad=tokenizer.special.pad)
-    params = replicate(checkpoint.params)
-
-    def outputs(examples: Examples) -> np.ndarray:
-        points = examples.encode(tokenizer, seq_len=seq_len)
-        logits = logits_fn(params, points.x.reshape(-1, seq_len))
-        return arranged(logits, task, labels=checkpoint.labels)
-
-    return outputs
-
-
-def told(predicted: np.ndarray, outputs: np.ndarray, task: Task) -> list[dict]:
-    """Predictions as records."""
-    if task.head == "regression":
-        return [{"score": float(value)} for value in predicted]
-    chances = probabilities(outputs.reshape(len(predicted), -1))
-    return [
-        {"label": task.labels[label], "probability": float(chances[k, label])}
-        for k, label in enumerate(predicted)
-    ]
 
 
 def score_masked_lm(checkpoint: Checkpoint, config: Config, out: Path) -> dict[str, float]:

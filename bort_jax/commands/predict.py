@@ -17,13 +17,18 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from bort_jax.commands.evaluate import outputs_fn, own_data, told
-from bort_jax.commands.finetune import check_length
 from bort_jax.data.corpus import open_source
-from bort_jax.data.growing import GrowingLines, GrowingVectors
-from bort_jax.data.tasks import Examples, Task, decide, find_task
-from bort_jax.data.tasks.encode import plain
-from bort_jax.data.tasks.stream import (
+from bort_jax.engine.parallel import replicate
+from bort_jax.interop import Checkpoint, read
+from bort_jax.interop.description import digest
+from bort_jax.report.terminal import show_box
+from bort_jax.stages.predict.forward import for_device, text_states, top_tokens, widths
+from bort_jax.stages.predict.outputs import check_length, outputs_fn, own_data, told
+from bort_jax.storage.growing import GrowingLines, GrowingVectors
+from bort_jax.storage.run_folder import claim
+from bort_jax.tasks import Examples, Task, decide, find_task
+from bort_jax.tasks.encode import plain
+from bort_jax.tasks.stream import (
     Read,
     about_rows,
     after,
@@ -32,13 +37,7 @@ from bort_jax.data.tasks.stream import (
     sound,
     windows,
 )
-from bort_jax.data.tasks.task import from_columns
-from bort_jax.interop import Checkpoint, read
-from bort_jax.interop.description import digest
-from bort_jax.report.terminal import show_box
-from bort_jax.train.parallel import replicate
-from bort_jax.train.predict import for_device, text_states, top_tokens, widths
-from bort_jax.train.run_folder import claim
+from bort_jax.tasks.task import from_columns
 
 WINDOW = 1024  # examples: rows of like lengths are found among so many, and a kill costs as many
 

@@ -3,36 +3,11 @@
 command on each: with --distributed where SLURM, Open MPI, GKE or a TPU pod say who is there, else
 with --coordinator HOST:PORT --processes N --process K."""
 
-from dataclasses import dataclass, fields
-from datetime import timedelta
-from pathlib import Path
-
-from bort_jax.commands.joining import Joining
-from bort_jax.report import page, plots
-from bort_jax.report.terminal import formatted, millions, show_box, show_table
-from bort_jax.train.dry_run import Plan, dry_run
-from bort_jax.train.evaluation import MlmScores
-from bort_jax.train.loop import read_metrics
-from bort_jax.train.pretrain import pretrain
-from bort_jax.train.pretrain_config import PretrainConfig
-from bort_jax.train.processes import barrier, is_leader
-
-
-@dataclass(frozen=True)
-class Config(Joining, PretrainConfig):
-    """Pretraining of one architecture; see `PretrainConfig`.
-
-    Attributes:
-      dry_run: print parameters, memory, steps, tokens and time from ten real steps; write nothing.
-      profile: write a trace of a few steps to `OUT/profile`.
-    """
-
-    dry_run: bool = False
-    profile: bool = False
-
-    def pretraining(self) -> PretrainConfig:
-        """What the run is, wherever it runs."""
-        return PretrainConfig(**{f.name: getattr(self, f.name) for f in fields(PretrainConfig)})
+from bort_jax.engine.processes import barrier, is_leader
+from bort_jax.stages.pretrain.config import Config
+from bort_jax.stages.pretrain.dry_run import dry_run
+from bort_jax.stages.pretrain.page import show, show_plan
+from bort_jax.stages.pretrain.run import pretrain
 
 
 def run(config: Config) -> None:
@@ -44,82 +19,3 @@ def run(config: Config) -> None:
     if is_leader():
         show(config, scores)
     barrier("reported")  # or those who end first would not wait as long for the first process
-
-
-def show(config: Config, scores: MlmScores) -> None:
-    out = Path(config.out)
-    write_report(out, {config.arch: out})
-    show_box(
-        "pretraining",
-        [
-            f"held-out loss {scores.loss:.4f}, perplexity {scores.perplexity:.2f}, "
-            f"masked-token error {scores.error:.4f}",
-            *agreement(scores),
-            f"model: {out}/model (loads as BertForMaskedLM)   curves: {out}/report.html",
-            f"next: bort-jax finetune --model {out}/model --data DIR --out OUT",
-        ],
-    )
-
-
-def agreement(scores: MlmScores) -> list[str]:
-    if scores.agreement is None:
-        return []
-    return [
-        f"agrees with the teacher on {100 * scores.agreement:.1f} % of the masked tokens, "
-        f"KL {scores.divergence:.4f} nats"
-    ]
-
-
-def show_plan(config: Config, plan: Plan) -> None:
-    if not is_leader():
-        return
-    gib = lambda size: f"{size / 2**30:.2f} GiB"
-    rows = f"{config.batch_size} rows of {config.seq_len} tokens"
-    show_table(
-        f"pretrain {config.arch}, not begun",
-        ("what", "how much"),
-        [
-            ("parameters", millions(plan.params)),
-            ("memory of a device in a step", gib(plan.device_bytes)),
-            ("kept between steps", gib(plan.kept_bytes)),
-            ("steps", f"{plan.steps:,} of {rows}"),
-            ("tokens", f"{formatted(plan.tokens)}, {plan.epochs:.2f} epochs"),
-            ("compilation", f"{plan.compile_seconds:.1f} s"),
-            ("a step", f"{plan.seconds_per_step:.4g} s, median of ten"),
-            ("the run", f"{timedelta(seconds=round(plan.seconds))}, without evaluations"),
-        ],
-    )
-
-
-def write_report(out: Path, runs: dict[str, Path]) -> None:
-    page.write_page(out / "report.html", "Pretraining", loss_blocks(runs))
-
-
-def loss_blocks(runs: dict[str, Path]) -> list[str]:
-    """The loss curves of pretraining runs, by name, and their last scores."""
-    records = {name: read_metrics(folder) for name, folder in runs.items()}
-    curve = lambda key, title: plots.curves(records, key, title)
-    return [
-        page.figure(curve("mlm", "masked-LM loss, nats"), "On the training batches."),
-        page.figure(curve("heldout_loss", "masked-LM loss, nats"), "On held-out text."),
-        page.table(("run", *SHOWN.values()), [last_scores(*run) for run in records.items()]),
-    ]
-
-
-SHOWN = {
-    "step": "steps",
-    "heldout_loss": "held-out loss",
-    "heldout_perplexity": "perplexity",
-    "heldout_accuracy": "accuracy",
-    "heldout_agreement": "agreement with teacher",
-    "heldout_divergence": "KL to teacher",
-    "tokens_per_second": "tokens/s",
-    "mfu": "MFU",
-    "skipped": "steps skipped",
-}
-
-
-def last_scores(name: str, records: list[dict]) -> list:
-    """The newest value of each column, or nothing."""
-    newest = {key: value for record in records for key, value in record.items()}
-    return [name, *(newest.get(key, "") for key in SHOWN)]

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bort_jax.commands.evaluate import outputs_of
-from bort_jax.commands.finetune import check_length
-from bort_jax.data.tasks import Examples, Task, decide, find_file, find_task, read_task, suite_tasks
-from bort_jax.data.tasks.checker import Problem, check_file, check_zip
-from bort_jax.data.tasks.submission import submission_lines, write_zip
-from bort_jax.data.tasks.suites import SUITES, TASKS
 from bort_jax.interop import read
 from bort_jax.report.terminal import say, show_box
+from bort_jax.stages.predict.outputs import check_length, outputs_of
+from bort_jax.tasks import Examples, Task, decide, find_file, find_task, read_task, suite_tasks
+from bort_jax.tasks.checker import check_file, check_zip, refuse
+from bort_jax.tasks.submission import submission_lines, write_zip
+from bort_jax.tasks.suites import SUITES, TASKS
 
 
 @dataclass(frozen=True)
@@ -179,10 +178,3 @@ def splits(tasks: Sequence[Task], named: dict[str, Task], data_dir: str) -> dict
                 raise
             say(f"{task.form.file} is held to the official number of rows: {missing}")
     return found
-
-
-def refuse(problems: Sequence[Problem]) -> None:
-    for problem in problems:
-        say(str(problem))
-    if problems:
-        raise ValueError(f"{len(problems)} problems, listed above; the first: {problems[0]}")

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bort_jax.data.corpus import nearest
-from bort_jax.data.tasks import TASKS, Task, suite_tasks
-from bort_jax.data.tasks.suites import other_folders
-from bort_jax.data.tasks.survey import Survey, survey
 from bort_jax.report.terminal import say, show_table
+from bort_jax.suggest import nearest
+from bort_jax.tasks import TASKS, Task, suite_tasks
+from bort_jax.tasks.suites import other_folders
+from bort_jax.tasks.survey import Survey, survey
 
 POSITIONAL = {"action": "list or check"}
 ACTIONS = ("list", "check")

@@ -4,7 +4,7 @@
 Counted from the released Bort (arXiv 2010.10499, and the companion code): learned
 positions, no token types, a tied decoder, biases everywhere but in the embeddings.
 
-`steps` are multiply-adds of matrix products for one sequence. `others` are element-wise
+`macs` are multiply-adds of matrix products for one sequence. `elementwise_ops` are element-wise
 operations, *our reading* of what one element takes:
 
 | function | operations |
@@ -14,7 +14,7 @@ operations, *our reading* of what one element takes:
 | GELU (erf) | 5: scale, erf, add 1, halve, multiply |
 | tanh, bias, residual, scaling of queries | 1 |
 
-`alive` counts the numbers held at once if no operation is fused with another: in attention x,
+`live_activations` counts the numbers held at once if no operation is fused with another: in attention x,
 q, k, v and the scores before and after the softmax; in the feed-forward x and its
 intermediate before and after GELU; in the embeddings words and their sum with positions; in
 the masked-LM head x and the logits before and after the bias.
@@ -51,17 +51,17 @@ def bert_network(
         raise ValueError(f"head must be one of {', '.join(heads)}; got {head!r}")
     embeddings = Part(
         params=of(H=vocab_size + positions + 2),
-        steps=nothing,
-        others=of(H=s * (1 + LAYER_NORM)),
-        alive=(of(H=2 * s),),
+        macs=nothing,
+        elementwise_ops=of(H=s * (1 + LAYER_NORM)),
+        live_activations=(of(H=2 * s),),
     )
     # q, k, v and output projections, feed-forward, two LayerNorms; then their products with S
     # tokens, and the S·S attention scores and averages.
     layer = Part(
         params=of(HH=4, HI=2, H=9, I=1),
-        steps=of(HH=4 * s, HI=2 * s, H=2 * s * s),
-        others=of(A=SOFTMAX * s * s, H=s * (1 + 5 + 2 + 2 * LAYER_NORM), I=s * (1 + GELU)),
-        alive=(of(H=4 * s, A=2 * s * s), of(H=s, I=2 * s)),
+        macs=of(HH=4 * s, HI=2 * s, H=2 * s * s),
+        elementwise_ops=of(A=SOFTMAX * s * s, H=s * (1 + 5 + 2 + 2 * LAYER_NORM), I=s * (1 + GELU)),
+        live_activations=(of(H=4 * s, A=2 * s * s), of(H=s, I=2 * s)),
     )
     return Network(
         a=embeddings,
@@ -79,13 +79,13 @@ def _heads(v: int, s: int, labels: int) -> dict[Head, Part]:
         "none": Part(nothing, nothing),
         "mlm": Part(
             params=of(HH=1, H=3, one=v),
-            steps=of(HH=s, H=s * v),
-            others=of(H=s * (1 + GELU + LAYER_NORM), one=s * v),
-            alive=(of(H=s, one=2 * s * v),),
+            macs=of(HH=s, H=s * v),
+            elementwise_ops=of(H=s * (1 + GELU + LAYER_NORM), one=s * v),
+            live_activations=(of(H=s, one=2 * s * v),),
         ),
         "classifier": Part(
             params=of(HH=1, H=1 + labels, one=labels),
-            steps=of(HH=1, H=labels),
-            others=of(H=2, one=labels),
+            macs=of(HH=1, H=labels),
+            elementwise_ops=of(H=2, one=labels),
         ),
     }

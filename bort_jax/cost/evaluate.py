@@ -20,15 +20,15 @@ class Costs(NamedTuple):
     """Exact costs of n architectures, in the order in which they were asked for."""
 
     params: Int[np.ndarray, " n"]  # trainable parameters, p
-    steps: Int[np.ndarray, " n"]  # multiply-adds of one forward pass on one sequence, i
-    others: Int[np.ndarray, " n"]  # element-wise operations of the same pass
+    macs: Int[np.ndarray, " n"]  # multiply-adds of one forward pass on one sequence, i
+    elementwise_ops: Int[np.ndarray, " n"]  # element-wise operations of the same pass
     weight_bytes: Int[np.ndarray, " n"]  # of the parameters, in float32
-    activation_bytes: Int[np.ndarray, " n"]  # the most alive at once in a forward pass
+    activation_bytes: Int[np.ndarray, " n"]  # the most live_activations at once in a forward pass
 
     @property
     def operations(self) -> Int[np.ndarray, " n"]:
         """Multiply-adds and element-wise operations, one each: heads are not free here."""
-        return self.steps + self.others
+        return self.macs + self.elementwise_ops
 
     @property
     def memory(self) -> Int[np.ndarray, " n"]:
@@ -39,7 +39,7 @@ class Costs(NamedTuple):
 CostFn = Callable[[Int[np.ndarray, "n k"]], Costs]
 
 
-def cost(
+def cost_function(
     space: SearchSpace,
     *,
     seq_len: int = 128,
@@ -55,7 +55,7 @@ def cost(
 
     Args:
       space: gives `vocab_size` and `positions`.
-      seq_len: length at which steps, operations and activations are counted.
+      seq_len: length at which macs, operations and activations are counted.
       head: what stands on the encoder; `none` counts the encoder alone.
       labels: outputs of the classifier head.
       batch: sequences in a forward pass, for `activation_bytes`.
@@ -96,10 +96,14 @@ def network_cost(network: Network, *, batch: int = 1, bytes_per_number: int = 4)
 def _costs(network: Network, row, bytes_alive: int) -> Costs:
     counts = total(network, row)
     most: Any = 0 * row[0]
-    for count in (*network.a.alive, *network.b.alive, *network.c.alive):
+    for count in (
+        *network.a.live_activations,
+        *network.b.live_activations,
+        *network.c.live_activations,
+    ):
         most = jnp.maximum(most, count(row))
-    params, steps, others = counts["params"], counts["steps"], counts["others"]
-    return Costs(params, steps, others, 4 * params, bytes_alive * most)
+    params, macs, elementwise_ops = counts["params"], counts["macs"], counts["elementwise_ops"]
+    return Costs(params, macs, elementwise_ops, 4 * params, bytes_alive * most)
 
 
 def _agree(exact, near):

@@ -43,5 +43,5 @@ def layerwise_cost(
     """p and i of a whole encoder, embeddings included."""
     sizes = dict(hidden=arch.hidden, head_size=arch.head_size, seq_len=seq_len)
     layers: Int[np.ndarray, "l 2"] = np.array([layer_cost(x, **sizes) for x in arch.layers])
-    params, steps = (int(x) for x in layers.sum(axis=0))
-    return (vocab_size + positions + 2) * arch.hidden + params, steps
+    params, macs = (int(x) for x in layers.sum(axis=0))
+    return (vocab_size + positions + 2) * arch.hidden + params, macs

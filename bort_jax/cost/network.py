@@ -22,15 +22,15 @@ class Part(NamedTuple):
 
     Attributes:
       params: trainable parameters.
-      steps: multiply-adds of matrix products in one forward pass on one example.
-      others: element-wise operations of the same pass.
-      alive: numbers held at once, one count for each point at which the most could be.
+      macs: multiply-adds of matrix products in one forward pass on one example.
+      elementwise_ops: element-wise operations of the same pass.
+      live_activations: numbers held at once, one count for each point at which the most could be.
     """
 
     params: Count
-    steps: Count
-    others: Count = nothing
-    alive: tuple[Count, ...] = ()
+    macs: Count
+    elementwise_ops: Count = nothing
+    live_activations: tuple[Count, ...] = ()
 
 
 class Network(NamedTuple):
@@ -52,16 +52,18 @@ class Network(NamedTuple):
 
 
 def by_part(network: Network, row: Any) -> dict[str, dict[str, Any]]:
-    """params, steps and others of A, Bⁿ and C at a row; Bⁿ is n times B."""
+    """params, macs and elementwise_ops of A, Bⁿ and C at a row; Bⁿ is n times B."""
     times = (1, network.repeats(row), 1)
     parts = zip(network.titles, (network.a, network.b, network.c), times, strict=True)
     return {
-        title: {kind: n * getattr(part, kind)(row) for kind in ("params", "steps", "others")}
+        title: {
+            kind: n * getattr(part, kind)(row) for kind in ("params", "macs", "elementwise_ops")
+        }
         for title, part, n in parts
     }
 
 
 def total(network: Network, row: Any) -> dict[str, Any]:
-    """params, steps and others of the whole network: Python integers, or traced ones."""
+    """params, macs and elementwise_ops of the whole network: Python integers, or traced ones."""
     parts = by_part(network, row).values()
-    return {kind: sum(p[kind] for p in parts) for kind in ("params", "steps", "others")}
+    return {kind: sum(p[kind] for p in parts) for kind in ("params", "macs", "elementwise_ops")}

@@ -18,13 +18,13 @@ from bort_jax.data.manifest import (
     Manifest,
     Part,
     ShardFile,
-    differences,
     file_name,
     read_manifest,
 )
 from bort_jax.data.shards import check_file, header, shard_files
 from bort_jax.data.tokenizer import Tokenizer, load_tokenizer
-from bort_jax.data.whole_file import WholeFile, check_sha256
+from bort_jax.storage.checks import differences
+from bort_jax.storage.whole_file import WholeFile, check_sha256
 
 HELD_OUT_EVERY = 50  # documents: 2 % are never trained on
 TOKENIZER_SAMPLE = 20_000  # documents that a new vocabulary is learnt from

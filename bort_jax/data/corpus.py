@@ -3,10 +3,11 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from bort_jax.suggest import nearest
 
 # What of `datasets` reads a file, with its options.
 BUILDERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -154,13 +155,6 @@ def cleaned(text: str) -> str:
     """
     lines = (" ".join(line.split()) for line in text.splitlines())
     return "\n".join(line for line in lines if line)
-
-
-def nearest(wanted: str, choices) -> str:
-    """The end of an error message: the nearest of `choices` and all of them."""
-    choices = [str(choice) for choice in choices]
-    close = get_close_matches(str(wanted), choices, n=1, cutoff=0.5)
-    return (f"; did you mean {close[0]!r}?" if close else ";") + f" it has {', '.join(choices)}"
 
 
 def _files(path: Path) -> list[Path]:

@@ -13,7 +13,8 @@ from typing import Any
 
 from bort_jax.data.corpus import BEGINNING, Position
 from bort_jax.data.tokenizer import Special
-from bort_jax.data.whole_file import check_size, write_json
+from bort_jax.storage.checks import count_of, expect, sha256_of
+from bort_jax.storage.whole_file import check_size, write_json
 
 MANIFEST = "manifest.json"
 FORMAT = 2
@@ -116,15 +117,6 @@ def read_manifest(folder: Path) -> Manifest:
         raise ValueError(f"{file} is damaged, or no manifest of format {FORMAT}: {error}") from None
 
 
-def differences(found: dict, wanted: dict) -> list[str]:
-    """`key: this there, that asked for`, for each key that is not the same in both."""
-    return [
-        f"{key}: {found.get(key)!r} there, {wanted.get(key)!r} asked for"
-        for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key)
-    ]
-
-
 def _parsed(value: dict) -> Manifest:
     expect(value["format"] == FORMAT, f"format {value['format']!r}")
     expect(value["dtype"] in DTYPES, f"dtype {value['dtype']!r}")
@@ -152,18 +144,3 @@ def _part(value: dict) -> Part:
 def _position(value: Sequence) -> Position:
     file, row = value
     return Position(count_of(file), count_of(row))
-
-
-def count_of(value) -> int:
-    expect(type(value) is int and 0 <= value < 2**63, f"{value!r} is no count")
-    return value
-
-
-def sha256_of(value) -> str:
-    expect(isinstance(value, str) and len(bytes.fromhex(value)) == 32, f"{value!r} is no SHA-256")
-    return value
-
-
-def expect(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise ValueError(otherwise)

@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from bort_jax.data.manifest import SPLITS, Manifest, ShardFile, file_name
 from bort_jax.data.tokenizer import Special
-from bort_jax.data.whole_file import check_sha256
+from bort_jax.storage.whole_file import check_sha256
 
 MAGIC = b"BORTTOK2"
 HEADER = 64  # bytes: magic, bytes of an id, SHA-256 of the tokenizer, zeros

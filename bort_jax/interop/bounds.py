@@ -1,28 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What JSON files say, refused at the boundary where it cannot be true."""
 
-import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 LARGEST = 2**31  # sizes are below it
-
-
-def read_object(file: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-      ValueError: it is not JSON, nested beyond reason, or no object.
-    """
-    try:
-        value = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{file} holds no object")
-    return value
 
 
 def whole(of: Mapping, name: str, source: str, *, least: int = 1, default: Any = None) -> int:

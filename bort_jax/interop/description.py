@@ -10,8 +10,8 @@ import numpy as np
 from flax import traverse_util
 
 from bort_jax.data.tokenizer import load_tokenizer
-from bort_jax.interop.bounds import read_object
 from bort_jax.interop.checkpoint import Checkpoint
+from bort_jax.storage.checks import read_object
 
 DESCRIPTION = "checkpoint.json"
 DIGEST = "params_sha256"  # neither orbax nor safetensors would notice a flipped bit

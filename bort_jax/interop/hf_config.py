@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from bort_jax.arch import Arch
-from bort_jax.interop.bounds import read_object, share, texts, whole
+from bort_jax.interop.bounds import share, texts, whole
 from bort_jax.interop.checkpoint import Checkpoint
 from bort_jax.model import BertConfig
+from bort_jax.storage.checks import read_object
 
 # The stock class of a family and a head; the first of each is the one we write.
 CLASSES = {

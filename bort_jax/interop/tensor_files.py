@@ -7,7 +7,8 @@ from pathlib import Path
 import ml_dtypes  # noqa: F401  numpy then knows the name bfloat16
 import numpy as np
 
-from bort_jax.interop.bounds import read_object, texts
+from bort_jax.interop.bounds import texts
+from bort_jax.storage.checks import read_object
 
 WEIGHTS = "model.safetensors"
 TORCH_WEIGHTS = "pytorch_model.bin"

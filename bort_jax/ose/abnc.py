@@ -15,7 +15,7 @@ class Finding(NamedTuple):
     """One condition: the growth of an outer part against that of B.
 
     Attributes:
-      part: "A" or "C"; cost: "params" or "steps".
+      part: "A" or "C"; cost: "params" or "macs".
       growth, layer_growth: exponents g of growth t^g when every size grows by t.
       shares: of the part in the whole network, at the smallest and largest point that were
         given; empty if none were.
@@ -77,7 +77,7 @@ def is_abnc(
     """
     grown = set(sizes or (name for name in network.names if name != "depth"))
     findings = []
-    for cost in ("params", "steps"):
+    for cost in ("params", "macs"):
         layer = _growth(getattr(network.b, cost), network.names, grown)
         for name, part, title in (
             ("A", network.a, network.titles[0]),

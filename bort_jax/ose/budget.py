@@ -18,7 +18,7 @@ class Infeasible(ValueError):
 
 @dataclass(frozen=True)
 class Budget:
-    """Ceilings and floors by the name of a cost: `params`, `steps`, …, `error`.
+    """Ceilings and floors by the name of a cost: `params`, `macs`, …, `error`.
 
     Attributes:
       ceilings: the largest values allowed, inclusive.

@@ -30,7 +30,7 @@ class Candidates:
 
     archs: list[Any]
     columns: Mapping[str, np.ndarray]
-    inference: str = "steps"
+    inference: str = "macs"
 
     @classmethod
     def of(cls, archs: Sequence[Any], cost_fn: Callable, *, inference: str) -> "Candidates":
@@ -62,18 +62,18 @@ class Candidates:
         return self.columns["params"]
 
     @property
-    def steps(self) -> np.ndarray:
+    def inference_cost(self) -> np.ndarray:
         """i, in the unit of the column `inference`."""
         return self.columns[self.inference]
 
     @cached_property
     def savings(self) -> Float[np.ndarray, " n"]:
-        return saving(self.params, self.steps)
+        return saving(self.params, self.inference_cost)
 
     @property
     def maximum_point(self) -> int:
         """T: the index with the largest p, of these the largest i, the last tuple."""
-        return int(np.lexsort((np.arange(len(self.archs)), self.steps, self.params))[-1])
+        return int(np.lexsort((np.arange(len(self.archs)), self.inference_cost, self.params))[-1])
 
     def above(self, index: int, relation: Relation) -> Bool[np.ndarray, " n"]:
         """The members that are taken to err no more than `index` does; it is one of them."""

@@ -92,9 +92,9 @@ class Extraction:
         return self.candidates.params
 
     @property
-    def steps(self) -> np.ndarray:
+    def inference_cost(self) -> np.ndarray:
         """i, in the unit of the cost that was chosen for it."""
-        return self.candidates.steps
+        return self.candidates.inference_cost
 
     @property
     def best_arch(self) -> Any:
@@ -138,12 +138,12 @@ def extract(
     epsilon: float = 0.25,
     search: str = "interval",
     budget: Budget | None = None,
-    inference: str = "steps",
+    inference: str = "macs",
 ) -> Extraction:
     """Finds the architecture of nearly largest W with few trainings (arXiv 2010.08512, 4).
 
     T has the largest p in all of Ξ, whatever the budget, so that W means the same under every
-    budget; members that save no parameters or no steps have W = 0, and are trained only to bound
+    budget; members that save no parameters or no inference cost have W = 0, and are trained only to bound
     others. Ties in W go to the fewest parameters, then to the least i, then to the
     smallest tuple. See `bort_jax.ose.search` for the searches and what each assumes.
 
@@ -207,7 +207,7 @@ def planned(
     epsilon: float,
     search: str = "interval",
     budget: Budget | None = None,
-    inference: str = "steps",
+    inference: str = "macs",
 ) -> list[Any]:
     """The architectures that `extract` would train first, in its order: all of them, save for
     `bounded`, which decides as it goes, and where a training fails."""
@@ -244,9 +244,9 @@ def conclude(progress: Progress, seconds, *, search: str, budget: Budget) -> Ext
       ValueError: every training failed.
     """
     candidates, errors = progress.candidates, progress.errors
-    w = w_coefficient(candidates.params, candidates.steps, errors)
+    w = w_coefficient(candidates.params, candidates.inference_cost, errors)
     best, runner_up = _best_two(progress, w, budget)
-    objectives = np.stack([candidates.params, candidates.steps, errors], axis=1)
+    objectives = np.stack([candidates.params, candidates.inference_cost, errors], axis=1)
     return Extraction(
         candidates=candidates,
         asked=progress.asked,
@@ -270,7 +270,7 @@ def _best_two(progress: Progress, w, budget: Budget) -> tuple[int, int | None]:
     allowed = measured[budget.met(columns)[measured]]
     if len(allowed):
         order = np.lexsort(
-            (allowed, candidates.steps[allowed], candidates.params[allowed], -w[allowed])
+            (allowed, candidates.inference_cost[allowed], candidates.params[allowed], -w[allowed])
         )
         ranked = allowed[order]
         return int(ranked[0]), int(ranked[1]) if len(ranked) > 1 else None

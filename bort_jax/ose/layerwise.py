@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layerwise extraction: every layer its own choice, solved with a proved bound.
 
-The problem. Layer l takes one option j, with parameters p[l, j], steps i[l, j] and error
+The problem. Layer l takes one option j, with parameters p[l, j], inference cost i[l, j] and error
 e[l, j]; p and i add up over the layers, e adds up or is the largest (a bottleneck). Find the
 choice with the largest W = (1 − p/P)·(1 − i/I)/e, where P and I are the maximum point's.
 
@@ -46,15 +46,15 @@ class LayerChoices(NamedTuple):
     """The options of each of L layers at one hidden size; an option with e = ∞ is not there.
 
     Attributes:
-      params, steps: int[L, J]; errors: float[L, J], not negative.
-      base_params, base_steps, base_error: what the rest of the network has; e > 0 in all.
+      params, inference_cost: int[L, J]; errors: float[L, J], not negative.
+      base_params, base_inference_cost, base_error: what the rest of the network has; e > 0 in all.
     """
 
     params: Int[np.ndarray, "l j"]
-    steps: Int[np.ndarray, "l j"]
+    inference_cost: Int[np.ndarray, "l j"]
     errors: Float[np.ndarray, "l j"]
     base_params: int = 0
-    base_steps: int = 0
+    base_inference_cost: int = 0
     base_error: float = 0.0
 
 
@@ -65,7 +65,7 @@ class LayerwiseSolution:
     Attributes:
       problem: index of the hidden size that won.
       choice: option of each layer.
-      params, steps, error, w: of the choice; w in the paper's units.
+      params, inference_cost, error, w: of the choice; w in the paper's units.
       bound: no choice of any problem has a larger W.
       sweep_w: the largest W that the Lagrange sweep alone had found.
       labels: capacity of the program that closed the gap, 0 if the sweep closed it.
@@ -74,7 +74,7 @@ class LayerwiseSolution:
     problem: int
     choice: Int[np.ndarray, " l"]
     params: int
-    steps: int
+    inference_cost: int
     error: float
     w: float
     bound: float
@@ -176,9 +176,11 @@ def _enough(log_w: float, epsilon: float) -> float:
 
 
 def _checked(problem: LayerChoices) -> LayerChoices:
-    arrays = (problem.params, problem.steps, problem.errors)
+    arrays = (problem.params, problem.inference_cost, problem.errors)
     if any(np.isnan(a).any() or (a < 0).any() for a in map(np.asarray, arrays)):
-        raise ValueError("parameters, steps and errors must be numbers that are not negative")
+        raise ValueError(
+            "parameters, inference costs and errors must be numbers that are not negative"
+        )
     if np.isinf(problem.errors).all(axis=1).any():
         raise ValueError("a layer has no option with a finite error")
     if problem.base_error + problem.errors.min(axis=1).max() <= 0:
@@ -194,16 +196,21 @@ def _maximum(problems: Sequence[LayerChoices]) -> tuple[int, int]:
 
     return (
         max(largest(problem.params, problem, problem.base_params) for problem in problems),
-        max(largest(problem.steps, problem, problem.base_steps) for problem in problems),
+        max(
+            largest(problem.inference_cost, problem, problem.base_inference_cost)
+            for problem in problems
+        ),
     )
 
 
 def _scaled(problem: LayerChoices, maximum, combine: Combine, ceilings) -> Scaled:
     scale = np.array([max(maximum[0], 1), max(maximum[1], 1), 1.0])
     allowed = np.isfinite(problem.errors)
-    costs = np.stack([problem.params, problem.steps, np.where(allowed, problem.errors, 0)], -1)
+    costs = np.stack(
+        [problem.params, problem.inference_cost, np.where(allowed, problem.errors, 0)], -1
+    )
     costs = costs / scale
-    base = np.array([problem.base_params, problem.base_steps, problem.base_error]) / scale
+    base = np.array([problem.base_params, problem.base_inference_cost, problem.base_error]) / scale
     least = np.where(allowed[..., None], costs, np.inf).min(axis=1)
     most = np.where(allowed[..., None], costs, -np.inf).max(axis=1)
     together = lambda rows: _together(base, rows, combine)
@@ -515,19 +522,19 @@ def _solution(problems, maximum, best: Incumbent, combine, bound, sweep_w, label
     problem, choice = problems[best.problem], best.choice
     rows = np.arange(len(choice))
     params = problem.base_params + int(problem.params[rows, choice].sum())
-    steps = problem.base_steps + int(problem.steps[rows, choice].sum())
+    inference_cost = problem.base_inference_cost + int(problem.inference_cost[rows, choice].sum())
     errors = problem.errors[rows, choice]
     error = (
         problem.base_error + errors.sum()
         if combine == "sum"
         else max(problem.base_error, errors.max())
     )
-    w = (1 - params / maximum[0]) * (1 - steps / maximum[1]) / error
+    w = (1 - params / maximum[0]) * (1 - inference_cost / maximum[1]) / error
     return LayerwiseSolution(
         problem=best.problem,
         choice=choice,
         params=params,
-        steps=steps,
+        inference_cost=inference_cost,
         error=float(error),
         w=float(w),
         bound=float(max(bound, w)),

@@ -5,25 +5,27 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 
-def saving(params: Int[np.ndarray, " n"], steps: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def saving(
+    params: Int[np.ndarray, " n"], inference_cost: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
     """g(ξ) = (p(T) − p(ξ))/p(T) · (i(T) − i(ξ))/i(T), in [0, 1).
 
     T, the maximum point, has the largest p and the largest i of the n architectures; g is 0
     where either equals T's.
     """
-    return _relative_saving(params) * _relative_saving(steps)
+    return _relative_saving(params) * _relative_saving(inference_cost)
 
 
 def w_coefficient(
     params: Int[np.ndarray, " n"],
-    steps: Int[np.ndarray, " n"],
+    inference_cost: Int[np.ndarray, " n"],
     errors: Float[np.ndarray, " n"],
 ) -> Float[np.ndarray, " n"]:
     """W(ξ) = g(ξ) / e(ξ) (arXiv 2010.08512, section 3); NaN where e was not measured.
 
     Args:
       params: p, trainable parameters.
-      steps: i, inference cost.
+      inference_cost: i, inference cost.
       errors: e > 0, or NaN.
 
     Raises:
@@ -31,7 +33,7 @@ def w_coefficient(
     """
     if np.any(errors <= 0):
         raise ValueError(f"errors must be positive, W divides by them; got {np.nanmin(errors)}")
-    return saving(params, steps) / errors
+    return saving(params, inference_cost) / errors
 
 
 def on_pareto_front(objectives: Float[np.ndarray, "n m"]) -> Bool[np.ndarray, " n"]:

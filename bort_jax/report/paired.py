@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ways to do the same, compared seed by seed: differences, how sure they are, tables of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,16 +52,3 @@ def with_mean(scores: Scores) -> Scores:
     arms = next(iter(scores.values()))
     mean = lambda arm: np.mean([task[arm] for task in scores.values()], axis=0)
     return {**scores, MEAN: {arm: mean(arm) for arm in arms}}
-
-
-def mean_rows(scores: Scores, arms: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """For each task mean ± standard deviation of each arm."""
-    for task, found in with_mean(scores).items():
-        values = [np.asarray(found[arm]) for arm in arms]
-        yield task, *(f"{value.mean():.1f} ± {value.std(ddof=1):.1f}" for value in values)
-
-
-def gain_rows(scores: Scores, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, ...]]:
-    """For each task the gain of the first of each pair over the second."""
-    for task, found in with_mean(scores).items():
-        yield task, *(str(gain(found[ours], found[theirs])) for ours, theirs in pairs)

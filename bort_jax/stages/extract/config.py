@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of an extraction, and what is wrong with them before anything begins."""
+
+from dataclasses import dataclass
+
+from bort_jax.arch import SearchSpace
+from bort_jax.ose import Budget
+from bort_jax.ose.search import SEARCHES
+
+ERRORS = ("trained", "elastic", "fitted")
+
+
+INFERENCES = ("macs", "operations", "latency_ms")
+
+
+LIMITS = {
+    "max_params": "params",
+    "max_macs": "macs",
+    "max_latency_ms": "latency_ms",
+    "max_memory": "memory",
+    "max_error": "error",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """An extraction. Lists are written [2,4,6].
+
+    Attributes:
+      data: file or folder of text, or a corpus that another stage prepared.
+      out: run folder; with --from optional.
+      from_run: `--from RUN`: answer from this finished extraction, without training.
+      depth: choices of D, the number of layers.
+      heads: choices of A; a tuple is valid where A divides H.
+      hidden: choices of H.
+      intermediate: choices of I.
+      search: interval (the published scheme), bounded (assumes less, trains what may be best) or
+        exhaustive, all over uniform networks; or layerwise: every layer its own heads and
+        intermediate size, or skipped, solved to a proved optimum over an additive surrogate.
+      epsilon: ε in (0, 1): the winner's W is at least (1 − ε) of the best, see report.html.
+      errors: trained (each candidate by itself), elastic (one masked network serves all) or fitted
+        (a polynomial through a sample that is trained, which predicts the rest).
+      fit_points: architectures that are trained for fitted errors.
+      measure: what e is: error (masked tokens that are wrong), perplexity, distillation (nats
+        from a teacher) or excess (perplexity over a unigram model's).
+      teacher: checkpoint of a masked LM with the same tokenizer, for --measure distillation.
+      head_size: width of a head in a layerwise search.
+      steps: training steps s of each candidate, or of the elastic network in a layerwise search.
+      learning_rates: Θ: every candidate is trained with each, the best is kept.
+      clip_weights: largest weight allowed in training (the compact condition); none: no limit.
+      batch_size: rows in a training step.
+      seq_len: tokens in a row; costs are counted at this length too.
+      eval_rows: held-out rows that the error is measured on.
+      inference: what i is: macs (multiply-adds), operations (softmax, LayerNorm and GELU too)
+        or latency_ms (fitted to this device).
+      latency: fit latency even where no option needs it.
+      latency_points: architectures that are timed for the fit.
+      inference_batch: rows of a forward pass, for latency and memory.
+      max_params: ceiling on p.
+      max_macs: ceiling on multiply-adds.
+      max_latency_ms: ceiling on latency on this device.
+      max_memory: ceiling on bytes of weights and activations.
+      max_error: ceiling on e.
+      about_params: parameters within a tenth of this number.
+      tokenizer: folder with a tokenizer.json; none: train one on the text.
+      vocab_size: of a tokenizer that is trained.
+      column: text column of parquet, JSON lines and CSV.
+      seed: of weights, order and masks.
+    """
+
+    data: str | None = None
+    out: str | None = None
+    from_run: str | None = None
+    depth: tuple[int, ...] = (2, 4, 6, 8, 10, 12)
+    heads: tuple[int, ...] = (4, 8, 12, 16)
+    hidden: tuple[int, ...] = (512, 768, 1024)
+    intermediate: tuple[int, ...] = (256, 512, 768, 1024, 3072)
+    search: str = "interval"
+    epsilon: float = 0.25
+    errors: str = "trained"
+    fit_points: int = 24
+    measure: str = "error"
+    teacher: str | None = None
+    head_size: int = 64
+    steps: int = 100
+    learning_rates: tuple[float, ...] = (1e-3,)
+    clip_weights: float | None = None
+    batch_size: int = 16
+    seq_len: int = 128
+    eval_rows: int = 256
+    inference: str = "macs"
+    latency: bool = False
+    latency_points: int = 24
+    inference_batch: int = 1
+    max_params: float | None = None
+    max_macs: float | None = None
+    max_latency_ms: float | None = None
+    max_memory: float | None = None
+    max_error: float | None = None
+    about_params: float | None = None
+    tokenizer: str | None = None
+    vocab_size: int = 8192
+    column: str = "text"
+    seed: int = 0
+
+
+def check(config: Config) -> None:
+    """Raises ValueError before any text is read."""
+    if not config.from_run and not (config.data and config.out):
+        raise ValueError("--data and --out are needed, or --from RUN to ask a finished run again")
+    space_of(config, vocab_size=config.vocab_size).archs()
+    if not 0 < config.epsilon < 1:
+        raise ValueError(f"epsilon must lie in (0, 1); got {config.epsilon}")
+    if not config.learning_rates:
+        raise ValueError("learning_rates is empty: each candidate needs at least one")
+    for name, choices in (
+        ("search", (*SEARCHES, "layerwise")),
+        ("errors", ERRORS),
+        ("inference", INFERENCES),
+    ):
+        if getattr(config, name) not in choices:
+            got = getattr(config, name)
+            raise ValueError(f"{name} must be one of {', '.join(choices)}; got {got!r}")
+
+
+def space_of(config: Config, *, vocab_size: int) -> SearchSpace:
+    return SearchSpace(
+        depth=tuple(config.depth),
+        heads=tuple(config.heads),
+        hidden=tuple(config.hidden),
+        intermediate=tuple(config.intermediate),
+        vocab_size=vocab_size,
+        positions=config.seq_len,
+    )
+
+
+def budget_of(config: Config) -> Budget:
+    """The limits that were given, together."""
+    ceilings = {
+        column: float(getattr(config, limit))
+        for limit, column in LIMITS.items()
+        if getattr(config, limit) is not None
+    }
+    about = Budget.about(params=config.about_params) if config.about_params else Budget()
+    return Budget(ceilings) & about

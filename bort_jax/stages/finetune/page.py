@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a fine-tuning shows: tables, a page, the next command."""
+
+from pathlib import Path
+
+from bort_jax.report import page
+from bort_jax.report.terminal import say, show_box, show_table
+from bort_jax.stages.finetune.config import Config, one_of_many
+from bort_jax.stages.finetune.tuner import Theta
+from bort_jax.tasks import find_task
+
+HEADER = ("learning rate", "decay", "warm-up", "batch", "validation mean", "std", "seeds")
+
+
+def told(theta: Theta) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in theta._asdict().items())
+
+
+def show(summary: dict, out: Path, metrics: str) -> None:
+    rows = [tuple(row.values()) for row in summary["by_set"]]
+    show_table(f"{metrics} on validation, over seeds", HEADER, rows)
+    page.write_page(out / "report.html", "Fine-tuning", [page.table(HEADER, rows)])
+    test = f", on test {summary['test']:.4f}" if "test" in summary else ""
+    show_box(
+        "fine-tuning",
+        [
+            f"best {metrics} on validation {summary['best_validation']:.4f}{test}",
+            f"model: {out}/model (stock transformers loads it)",
+            f"next: bort-jax evaluate --model {out}/model --data FILE",
+        ],
+    )
+
+
+def show_many(config: Config, summaries: dict[str, dict]) -> None:
+    """A line a task: its best hyperparameter set over seeds, and the best run."""
+    header = ("task", "metrics", *HEADER, "best run", "test")
+    rows = [
+        (
+            reference,
+            " and ".join(find_task(reference).metrics),
+            *summary["by_set"][0].values(),
+            summary["best_validation"],
+            summary.get("test", "–"),
+        )
+        for reference, summary in summaries.items()
+    ]
+    show_table("the best set of each task, mean over seeds, on validation", header, rows)
+    page.write_page(Path(config.out) / "report.html", "Fine-tuning", [page.table(header, rows)])
+    models = ",".join(f"{name}={one_of_many(config, name).out}/model" for name in summaries)
+    data = f" --data-dir {config.data_dir}" if config.data_dir else ""
+    show_box("fine-tuning", [f"{len(rows)} tasks: {config.out}/report.html"])
+    say(f"next: bort-jax submit --models '[{models}]'{data} --partial")  # unbroken, to be copied

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tuning: hyperparameter sets and a data set in, a set of parameters for each out."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import count
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from bort_jax.engine.optimizer import Hyper
+from bort_jax.engine.parallel import replicate
+from bort_jax.interop import Checkpoint
+from bort_jax.model import (
+    DTYPES,
+    Classifier,
+    drawn_like,
+    head_loss,
+    output_names,
+    param_structs,
+    row_outputs,
+)
+from bort_jax.stages.finetune.groups import Job, Stopping, Tuned, Tuning
+from bort_jax.stages.finetune.plan import Planner
+from bort_jax.stages.finetune.population import Member, Population
+from bort_jax.stages.predict.forward import class_logits
+from bort_jax.tasks import Points
+
+COLUMNS = 16  # token rows are cut to a multiple of this
+
+
+class Theta(NamedTuple):
+    """One hyperparameter set θ of fine-tuning."""
+
+    seed: int
+    learning_rate: float
+    weight_decay: float
+    warmup_ratio: float
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What all of Θ have in common.
+
+    Attributes:
+      steps: gradient steps, whatever the size of the data.
+      epochs: instead of `steps`: passes over the data.
+      dropout: everywhere BERT has it.
+      dtype: `float32` or `bfloat16`, as in `BertConfig`.
+      layer_decay: the rate of each layer is this share of the next one's (arXiv 1801.06146);
+        1: all have the same.
+      balance: rows of rare classes weigh more, so that all classes weigh the same.
+      mapping: how a device runs the members of a population, `loop`, `vmap` or `map`; None: the
+        fastest, measured.
+
+    Raises:
+      ValueError: a setting is outside its range.
+    """
+
+    steps: int = 0
+    epochs: float = 0.0
+    dropout: float = 0.1
+    dtype: str = "float32"
+    layer_decay: float = 1.0
+    balance: bool = False
+    mapping: str | None = None
+
+    def __post_init__(self):
+        if (self.steps > 0) == (self.epochs > 0):
+            raise ValueError(f"give steps or epochs; got {self.steps} and {self.epochs:g}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must lie in (0, 1]; got {self.layer_decay:g}")
+
+    def total_steps(self, theta: Theta, rows: int) -> int:
+        return self.steps or max(1, round(self.epochs * -(-rows // theta.batch_size)))
+
+
+@dataclass(frozen=True)
+class FineTuner:
+    """The program that turns (θ, points) into classifier parameters.
+
+    One compilation serves every θ with the same batch size and every data set, for rates, decay,
+    seeds and lengths of the run are traced. Each run is what it would be alone, to rounding.
+
+    Attributes:
+      start: the pretrained checkpoint; its encoder is kept, its head is not.
+      labels: names of the outputs: of the classes, or of the one number.
+      head: `classification`, `regression` or `choice`.
+      recipe: what all runs have in common.
+      logits_fn: `(params, x: int[n, s]) -> outputs: float[n, k]`.
+      tuning: trains populations.
+    """
+
+    start: Checkpoint
+    labels: tuple[str, ...]
+    head: str
+    recipe: Recipe
+    logits_fn: Callable
+    tuning: Tuning
+
+    @classmethod
+    def of(
+        cls,
+        start: Checkpoint,
+        labels: tuple[str, ...],
+        *,
+        head: str = "classification",
+        **recipe,
+    ) -> "FineTuner":
+        """Builds the program.
+
+        Args:
+          labels: names of the classes; of no account for other heads.
+          recipe: the fields of `Recipe`.
+
+        Raises:
+          ValueError: an unknown head, a setting outside its range, or a checkpoint without a
+            tokenizer.
+        """
+        given = Recipe(**recipe)
+        config = replace(start.config, dropout=given.dropout, dtype=given.dtype)
+        names = output_names(head, labels)
+        model, pad = Classifier(config, len(names)), start.required_tokenizer.special.pad
+
+        def population(mapping: str) -> Population:
+            return Population.of(
+                head_loss(model, head, pad=pad),
+                lambda params, ids: row_outputs(model, params, ids, pad=pad),
+                mapping=mapping,
+                layer_decay=given.layer_decay,
+            )
+
+        planner = Planner(f"{config}, {len(names)} outputs")
+        return cls(
+            start=replace(start, config=config),
+            labels=names,
+            head=head,
+            recipe=given,
+            logits_fn=class_logits(model, pad=pad),
+            tuning=Tuning(
+                population, start.params["encoder"], planner=planner, mapping=given.mapping
+            ),
+        )
+
+    def fit(self, theta: Theta, points: Points) -> Any:
+        """Trains a copy of the start with θ; returns a tree of numpy parameters."""
+        return next(self.fit_all([theta], points))
+
+    def fit_all(self, thetas: Sequence[Theta], points: Points) -> Iterator[Any]:
+        """Trains a copy of the start with each θ; their parameters in the order of Θ.
+
+        As many as the devices hold are trained together. Nothing is trained before it is asked for;
+        what was trained together with it waits for its turn.
+        """
+        return (tuned.params for tuned in self.tune_all(thetas, points))
+
+    def tune_all(
+        self, thetas: Sequence[Theta], points: Points, *, stopping: Stopping | None = None
+    ) -> Iterator[Tuned]:
+        """As `fit_all`, perhaps with early stopping."""
+        points = Points(trimmed(points.x, self._pad), points.y)
+        ready: dict[int, Tuned] = {}
+        for k, theta in enumerate(thetas):
+            if k not in ready:
+                size = theta.batch_size  # a program's batches have one shape
+                alike = [j for j, other in enumerate(thetas) if other.batch_size == size]
+                alike = [j for j in alike if j >= k and j not in ready]
+                jobs = [self.job(thetas[j], points) for j in alike]
+                ready |= zip(alike, self.tuning.first(jobs, stopping=stopping), strict=False)
+            yield ready.pop(k)
+
+    def job(self, theta: Theta, points: Points) -> Job:
+        """What a population's program does for θ."""
+        steps = self.recipe.total_steps(theta, len(points.y))
+        hyper = Hyper.of(
+            learning_rate=theta.learning_rate,
+            weight_decay=theta.weight_decay,
+            warmup_ratio=theta.warmup_ratio,
+            total_steps=steps,
+        )
+
+        def member() -> Member:
+            key = np.asarray(jax.random.key_data(jax.random.key(theta.seed)))
+            return Member(hyper, key, self.fresh_head(theta.seed))
+
+        weights = self.class_weights(points)
+        return Job(member, lambda: labelled_batches(points, theta, weights=weights), steps)
+
+    def fresh_head(self, seed: int) -> Any:
+        """Parameters of everything but the encoder."""
+        structs = {k: v for k, v in self._structs.items() if k != "encoder"}
+        return drawn_like(structs, seed=seed)
+
+    def class_weights(self, points: Points) -> Float[np.ndarray, " c"] | None:
+        """What a row of each class weighs: n / (c · rows of the class); None: all the same."""
+        if not self.recipe.balance:
+            return None
+        counts = np.bincount(points.y, minlength=len(self.labels))
+        present = (counts > 0).sum()
+        return (len(points.y) / (present * np.maximum(counts, 1))).astype(np.float32)
+
+    def outputs(self, params, x: Int[np.ndarray, "*rows s"]) -> Float[np.ndarray, "m k"]:
+        """The head's outputs, a line for each row of tokens."""
+        return self.logits_fn(replicate(params), x.reshape(-1, x.shape[-1]))
+
+    def predict(self, params, x: Int[np.ndarray, "*rows s"]) -> np.ndarray:
+        """The most likely class or choice of each example, or its score."""
+        outputs = self.outputs(params, x)
+        if self.head == "regression":
+            return outputs[:, 0]
+        return outputs.reshape(len(x), -1).argmax(axis=-1)
+
+    def accuracy(self, params, points: Points) -> float:
+        return float((self.predict(params, points.x) == points.y).mean())
+
+    def checkpoint(self, params, facts: Mapping[str, str]) -> Checkpoint:
+        """The classifier in the family of the start; `facts` are for its model card."""
+        return replace(
+            self.start,
+            params=params,
+            labels=self.labels,
+            headless=False,
+            problem=self.head,
+            facts={**self.start.facts, **facts},
+            notes=(),
+        )
+
+    @property
+    def _pad(self) -> int:
+        return self.start.required_tokenizer.special.pad
+
+    @cached_property
+    def _structs(self) -> Any:
+        return param_structs(Classifier(self.start.config, len(self.labels)))
+
+
+def trimmed(x: Int[np.ndarray, "*rows s"], pad: int) -> Int[np.ndarray, "*rows t"]:
+    """Rows without the columns in which all are padding, kept to a multiple of COLUMNS."""
+    used = np.flatnonzero((x != pad).reshape(-1, x.shape[-1]).any(axis=0))
+    longest = int(used[-1]) + 1 if len(used) else 1
+    return np.ascontiguousarray(x[..., : -(-longest // COLUMNS) * COLUMNS])
+
+
+def labelled_batches(
+    points: Points, theta: Theta, *, weights: Float[np.ndarray, " c"] | None = None
+) -> Iterator[dict[str, np.ndarray]]:
+    """Endless epochs, each a permutation from (seed, epoch); a last, short batch has weights 0.
+
+    Args:
+      weights: of a row of each class; None: 1.
+    """
+    size = theta.batch_size
+    of_rows = np.ones(len(points.y), np.float32) if weights is None else weights[points.y]
+    for epoch in count():
+        order = np.random.default_rng((theta.seed, epoch)).permutation(len(points.y))
+        for start in range(0, len(order), size):
+            picked = np.resize(order[start : start + size], size)
+            real = np.arange(size) < len(order) - start
+            yield {
+                "ids": points.x[picked],
+                "labels": points.y[picked],
+                "weights": np.where(real, of_rows[picked], 0).astype(np.float32),
+            }

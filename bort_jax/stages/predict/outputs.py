@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A checkpoint's outputs on labelled rows: for scores, records and submissions."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from bort_jax.engine.parallel import replicate
+from bort_jax.interop import Checkpoint
+from bort_jax.stages.predict.forward import class_logits, probabilities
+from bort_jax.tasks import Examples, Task, arranged, decide, own_task, score
+
+
+def scores_of(outputs: np.ndarray, task: Task, *, examples: Examples) -> dict[str, float]:
+    """The task's metrics of a head that has the task's own classes."""
+    outputs = arranged(outputs, task, labels=task.labels)
+    return score(decide(outputs, task, examples=examples), task, examples=examples)
+
+
+def check_length(seq_len: int, start) -> None:
+    if seq_len > start.config.positions:
+        raise ValueError(
+            f"seq_len {seq_len} is longer than the model's {start.config.positions} positions"
+        )
+
+
+def own_data(checkpoint: Checkpoint, columns: Sequence[str], label: str = "") -> Task:
+    """One's own data, as far as the checkpoint says what it is."""
+    if checkpoint.problem == "choice":
+        raise ValueError("a model that chooses needs --task, which says between what")
+    if checkpoint.problem == "regression":
+        return own_task(columns, label, ("-inf", "inf"), head="regression")
+    return own_task(columns, label, checkpoint.labels)
+
+
+def outputs_of(
+    checkpoint: Checkpoint, task: Task, *, examples: Examples, seq_len: int
+) -> np.ndarray:
+    """As `outputs_fn`, for these examples alone."""
+    return outputs_fn(checkpoint, task, seq_len=seq_len)(examples)
+
+
+def outputs_fn(
+    checkpoint: Checkpoint, task: Task, *, seq_len: int
+) -> Callable[[Examples], np.ndarray]:
+    """A classifier's outputs on examples, a row of tokens a line, with the task's columns.
+
+    Raises:
+      ValueError: the checkpoint has no head, or not one for the task.
+    """
+    if not checkpoint.labels:
+        raise ValueError(f"a {checkpoint.head} checkpoint cannot predict {task.name}: fine-tune it")
+    width, tokenizer = len(checkpoint.labels), checkpoint.required_tokenizer
+    # An empty batch of the head's width: a wrong head is refused before any forward pass.
+    arranged(np.zeros((0, width)), task, labels=checkpoint.labels)
+    logits_fn = class_logits(checkpoint.model, pad=tokenizer.special.pad)
+    params = replicate(checkpoint.params)
+
+    def outputs(examples: Examples) -> np.ndarray:
+        points = examples.encode(tokenizer, seq_len=seq_len)
+        logits = logits_fn(params, points.x.reshape(-1, seq_len))
+        return arranged(logits, task, labels=checkpoint.labels)
+
+    return outputs
+
+
+def told(predicted: np.ndarray, outputs: np.ndarray, task: Task) -> list[dict]:
+    """Predictions as records."""
+    if task.head == "regression":
+        return [{"score": float(value)} for value in predicted]
+    chances = probabilities(outputs.reshape(len(predicted), -1))
+    return [
+        {"label": task.labels[label], "probability": float(chances[k, label])}
+        for k, label in enumerate(predicted)
+    ]

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run folder belongs to one configuration: the same resumes, another is refused."""
+
+import errno
+import json
+import os
+import platform
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bort_jax.storage.checks import differences
+
+CONFIG = "run.json"
+PACKAGES = ("bort-jax", "jax", "flax", "optax", "orbax-checkpoint")
+
+
+class RunMismatch(ValueError):
+    """The folder holds a run of another configuration."""
+
+
+def claim(folder: str | Path, config: Any, *, free: Collection[str] = ("out",)) -> Path:
+    """Makes the folder this configuration's, or checks that it already is.
+
+    Args:
+      free: fields that may differ, such as the folder itself, which may be moved.
+
+    Raises:
+      RunMismatch: it holds another; the message names every difference.
+      ValueError: its file cannot be read.
+    """
+    folder, wanted = Path(folder), _plain(asdict(config))
+    wanted.pop("out", None)
+    file = folder / CONFIG
+    if file.exists():
+        bound = lambda fields: {name: fields[name] for name in fields if name not in free}
+        different = differences(bound(claimed(folder)), bound(wanted))
+        if different:
+            raise RunMismatch(
+                f"{folder} holds a run of another configuration ({'; '.join(different)}); "
+                "choose another --out, or the same configuration to resume"
+            )
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(file, {"config": wanted, "versions": _versions()})
+    return folder
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Writes the whole file or none of it, also when the machine stops."""
+    partial = file.with_name(file.name + ".partial")
+    with partial.open("w") as out:
+        json.dump(value, out, indent=2)
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(file)
+
+
+def read_json(file: Path, *, remedy: str) -> dict[str, Any]:
+    """Raises ValueError, with the file's name and the remedy, where it is no JSON object."""
+    try:
+        value = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged ({error}): {remedy}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{file} is damaged (no JSON object): {remedy}")
+    return value
+
+
+@contextmanager
+def full_disk_named(folder: Path) -> Iterator[None]:
+    """Errors of a full disk, or of a spent quota, say which and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            f"no room left for {error.filename or folder}: what was finished is kept; make room, "
+            "and the same command continues"
+        ) from error
+
+
+def claimed(folder: Path) -> dict[str, Any]:
+    """The configuration that a run folder belongs to.
+
+    Raises:
+      ValueError: its file is damaged.
+    """
+    file = folder / CONFIG
+    remedy = (
+        "if the folder's run is the one asked for, delete this file and it resumes; else choose "
+        "another --out"
+    )
+    config = read_json(file, remedy=remedy).get("config")
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} is damaged (no configuration in it): {remedy}")
+    return config
+
+
+def _plain(config: dict) -> dict:
+    return json.loads(json.dumps(config))
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a task's rows are and what their columns mean, as options of a command."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bort_jax.tasks.read import find_file, find_split, read_examples, read_task
+from bort_jax.tasks.suites import find_task
+from bort_jax.tasks.task import Examples, Task
+
+OWN_METRICS = {"classification": ("accuracy",), "regression": ("Pearson", "Spearman")}
+
+
+def own_task(
+    columns: Sequence[str], label: str, labels: Sequence[Any], *, head: str = "classification"
+) -> Task:
+    """A task of one's own.
+
+    Raises:
+      ValueError: another head than classification and regression, or a scale without two ends.
+    """
+    if head not in OWN_METRICS:
+        raise ValueError(f"head must be one of {', '.join(OWN_METRICS)}; got {head!r}")
+    if head == "regression" and len(labels) != 2:
+        raise ValueError(f"labels must be the two ends of the scale, such as [0,5]; got {labels}")
+    names = tuple(map(str, labels))
+    return Task(tuple(columns), label, names, head=head, metrics=OWN_METRICS[head])
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """A labelled data set: one's own (`data`), or one of the 23 test sets (`task`).
+
+    Attributes:
+      data: folder with train, validation and, if there is one, test (.parquet, .jsonl or .csv).
+      columns: one text column, or two of a pair.
+      label: label column; rows hold names or indices of `labels`.
+      labels: names of the classes, in the order of the indices; for regression the two ends of the
+        scale, such as [0,5].
+      head: `classification`, or `regression` where `label` holds numbers.
+      task: instead of `data`: a test set such as glue/rte (`bort-jax tasks list`), which knows its
+        columns, labels and metrics.
+      data_dir: folder that holds `task` as SUITE/TASK/SPLIT.parquet; without it, the Hugging Face
+        hub.
+    """
+
+    data: str = ""
+    columns: tuple[str, ...] = ("text",)
+    label: str = "label"
+    labels: tuple[str | int | float, ...] = ("0", "1")
+    head: str = "classification"
+    task: str = ""
+    data_dir: str = ""
+
+    def record(self) -> Task:
+        """The task.
+
+        Raises:
+          ValueError: neither or both of `data` and `task` are given, no such task, or an unknown
+            head.
+        """
+        if bool(self.data) == bool(self.task):
+            raise ValueError("give one of --data FOLDER and --task SUITE/TASK")
+        if self.task:
+            return find_task(self.task)
+        return own_task(self.columns, self.label, self.labels, head=self.head)
+
+    @property
+    def source(self) -> str:
+        """What the data is called on a model card."""
+        return self.task or self.data.rstrip("/").rpartition("/")[2]
+
+    def read(self, split: str) -> Examples:
+        """Reads and checks a split; raises FileNotFoundError or ValueError."""
+        task = self.record()
+        if self.task:
+            return read_task(task, self.data_dir, split)
+        return read_examples(find_split(self.data, split), task)
+
+    def has(self, split: str) -> bool:
+        """Whether there is such a split; on the hub, whether the official set has one."""
+        task = self.record()
+        if self.task and not self.data_dir:
+            return bool(task.rows[("train", "validation", "test").index(split)])
+        try:
+            return bool(
+                find_file(task, self.data_dir, split) if self.task else find_split(self.data, split)
+            )
+        except FileNotFoundError:
+            return False

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A task's rows from files or from the Hugging Face hub; what is wrong names file and row."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from bort_jax.data.corpus import read_rows
+from bort_jax.tasks.task import SPLITS, UNLABELLED, Examples, Item, Row, Task, label_of
+
+ENDINGS = (".parquet", ".jsonl", ".csv")
+
+
+def find_split(folder: str | Path, split: str) -> Path:
+    """The file of a split: `<folder>/<split>` with a known ending.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    candidates = [Path(folder) / f"{split}{ending}" for ending in ENDINGS]
+    for file in candidates:
+        if file.is_file():
+            return file
+    raise FileNotFoundError(f"no {split} split: expected one of {', '.join(map(str, candidates))}")
+
+
+def find_file(task: Task, data_dir: str | Path, split: str) -> Path:
+    """The file of a suite's task: `<data-dir>/<suite>/<folder>/<split>` with a known ending.
+
+    Raises:
+      FileNotFoundError: none of the task's folders has it.
+    """
+    files = [path for path, _ in _candidates(task, data_dir, split) if path.is_file()]
+    if files:
+        return files[0]
+    places = [str(Path(data_dir) / task.suite / folder) for folder in task.place.folders]
+    raise FileNotFoundError(f"no {split} split of {task.name} in {' or '.join(places)}")
+
+
+def read_task(task: Task, data_dir: str | Path, split: str) -> Examples:
+    """Reads a split of a suite's task from a data folder, or from the hub where that is empty.
+
+    Only the test split may lack labels.
+
+    Raises:
+      FileNotFoundError: the split is not there.
+      ValueError: as `read_examples`.
+    """
+    required = split != "test"
+    if not str(data_dir):
+        rows = _numbered(_hub_rows(task, split), f"{'/'.join(task.place.hub)} {split}", "row")
+        return examples_of(rows, task, required=required)
+    file = find_file(task, data_dir, split)
+    rows = rows_of(file, keep=part_of(task, data_dir, split))
+    return examples_of(rows, task, required=required)
+
+
+def read_examples(file: str | Path, task: Task, *, required: bool = True) -> Examples:
+    """Reads and checks every row of a file.
+
+    Args:
+      required: refuse rows without a label.
+
+    Raises:
+      ValueError: a column is missing, a text is empty, or a label is outside the declared set;
+        the message names the file and the row.
+    """
+    return examples_of(rows_of(file), task, required=required)
+
+
+def examples_of(rows: Iterable[tuple[str, Row]], task: Task, *, required: bool) -> Examples:
+    """The examples of rows that come with the words that name them."""
+    items: list[Item] = []
+    labels: list[int | float] = []
+    for where, row in rows:
+        found, label = checked(where, row, task, required=required)
+        items += found
+        labels += [label if item.label is None else item.label for item in found]
+    if not items:
+        raise ValueError(f"no rows of {task.name or 'the task'}")
+    kind = np.float32 if task.head == "regression" else np.int32
+    texts, keys = tuple(item.texts for item in items), tuple(item.key for item in items)
+    return Examples(texts, np.array(labels, dtype=kind), keys)
+
+
+def checked(where: str, row: Row, task: Task, *, required: bool) -> tuple[list[Item], int | float]:
+    """The examples of a row and its label; raises ValueError with `where` before the reason."""
+    try:
+        items = task.items(row, task)
+        if required and any(item.label == UNLABELLED for item in items):
+            raise ValueError(f"no label in column {task.label!r}")
+        own = any(item.label is None for item in items)
+        return items, label_of(row, task, required=required) if own else UNLABELLED
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def rows_of(
+    file: str | Path, *, keep: Callable[[Row], bool] | None = None
+) -> Iterator[tuple[str, Row]]:
+    """The rows of a file, each with the words that name it; JSON lines are named by line.
+
+    Raises:
+      ValueError: a row that cannot be parsed, or no rows.
+    """
+    lines = Path(file).suffix == ".jsonl"
+    rows = _json_lines(Path(file)) if lines else _numbered(read_rows(file), str(file), "row")
+    found = False
+    for where, row in rows:
+        if keep is None or keep(row):
+            found = True
+            yield where, row
+    if not found:
+        raise ValueError(f"{file}: no rows" + (" of this task" if keep else ""))
+
+
+def part_of(task: Task, data_dir: str | Path, split: str) -> Callable[[Row], bool] | None:
+    """What rows of the split's file are the task's; None for all of them."""
+    file = find_file(task, data_dir, split)
+    shared = dict(_candidates(task, data_dir, split))[file]
+    trains = split == "train" and not task.place.keep_train
+    return task.place.keep if shared and not trains else None
+
+
+def _candidates(task: Task, data_dir: str | Path, split: str) -> list[tuple[Path, bool]]:
+    """Where a split may be, best first, and whether other tasks' rows may stand there too."""
+    if split not in SPLITS:
+        raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+    places = []
+    for folder in task.place.folders:
+        stems = [split + task.place.ending] if split != "train" and task.place.ending else []
+        for stem in [*stems, split]:
+            for ending in ENDINGS:
+                file = Path(data_dir) / task.suite / folder / f"{stem}{ending}"
+                places.append((file, stem == split and not folder.startswith(task.key)))
+    return places
+
+
+def _numbered(rows: Iterable[Row], source: str, unit: str) -> Iterator[tuple[str, Row]]:
+    number = 0
+    try:
+        for number, row in enumerate(rows, start=1):
+            yield f"{source}, {unit} {number}", row
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{source}, after {unit} {number}: cannot be read: {error}") from error
+
+
+def _json_lines(file: Path) -> Iterator[tuple[str, Row]]:
+    for where, line in json_lines(file):
+        yield where, json_row(where, line)
+
+
+def json_lines(file: Path) -> Iterator[tuple[str, bytes]]:
+    """The lines of a file that are not blank, unread, each with the words that name it.
+
+    Not through `datasets`, which reports a broken line without its number.
+    """
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield f"{file}, line {number}", line
+
+
+def json_row(where: str, line: bytes) -> Row:
+    """The object on a line; raises ValueError where there is none."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: expected an object with columns, got {type(row).__name__}")
+    return row
+
+
+def _hub_rows(task: Task, split: str) -> Iterator[Row]:
+    import datasets  # slow to import
+
+    path, config = task.place.hub
+    stem = split if split == "train" else split + task.place.ending
+    yield from datasets.load_dataset(path, config, split=stem)  # pyright: ignore

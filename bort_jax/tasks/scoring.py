@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a head's outputs to decisions, and from decisions to a task's official scores."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from bort_jax.tasks import metrics
+from bort_jax.tasks.task import Examples, Task
+
+Decisions = Int[np.ndarray, " n"] | Float[np.ndarray, " n"]
+
+
+def _said(examples: Examples, predicted: np.ndarray) -> list[str]:
+    return [examples.keys[k].text for k in np.flatnonzero(predicted == 1)]
+
+
+def _gold(examples: Examples, predicted: np.ndarray) -> list[tuple[str, ...]]:
+    return [examples.keys[k].gold for k in np.flatnonzero(predicted == 1)]
+
+
+def _groups(examples: Examples) -> list:
+    return [key.group for key in examples.keys]
+
+
+METRICS: dict[str, Callable[[Examples, np.ndarray], float]] = {
+    "accuracy": lambda e, p: metrics.accuracy(p, e.labels),
+    "F1": lambda e, p: metrics.f1(p, e.labels),
+    "macro F1": lambda e, p: metrics.macro_f1(p, e.labels),
+    "Matthews": lambda e, p: metrics.matthews(p, e.labels),
+    "Pearson": lambda e, p: metrics.pearson(p, e.labels),
+    "Spearman": lambda e, p: metrics.spearman(p, e.labels),
+    "F1a": lambda e, p: metrics.f1(p, e.labels),  # over the answers of all questions
+    "EM of questions": lambda e, p: metrics.exact_groups(p, e.labels, groups=_groups(e)),
+    "gender parity": lambda e, p: metrics.gender_parity(p, groups=_groups(e)),
+    "token F1": lambda e, p: metrics.over_answers(metrics.token_f1, _said(e, p), _gold(e, p)),
+    "exact match": lambda e, p: metrics.over_answers(metrics.exact_match, _said(e, p), _gold(e, p)),
+}
+
+
+def arranged(
+    outputs: Float[np.ndarray, "m k"], task: Task, *, labels: Sequence[str]
+) -> Float[np.ndarray, "m k"]:
+    """A head's outputs with a column a class, in the task's order, or one column.
+
+    Args:
+      labels: the head's own class names. They may be the task's in another order, or mere
+        numbers. For choices, a head of two classes says how right a choice is by the second.
+
+    Raises:
+      ValueError: the head is not one for the task.
+    """
+    names, width = tuple(labels), outputs.shape[1]
+    if task.head == "choice" and width == 2:
+        return outputs[:, 1:] - outputs[:, :1]
+    if task.head != "classification" and width == 1:
+        return outputs
+    if task.head == "classification" and set(names) == set(task.labels):
+        return outputs[:, [names.index(label) for label in task.labels]]
+    numbered = names in (_numbers(width), tuple(f"LABEL_{k}" for k in range(width)))
+    if task.head == "classification" and numbered and width == len(task.labels):
+        return outputs
+    wanted = ", ".join(task.labels) if task.head == "classification" else "one output"
+    raise ValueError(
+        f"{task.name or 'the task'} ({task.head}) wants a head with {wanted}; "
+        f"this one has {', '.join(names)}"
+    )
+
+
+def decide(outputs: Float[np.ndarray, "m k"], task: Task, *, examples: Examples) -> Decisions:
+    """What a model says of each example: a class, a choice or a score.
+
+    Of candidates for one answer (ReCoRD) exactly one has class 1: the most surely right.
+
+    Args:
+      outputs: arranged; a row an example, or a row a choice of an example.
+    """
+    n = len(examples.texts)
+    if task.head == "regression":
+        return outputs.reshape(n)
+    if task.head == "choice":
+        return outputs.reshape(n, -1).argmax(axis=1)
+    if task.form.layout == "record":
+        return _best_of_groups(outputs[:, 1] - outputs[:, 0], _groups(examples))
+    return outputs.argmax(axis=1)
+
+
+def score(predicted: Decisions, task: Task, *, examples: Examples) -> dict[str, float]:
+    """The task's official metrics, by name.
+
+    Raises:
+      ValueError: the examples have no labels.
+    """
+    if not examples.labelled:
+        raise ValueError(f"{task.name or 'these rows'}: no labels to score against")
+    return {name: METRICS[name](examples, predicted) for name in task.metrics}
+
+
+def headline(scores: dict[str, float]) -> float:
+    """One number: the mean of a task's metrics, as the leaderboards average them."""
+    return float(np.mean(list(scores.values())))
+
+
+def _numbers(n: int) -> tuple[str, ...]:
+    return tuple(map(str, range(n)))
+
+
+def _best_of_groups(values: np.ndarray, groups: Sequence) -> np.ndarray:
+    best: dict = {}
+    for k, group in enumerate(groups):
+        if group not in best or values[k] > values[best[group]]:
+            best[group] = k
+    chosen = np.zeros(len(values), dtype=np.int32)
+    chosen[list(best.values())] = 1
+    return chosen

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The task record and its examples."""
+
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.suggest import nearest
+from bort_jax.tasks.encode import Text, encode, kept, whole
+
+SPLITS = ("train", "validation", "test")
+HEADS = ("classification", "regression", "choice")
+HALVES = re.compile("[\ud800-\udfff]")  # JSON can spell them; no tokenizer takes them
+UNLABELLED = -1  # what Hugging Face puts where a leaderboard keeps the label
+Row = Mapping[str, Any]
+
+
+class Key(NamedTuple):
+    """What scoring and submission need to know of an example beside its label.
+
+    Attributes:
+      id: the row's own number or name, as a leaderboard wants it back.
+      group: examples that are scored together: a question's answers, a pair of sentences.
+      text: the candidate that the example asks about.
+      gold: the right answers' texts, where labels alone do not say them.
+      source: the row itself, where the submission file repeats it.
+    """
+
+    id: Any = None
+    group: Hashable = None
+    text: str = ""
+    gold: tuple[str, ...] = ()
+    source: Row | None = None
+
+
+class Item(NamedTuple):
+    """An example as a row gives it: one text, or one for each choice.
+
+    Without a label of its own it has the one in the row's label column.
+    """
+
+    texts: tuple[Text, ...]
+    key: Key = Key()
+    label: int | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a task's files are, in a data folder and on the Hugging Face hub.
+
+    Attributes:
+      folders: below `<data-dir>/<suite>`, the first that is there counts; those whose name does not
+        begin with the task's key are shared with another task.
+      ending: of the names of files that hold this part of a shared folder (`test_matched`).
+      keep: whether a row of a shared, undivided file belongs to the task.
+      keep_train: whether `keep` counts for the train split too.
+      hub: repository and configuration.
+    """
+
+    folders: tuple[str, ...] = ()
+    ending: str = ""
+    keep: Callable[[Row], bool] | None = None
+    keep_train: bool = True
+    hub: tuple[str, str] = ("", "")
+
+
+@dataclass(frozen=True)
+class Form:
+    """The submission file.
+
+    Attributes:
+      file: its name.
+      layout: how a line is written: `tsv`, `jsonl`, `multirc`, `record` or `race`.
+      answers: what is written for each label, in their order; none for numbers and texts.
+    """
+
+    file: str = ""
+    layout: str = ""
+    answers: tuple[str | int, ...] = ()
+
+
+def from_columns(row: Row, task: "Task") -> list[Item]:
+    """One example with the task's one or two columns as its text."""
+    piece = lambda column: kept if column == task.question else whole
+    texts = [piece(column)(text_of(row, column)) for column in task.columns]
+    return [Item((tuple(texts),), Key(row.get("idx")))]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: what its rows hold, how a model reads them, how it is scored and handed in.
+
+    The defaults are one's own data: one or two text columns, a label, accuracy.
+
+    Attributes:
+      columns: the text columns, in the order in which a model reads them.
+      label: the label column.
+      labels: names of the classes in Hugging Face's order; a row holds a name or its index. The
+        two ends of the scale for regression.
+      head: `classification`, `regression` (one number) or `choice` (one number a choice).
+      metrics: names of the official metrics; the mean of them is the task's score.
+      items: makes the examples of a row; raises ValueError where it cannot.
+      question: the column of a pair that is not cut.
+      suite: `glue`, `superglue` or `race`; empty for one's own data.
+      key: name in its suite, which is its Hugging Face configuration.
+      name: as the papers print it.
+      rows: official sizes of train, validation and test; 0 where there is none.
+      place: where its files are.
+      form: its submission file.
+      init_from: the task whose model may start this one's.
+      scored_by: the task whose model predicts this one, which has no train split.
+    """
+
+    columns: tuple[str, ...] = ("text",)
+    label: str = "label"
+    labels: tuple[str, ...] = ("0", "1")
+    head: str = "classification"
+    metrics: tuple[str, ...] = ("accuracy",)
+    items: Callable[[Row, "Task"], list[Item]] = from_columns
+    question: str = ""
+    suite: str = ""
+    key: str = ""
+    name: str = ""
+    rows: tuple[int, int, int] = (0, 0, 0)
+    place: Place = Place()
+    form: Form = Form()
+    init_from: str = ""
+    scored_by: str = ""
+
+    @property
+    def reference(self) -> str:
+        return f"{self.suite}/{self.key}"
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a model's head gives for a row of tokens."""
+        return len(self.labels) if self.head == "classification" else 1
+
+
+class Points(NamedTuple):
+    """n points as a model reads them: padded token rows, and class indices or scores.
+
+    Rows of a task with choices are `x[n, c, s]`.
+    """
+
+    x: Int[np.ndarray, "n s"] | Int[np.ndarray, "n c s"]
+    y: Int[np.ndarray, " n"] | Float[np.ndarray, " n"]
+
+    def take(self, indices) -> "Points":
+        return Points(self.x[indices], self.y[indices])
+
+
+class Examples(NamedTuple):
+    """n examples: their texts (one each, or one a choice), labels and keys."""
+
+    texts: tuple[tuple[Text, ...], ...]
+    labels: Int[np.ndarray, " n"] | Float[np.ndarray, " n"]
+    keys: tuple[Key, ...] = ()
+
+    @classmethod
+    def of(cls, columns: Sequence[Sequence[str]], labels: Int[np.ndarray, " n"]) -> "Examples":
+        """Examples of one's own: one or two columns of n texts."""
+        rows = zip(*columns, strict=True)
+        texts = tuple((tuple(whole(text) for text in row),) for row in rows)
+        return cls(texts, labels, (Key(),) * len(texts))
+
+    @property
+    def labelled(self) -> bool:
+        return bool((self.labels != UNLABELLED).all())
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "Examples":
+        pick = lambda values: tuple(values[i] for i in indices)
+        chosen = self.labels[np.asarray(indices, dtype=int)]
+        return Examples(pick(self.texts), chosen, pick(self.keys) if self.keys else ())
+
+    def encode(self, tokenizer: Tokenizer, *, seq_len: int) -> Points:
+        """Token rows: `[n, s]`, or `[n, c, s]` where there are c choices."""
+        flat = [text for texts in self.texts for text in texts]
+        x = encode(flat, tokenizer, seq_len=seq_len)
+        choices = len(self.texts[0]) if self.texts else 1
+        x = x if choices == 1 else x.reshape(-1, choices, seq_len)
+        return Points(x, self.labels)
+
+
+def text_of(row: Row, column: str, *, blank: bool = False) -> str:
+    """The text in a column.
+
+    Raises:
+      ValueError: there is no such column, or no text in it; `blank` allows none.
+    """
+    text = value_of(row, column)
+    if not isinstance(text, str) or not (blank or text.strip()):
+        raise ValueError(f"column {column!r} holds no text: {text!r}")
+    if HALVES.search(text):
+        raise ValueError(f"column {column!r} holds half a character (a lone surrogate)")
+    return text
+
+
+def value_of(row: Row, column: str) -> Any:
+    if column not in row:
+        raise ValueError(f"no column {column!r}{nearest(column, row)}")
+    return row[column]
+
+
+def label_of(row: Row, task: Task, *, required: bool = True) -> int | float:
+    """The row's class index, or its score for regression.
+
+    Args:
+      required: refuse rows without a label; otherwise they have the label −1.
+
+    Raises:
+      ValueError: the label is outside the declared set or scale, or there is none.
+    """
+    label = row.get(task.label) if not required else value_of(row, task.label)
+    if not required and label in (None, "", UNLABELLED):
+        return UNLABELLED
+    read = _score_of if task.head == "regression" else _class_of
+    return read(label, task)
+
+
+def _class_of(label: Any, task: Task) -> int:
+    if str(label) in task.labels:
+        return task.labels.index(str(label))
+    if isinstance(label, int) and 0 <= label < len(task.labels):
+        return int(label)
+    raise ValueError(f"label {label!r} is not one of {', '.join(task.labels)}")
+
+
+def _score_of(label: Any, task: Task) -> float:
+    low, high = map(float, task.labels)
+    if isinstance(label, (int, float)) and low <= label <= high:
+        return float(label)
+    raise ValueError(f"label {label!r} is not a number from {low:g} to {high:g}")

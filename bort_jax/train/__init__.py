@@ -1,2 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-"""One loop, two programs: pretraining and fine-tuning."""

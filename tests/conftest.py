@@ -1,11 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Four CPU devices and an offline hub, before anything imports jax."""
+"""Two CPU devices, caches of the tests' own and an offline hub, before anything imports jax."""
 
 import os
+from pathlib import Path
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["JAX_PLATFORMS"] = "cpu"
+# Programs are small and run for milliseconds: compiling them is what costs. They are compiled
+# cheaply, and kept for child processes and for the next session.
+XLA_FLAGS = (
+    "--xla_force_host_platform_device_count=2",
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+)
+CACHE = Path(__file__).parent.parent / ".pytest_cache" / "home"
+os.environ |= {
+    "XLA_FLAGS": " ".join(XLA_FLAGS),
+    "XDG_CACHE_HOME": str(CACHE),
+    "JAX_COMPILATION_CACHE_DIR": str(CACHE / "xla"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    "HF_HUB_OFFLINE": "1",
+    "JAX_PLATFORMS": "cpu",
+}
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

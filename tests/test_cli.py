@@ -343,7 +343,7 @@ def test_every_public_name_is_there():
 
     assert len(bort_jax.__all__) == len(set(bort_jax.__all__))
     assert all(getattr(bort_jax, name) is not None for name in bort_jax.__all__)
-    assert callable(bort_jax.cost)
+    assert callable(bort_jax.cost_function) and bort_jax.cost.__name__ == "bort_jax.cost"
     with pytest.raises(AttributeError, match="no attribute 'bert'"):
         _ = bort_jax.bert
 

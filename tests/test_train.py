@@ -41,8 +41,8 @@ def uneven_batch(corpus):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
-def test_four_devices_equal_one_with_unequal_token_counts(corpus, optimizer):
-    assert jax.local_device_count() == 4
+def test_several_devices_equal_one_with_unequal_token_counts(corpus, optimizer):
+    assert jax.local_device_count() > 1
     model, batch = mlm_model(corpus), uneven_batch(corpus)
     params = init_params(model, seed=0)
     state = new_state(params, HYPER, optimizer=optimizer)
@@ -248,7 +248,7 @@ def test_a_start_of_other_sizes_is_refused(corpus, tmp_path, tiny, changes, mess
     [
         ({"seq_len": 25}, "25 is longer than the 24 positions"),
         ({"dtype": "float16"}, "float32, bfloat16; got 'float16'"),
-        ({"batch_size": 6}, "6 is not a multiple of 4 devices"),
+        ({"batch_size": 7}, "7 is not a multiple of 2 devices"),
         ({"arch": "D1-A3-H16-I24"}, "heads must divide hidden"),
     ],
 )

@@ -65,7 +65,7 @@ def show(config: Config, counts: dict[str, dict]) -> None:
     for kind, title in (
         ("params", f"parameters, vocabulary {config.vocab_size:,}"),
         ("macs", f"multiply-adds {tokens}"),
-        ("others", f"element-wise operations {tokens}"),
+        ("elementwise_ops", f"element-wise operations {tokens}"),
     ):
         rows = [(name, *(entry[part][kind] for part in PARTS)) for name, entry in counts.items()]
         show_table(title, ("architecture", *PARTS), rows)

@@ -83,8 +83,8 @@ def test_devices_drop_different_units():
 
 
 def test_a_batch_the_devices_cannot_share_is_refused():
-    with pytest.raises(ValueError, match="6 cannot be shared by 4 devices"):
-        shard({"x": np.zeros(6)})
+    with pytest.raises(ValueError, match="7 cannot be shared by 2 devices"):
+        shard({"x": np.zeros(7)})
 
 
 def test_a_step_compiles_once():

@@ -15,7 +15,6 @@ from command_line import refused, run
 from bort_jax import cli
 from bort_jax.interop import load
 from bort_jax.report import page
-from bort_jax.stages.agora.page import margin, verdict
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -305,20 +304,6 @@ def test_a_layerwise_search(corpus, tmp_path, capsys):
     assert found["gap"] < 1e-8 and found["bound"] >= found["w"] >= found["sweep_w"] * (1 - 1e-9)
     assert len(found["choice"]) == 2 and "proved optimal" in out
     assert "<svg" in (tmp_path / "report.html").read_text()
-
-
-def compared(plain, ours, rows=2000):
-    return {"plain": {"test": plain}, "agora": {"test": ours}, "test_rows": rows}
-
-
-def test_the_verdict_says_who_lost_and_whether_by_chance():
-    assert "gains 10.0 points" in verdict(compared([0.6, 0.6], [0.7, 0.7]))
-    assert "more than chance" in verdict(compared([0.6, 0.6], [0.7, 0.7]))
-    assert "LOSES 1.0 points" in verdict(compared([0.7, 0.7], [0.69, 0.69]))
-    assert "gains 0.0 points" in verdict(compared([0.7, 0.7], [0.7, 0.7]))
-    assert "WITHIN chance" in verdict(compared([0.7, 0.7], [0.69, 0.69]))
-    one = margin(compared([0.5], [0.5], rows=100))
-    assert one == pytest.approx(1.96 * (2 * 0.25 / 100) ** 0.5)
 
 
 def test_pages_escape_what_they_show(tmp_path):

@@ -14,8 +14,8 @@ operations, *our reading* of what one element takes:
 | GELU (erf) | 5: scale, erf, add 1, halve, multiply |
 | tanh, bias, residual, scaling of queries | 1 |
 
-`live_activations` counts the numbers held at once if no operation is fused with another: in attention x,
-q, k, v and the scores before and after the softmax; in the feed-forward x and its
+`live_activations` counts the numbers held at once if no operation is fused with another: in
+attention x, q, k, v and the scores before and after the softmax; in the feed-forward x and its
 intermediate before and after GELU; in the embeddings words and their sum with positions; in
 the masked-LM head x and the logits before and after the bias.
 """

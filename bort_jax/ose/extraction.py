@@ -143,8 +143,8 @@ def extract(
     """Finds the architecture of nearly largest W with few trainings (arXiv 2010.08512, 4).
 
     T has the largest p in all of Ξ, whatever the budget, so that W means the same under every
-    budget; members that save no parameters or no inference cost have W = 0, and are trained only to bound
-    others. Ties in W go to the fewest parameters, then to the least i, then to the
+    budget; members that save no parameters or no inference cost have W = 0, and are trained only
+    to bound others. Ties in W go to the fewest parameters, then to the least i, then to the
     smallest tuple. See `bort_jax.ose.search` for the searches and what each assumes.
 
     Args:

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The search behind `bort-jax extract`: text, costs, latency, errors, results."""
 
-import fcntl
 import json
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +28,7 @@ from bort_jax.stages.extract.config import Config, budget_of, space_of
 from bort_jax.stages.extract.elastic_error import elastic_error
 from bort_jax.stages.extract.latency import forward_seconds
 from bort_jax.stages.extract.page import blocks
-from bort_jax.stages.extract.shared_errors import recorded_seconds, remembered
+from bort_jax.stages.extract.shared_errors import one_at_a_time, read_records, share_errors
 from bort_jax.stages.extract.tables import ranked
 from bort_jax.stages.extract.trained_error import trained_error
 from bort_jax.storage.run_folder import claim, write_json
@@ -165,7 +163,7 @@ def error_of(config: Config, corpus: Corpus, space: SearchSpace, out: Path, *, t
     )
     points = designed_sample(space, size=config.fit_points) if config.errors == "fitted" else []
     announce = Announcer(len(points) or total, "" if points else config.search)
-    lookup = remembered(build(**arguments), out, chunk=CHUNKS[config.errors], on_result=announce)
+    lookup = share_errors(build(**arguments), out, chunk=CHUNKS[config.errors], on_result=announce)
     if not points:
         return lookup
     fitted = fitted_error(points, np.array(lookup(points)))
@@ -194,16 +192,8 @@ class Announcer:
 
 def seconds_of(extraction: Extraction, out: Path) -> np.ndarray:
     """Seconds of training as they were recorded, whoever and whenever trained."""
-    spent = recorded_seconds(out)
-    return np.array([spent.get(str(arch), 0.0) for arch in extraction.archs])
-
-
-@contextmanager
-def one_at_a_time(out: Path):
-    """Processes that share a run folder take turns here."""
-    with (out / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    records = read_records(out)
+    return np.array([records.get(str(a), {}).get("seconds", 0.0) for a in extraction.archs])
 
 
 # Results.

@@ -27,13 +27,15 @@ from bort_jax.engine.optimizer import Hyper
 from bort_jax.engine.parallel import gradient_sums, new_state, parallel_step
 from bort_jax.engine.processes import join_processes
 from bort_jax.engine.throughput import Meter, Peak, forward_flops, known_peak, step_flops
-from bort_jax.interop import load
+from bort_jax.interop import load, save
 from bort_jax.model import BertConfig, MaskedLM, count_params, forward, init_params, param_structs
 from bort_jax.stages.predict.mlm_scores import mlm_scores
 from bort_jax.stages.pretrain.config import PretrainConfig
 from bort_jax.stages.pretrain.dry_run import dry_run
 from bort_jax.stages.pretrain.objectives import plain_loss
 from bort_jax.stages.pretrain.run import pretrain
+from bort_jax.stages.pretrain.stored_run import from_run
+from bort_jax.stages.pretrain.teaching import teach
 
 HYPER = Hyper.of(learning_rate=1e-2, weight_decay=0.01, warmup_ratio=0.1, total_steps=20)
 
@@ -244,8 +246,6 @@ def test_a_model_agrees_with_itself(corpus, tiny):
 def test_scores_are_recorded_as_the_run_goes_and_the_last_are_the_runs(
     corpus, tiny, tmp_path, capsys
 ):
-    from bort_jax.interop import save
-
     save(tiny, tmp_path / "teacher")
     wanted = config(
         corpus, tmp_path / "run", teacher=str(tmp_path / "teacher"), eval_every=4, log_every=3
@@ -414,6 +414,22 @@ def test_a_dry_run_of_hours_says_how_many_steps_fit(corpus, tmp_path):
     assert plan.seconds == 1800 and plan.steps == int(1800 / plan.seconds_per_step)
 
 
+def test_dry_run_repeats_the_batches_of_a_short_teacher_cache(corpus, tiny, tmp_path):
+    stream = corpus.stream(seed=0, batch_size=8, seq_len=24)
+    teach(corpus, stream, tiny, tmp_path / "cache", steps=3, k=4)
+    cached = config(corpus, tmp_path / "run", teacher_cache=str(tmp_path / "cache"), steps=3)
+    assert dry_run(cached).steps == 3
+
+
+def test_from_run_keeps_the_family_that_the_run_started_from(corpus, tiny, tmp_path):
+    save(replace(tiny, family="roberta"), tmp_path / "start")
+    shape = {"arch": str(tiny.config.arch), "positions": tiny.config.positions}
+    start = config(corpus, tmp_path / "run", init_from=str(tmp_path / "start"), steps=1, **shape)
+    pretrain(start)
+    assert load(tmp_path / "run" / "model").family == "roberta"
+    assert from_run(tmp_path / "run").family == "roberta"
+
+
 # Processes
 
 
@@ -461,7 +477,7 @@ def test_two_processes_of_the_command_are_one(corpus, tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"batch_size": 12, "accumulate": 2}, "12 is not a multiple of 4 devices × 2 micro"),
+        ({"batch_size": 6, "accumulate": 2}, "6 is not a multiple of 2 devices × 2 micro"),
         ({"hours": 0.0}, "hours must be more than 0"),
         ({"log_every": 0}, "log_every must be at least 1; got 0"),
     ],

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -15,10 +14,10 @@ import jax
 
 from bort_jax.data.prepared import is_begun
 from bort_jax.engine.parallel import BoundStep, State
-from bort_jax.engine.schedule import Steps
 from bort_jax.model import count_params
+from bort_jax.stages.pretrain.answers import AnsweredStream
 from bort_jax.stages.pretrain.config import HOUR, PretrainConfig, check
-from bort_jax.stages.pretrain.run import batches
+from bort_jax.stages.pretrain.objectives import Stream
 from bort_jax.stages.pretrain.stage import Stage
 
 STEPS = 10
@@ -62,8 +61,7 @@ def dry_run(config: PretrainConfig) -> Plan:
     with elsewhere(config) as config:
         stage = Stage.of(config)
         state, step = stage.new_state(), stage.step()
-        end = Steps(STEPS + 1, done=0)
-        items = list(islice(batches(stage.stream, start=0, horizon=end), STEPS + 1))
+        items = first_batches(stage.stream, STEPS + 1)
         memory = step.lower(state, items[0]).compile().memory_analysis()
         first, *rest = seconds_of(step, state, items)
         pace = statistics.median(rest)
@@ -81,6 +79,13 @@ def dry_run(config: PretrainConfig) -> Plan:
             compile_seconds=first,
             seconds=budget or first + total * pace,
         )
+
+
+def first_batches(stream: Stream, number: int) -> list[dict]:
+    """This host's part of the first batches; those of a teacher cache with fewer come again."""
+    there = stream.answers.batches if isinstance(stream, AnsweredStream) else number
+    part = {"host": jax.process_index(), "hosts": jax.process_count()}
+    return [stream.batch(index % there, **part) for index in range(number)]
 
 
 def seconds_of(step: BoundStep, state: State, items: Sequence[dict]) -> Iterator[float]:

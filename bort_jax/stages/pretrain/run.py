@@ -25,7 +25,7 @@ from bort_jax.interop import Checkpoint, save
 from bort_jax.stages.predict.mlm_scores import MlmScores, mlm_scores
 from bort_jax.stages.pretrain.config import FREE, HOUR, PretrainConfig, check
 from bort_jax.stages.pretrain.objectives import Stream, without_map
-from bort_jax.stages.pretrain.stage import Stage
+from bort_jax.stages.pretrain.stage import Stage, trained_checkpoint
 from bort_jax.storage.run_folder import claim, full_disk_named, read_json, write_json
 
 SCORES = "scores.json"
@@ -62,12 +62,14 @@ def pretrain(config: PretrainConfig, *, profile: bool = False) -> MlmScores:
 
 
 def finished(stage: Stage, state: State, scores: MlmScores) -> Checkpoint:
-    """The trained model, in the family of what it started from."""
-    family = stage.start.family if stage.start else "bert"
-    facts = card_facts(stage.config, scores, steps=int(state.step))
-    params = without_map(jax.device_get(state.params))
-    done = Checkpoint(stage.model.config, params, family=family, facts=facts)
-    return done.with_tokenizer(stage.corpus.tokenizer, source=stage.config.out)
+    """The trained model, and what its card says."""
+    return trained_checkpoint(
+        stage.model,
+        without_map(jax.device_get(state.params)),
+        stage.start,
+        tokenizer=stage.corpus.tokenizer,
+        facts=card_facts(stage.config, scores, steps=int(state.step)),
+    )
 
 
 def card_facts(config: PretrainConfig, scores: MlmScores, *, steps: int) -> dict[str, str]:

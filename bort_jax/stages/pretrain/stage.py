@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a pretraining works on: its text, its model and first weights, and its teacher."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bort_jax.arch import Arch
 from bort_jax.data.prepared import Corpus, prepare_corpus
+from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.engine.optimizer import Hyper
 from bort_jax.engine.parallel import BoundStep, State, new_state
 from bort_jax.engine.processes import leader_first
@@ -136,3 +137,17 @@ def model_config(
         )
     # Rows of running text are no pairs: all token types are 0.
     return replace(start.config, dropout=config.dropout, dtype=config.dtype, separator=None)
+
+
+def trained_checkpoint(
+    model: MaskedLM,
+    params: Any,
+    start: Checkpoint | None,
+    *,
+    tokenizer: Tokenizer,
+    facts: Mapping[str, str],
+) -> Checkpoint:
+    """A trained model with its tokenizer, in the family of what it started from."""
+    family = start.family if start else "bert"
+    trained = Checkpoint(model.config, params, family=family, facts=facts)
+    return trained.with_tokenizer(tokenizer, source="the corpus")

@@ -9,7 +9,13 @@ from bort_jax.interop import Checkpoint, load
 from bort_jax.model import MaskedLM, init_params
 from bort_jax.stages.pretrain.config import PretrainConfig
 from bort_jax.stages.pretrain.objectives import with_map, without_map
-from bort_jax.stages.pretrain.stage import corpus_of, hyper, identity, model_config
+from bort_jax.stages.pretrain.stage import (
+    corpus_of,
+    hyper,
+    identity,
+    model_config,
+    trained_checkpoint,
+)
 from bort_jax.stages.pretrain.starting import starting_point
 from bort_jax.storage.run_folder import claimed
 
@@ -25,7 +31,8 @@ def from_run(folder: Path, *, best: bool = False) -> Checkpoint:
     settings = {name: value for name, value in settings.items() if name in known}
     config = PretrainConfig(**settings, out=str(folder))
     corpus = corpus_of(config)
-    model = MaskedLM(model_config(config, corpus, start=starting_point(config)))
+    start = starting_point(config)
+    model = MaskedLM(model_config(config, corpus, start=start))
     teacher = load(config.teacher) if config.teacher and config.hidden_weight else None
     params = with_map(init_params(model, seed=0), config, teacher)
     like = new_state(params, hyper(config), optimizer=config.optimizer)
@@ -36,5 +43,6 @@ def from_run(folder: Path, *, best: bool = False) -> Checkpoint:
         raise ValueError(f"no checkpoint in {steps} {which}")
     state = read_step(steps / str(step), like, identity=identity(config, corpus))
     facts = {"data": Path(config.data).name, "pretrained": f"step {step:,} of a run"}
-    params = without_map(state.params)
-    return Checkpoint(model.config, params, tokenizer=corpus.tokenizer, facts=facts)
+    return trained_checkpoint(
+        model, without_map(state.params), start, tokenizer=corpus.tokenizer, facts=facts
+    )

@@ -108,7 +108,7 @@ def test_every_option_is_read_somewhere():
 
 
 def test_later_options_override_a_preset():
-    module = import_module("bort_jax.stages.compress.quickstart")
+    module = import_module("bort_jax.commands.quickstart")
     preset = str(CONFIGS / "quickstart_smoke.yaml")
     config = cli.parse("quickstart", module, ["--config", preset, "--teacher.steps", "7"])
     assert config.teacher.steps == 7 and config.student.steps == 30 and config.seq_len == 64
@@ -347,5 +347,5 @@ def test_options_are_spelled_out():
 
 
 def test_a_verb_without_options_uses_its_defaults():
-    module = import_module("bort_jax.stages.compress.quickstart")
+    module = import_module("bort_jax.commands.quickstart")
     assert cli.parse("quickstart", module, []) == module.Config()

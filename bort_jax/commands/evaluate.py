@@ -4,6 +4,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bort_jax.data.prepared import prepare_corpus
 from bort_jax.interop import Checkpoint, read
@@ -81,8 +82,12 @@ def score_classifier(checkpoint: Checkpoint, config: Config, out: Path) -> dict[
 
 def score_masked_lm(checkpoint: Checkpoint, config: Config, out: Path) -> dict[str, float]:
     """Loss, error and perplexity on the held-out part of the text."""
-    corpus = prepare_corpus(
-        config.data, out / "data", column=config.columns[0], tokenizer=config.model
-    )
-    score = mlm_scores(checkpoint.model, corpus.heldout, rows=config.rows, seq_len=config.seq_len)
-    return score(checkpoint.params).plain()
+    # Built anew each time: a corpus that is kept would answer for the text of another call.
+    with TemporaryDirectory(dir=out) as folder:
+        corpus = prepare_corpus(
+            config.data, folder, column=config.columns[0], tokenizer=config.model
+        )
+        score = mlm_scores(
+            checkpoint.model, corpus.heldout, rows=config.rows, seq_len=config.seq_len
+        )
+        return score(checkpoint.params).plain()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from bort_jax.tasks.read import checked, find_file, part_of, rows_of
 from bort_jax.tasks.suites import TASKS, other_folders
-from bort_jax.tasks.task import SPLITS, UNLABELLED, Item, Task
+from bort_jax.tasks.task import SPLITS, Item, Task, is_missing
 
 SHOWN = 5  # problems of a file that are told one by one
 
@@ -63,7 +63,7 @@ def survey_split(task: Task, data_dir: str | Path, split: str) -> Survey:
                 wrong += 1
                 problems += [str(error)] * (wrong <= SHOWN)
                 continue
-            unlabelled += all((label if i.label is None else i.label) == UNLABELLED for i in items)
+            unlabelled += all(is_missing(label if i.label is None else i.label) for i in items)
             if split == "test":
                 problems += _repeated(items, task, where, ids)
     except ValueError as error:  # the file breaks off here

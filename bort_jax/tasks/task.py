@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The task record and its examples."""
 
+import math
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from bort_jax.tasks.encode import Text, encode, kept, whole
 SPLITS = ("train", "validation", "test")
 HEADS = ("classification", "regression", "choice")
 HALVES = re.compile("[\ud800-\udfff]")  # JSON can spell them; no tokenizer takes them
-UNLABELLED = -1  # what Hugging Face puts where a leaderboard keeps the label
+# What Hugging Face puts where a leaderboard keeps the label. A score may be −1: among scores, which
+# are floats, NaN stands for a label that is missing.
+UNLABELLED = -1
 Row = Mapping[str, Any]
 
 
@@ -171,7 +174,7 @@ class Examples(NamedTuple):
 
     @property
     def labelled(self) -> bool:
-        return bool((self.labels != UNLABELLED).all())
+        return not any(map(is_missing, self.labels))
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Examples":
         pick = lambda values: tuple(values[i] for i in indices)
@@ -185,6 +188,11 @@ class Examples(NamedTuple):
         choices = len(self.texts[0]) if self.texts else 1
         x = x if choices == 1 else x.reshape(-1, choices, seq_len)
         return Points(x, self.labels)
+
+
+def is_missing(label: int | float) -> bool:
+    """Whether a label says that there is none: NaN, or the class −1."""
+    return math.isnan(label) or (isinstance(label, int | np.integer) and label == UNLABELLED)
 
 
 def text_of(row: Row, column: str, *, blank: bool = False) -> str:
@@ -211,16 +219,24 @@ def label_of(row: Row, task: Task, *, required: bool = True) -> int | float:
     """The row's class index, or its score for regression.
 
     Args:
-      required: refuse rows without a label; otherwise they have the label −1.
+      required: refuse rows without a label; otherwise they have the class −1 or the score NaN.
 
     Raises:
       ValueError: the label is outside the declared set or scale, or there is none.
     """
     label = row.get(task.label) if not required else value_of(row, task.label)
-    if not required and label in (None, "", UNLABELLED):
-        return UNLABELLED
-    read = _score_of if task.head == "regression" else _class_of
-    return read(label, task)
+    scores = task.head == "regression"
+    if not required and _withheld(label, task):
+        return math.nan if scores else UNLABELLED
+    return _score_of(label, task) if scores else _class_of(label, task)
+
+
+def _withheld(label: Any, task: Task) -> bool:
+    """Whether a test row has no label: nothing, NaN, or −1 where that is not on the scale."""
+    if isinstance(label, float) and math.isnan(label):
+        return True
+    scale_has_it = task.head == "regression" and float(task.labels[0]) <= UNLABELLED
+    return label in ((None, "") if scale_has_it else (None, "", UNLABELLED))
 
 
 def _class_of(label: Any, task: Task) -> int:

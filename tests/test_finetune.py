@@ -291,6 +291,42 @@ def test_early_stopping_keeps_the_best_evaluation(model, data, tmp_path):
     assert f"{run['steps']} steps of 2 rows" in (tmp_path / "model/README.md").read_text()
 
 
+def finetuned(data, model, out, *more):
+    main(f"finetune --data {data} --model {model} {OPTIONS} --out {out}".split() + [*more])
+    return json.loads((out / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def mostly_no(tmp_path_factory):
+    """Rows of which seven in ten have the first class: what a guess of it would score."""
+    folder = tmp_path_factory.mktemp("mostly_no")
+    rows = [{"text": f"the cat {k}", "label": int(k >= 7)} for k in range(10)]
+    for split in ("train", "validation"):
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def test_finetune_gives_a_diverged_run_no_score(model, mostly_no, tmp_path, capsys):
+    rates = "--learning-rates", "[1e30,1e-3]"
+    results = finetuned(mostly_no, model, tmp_path / "out", *rates)
+    assert [run["validation"] is None for run in results["runs"]] == [True, False]
+    assert results["best_validation"] == results["runs"][1]["validation"]
+    assert [row["mean"] is None for row in results["by_set"]] == [False, True]
+    best = load(tmp_path / "out/model").params
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(best))
+    assert "diverged" in capsys.readouterr().out
+
+
+def test_finetune_says_that_every_run_diverged(model, mostly_no, tmp_path, capsys):
+    for patience in ([], ["--patience", "1", "--evaluate-every", "1"]):
+        out = tmp_path / f"out{len(patience)}"
+        with pytest.raises(SystemExit):
+            finetuned(mostly_no, model, out, "--learning-rates", "[1e30]", *patience)
+        said = " ".join(capsys.readouterr().err.split())
+        assert "every run diverged, with learning rates 1e+30" in said
+        assert not (out / "model").exists() and not (out / "results.json").exists()
+
+
 def test_numbers_of_ones_own(model, tmp_path):
     rows = [{"text": f"the cat {k}", "label": k / 2} for k in range(6)]
     for split in ("train", "validation", "test"):

@@ -18,7 +18,8 @@ from bort_jax.stages.finetune.groups import SEGMENT, Group, Job, Stopping, Tuned
 from bort_jax.stages.finetune.plan import Planner, largest_group, rounded
 from bort_jax.stages.finetune.population import Member, Population, layer_factors, tree_bytes
 from bort_jax.stages.finetune.tuner import FineTuner, Recipe, Theta, labelled_batches, trimmed
-from bort_jax.tasks import Points
+from bort_jax.stages.predict.outputs import scores_of
+from bort_jax.tasks import Examples, Points, Task, headline
 
 STEPS = 5
 # Everything that may differ between members does.
@@ -66,7 +67,7 @@ def test_members_of_a_real_model_are_what_they_would_be_alone(tiny, points, monk
 
 
 def toy_outputs(params, ids, key=None):
-    x = params["encoder"]["table"]["embedding"][ids].mean(axis=1)
+    x = params["encoder"]["table"]["embedding"][ids].mean(axis=-2)
     if key is not None:
         x = jnp.where(jax.random.bernoulli(key, 0.8, x.shape), x / 0.8, 0)
     return x @ params["output"]["kernel"] + params["output"]["bias"]
@@ -76,21 +77,26 @@ def toy_loss(params, batch, key):
     return classification(toy_outputs(params, batch["ids"], key), batch["labels"], batch["weights"])
 
 
-def toy_tuning(mapping, file=None) -> Tuning:
+def toy_choice_loss(params, batch, key):
+    logits = toy_outputs(params, batch["ids"], key)[..., 0]
+    return classification(logits, batch["labels"], batch["weights"])
+
+
+def toy_tuning(mapping, file=None, loss=toy_loss) -> Tuning:
     encoder = {"table": {"embedding": np.linspace(-1, 1, 1000, dtype=np.float32).reshape(250, 4)}}
-    programs = lambda mapping: Population.of(toy_loss, toy_outputs, mapping=mapping)
+    programs = lambda mapping: Population.of(loss, toy_outputs, mapping=mapping)
     return Tuning(programs, encoder, planner=Planner("toy", file=file), mapping=mapping)
 
 
-def toy_job(theta, points, steps=STEPS) -> Job:
+def toy_job(theta, points, steps=STEPS, width=2) -> Job:
     hyper = Hyper.of(
         learning_rate=theta.learning_rate,
         weight_decay=theta.weight_decay,
         warmup_ratio=theta.warmup_ratio,
         total_steps=steps,
     )
-    kernel = np.random.default_rng(theta.seed).normal(size=(4, 2)).astype(np.float32)
-    head = {"output": {"kernel": kernel, "bias": np.zeros(2, np.float32)}}
+    kernel = np.random.default_rng(theta.seed).normal(size=(4, width)).astype(np.float32)
+    head = {"output": {"kernel": kernel, "bias": np.zeros(width, np.float32)}}
     key = np.asarray(jax.random.key_data(jax.random.key(theta.seed)))
     return Job(lambda: Member(hyper, key, head), lambda: labelled_batches(points, theta), steps)
 
@@ -297,6 +303,26 @@ def test_a_group_ends_with_its_last_member(points):
     job = toy_job(Theta(0, 1e-2, 0.0, 0.1, 4), points, steps=10)
     (tuned,) = toy_tuning("loop").first([job], stopping=stopping)
     assert tuned.steps == 2 and len(seen) == 2  # no score at all is no improvement
+
+
+@pytest.mark.parametrize("choices", [2, 4])
+def test_early_stopping_scores_every_choice(choices, rng):
+    """Of COPA's two choices and of RACE's four: a row of tokens each."""
+    task = Task(labels=tuple("ABCD"[:choices]), head="choice")
+    x = rng.integers(5, 250, (6, choices, 12)).astype(np.int32)
+    examples = Examples(((),) * 6, np.arange(6) % choices)
+    seen = []
+
+    def score_fn(outputs):
+        seen.append(outputs)
+        return headline(scores_of(outputs, task, examples=examples))
+
+    job = toy_job(Theta(0, 1e-2, 0.0, 0.1, 4), Points(x, examples.labels), width=1)
+    stopping = Stopping(x, score_fn, every=2, patience=5)
+    (tuned,) = toy_tuning("loop", loss=toy_choice_loss).first([job], stopping=stopping)
+    outputs = toy_outputs(tuned.params, x)
+    assert {part.shape for part in seen} == {(6 * choices, 1)}
+    assert any(np.allclose(part, outputs.reshape(-1, 1), atol=1e-5) for part in seen)
 
 
 # Options

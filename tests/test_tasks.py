@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The 23 test sets: found, read, encoded, scored; metrics against scikit-learn and by hand."""
 
+import math
 import os
 from collections import Counter
 from itertools import islice
@@ -16,13 +17,14 @@ from task_rows import ROWS, rows_of_task, unlabelled, write_data, write_rows
 
 from bort_jax.cli import main
 from bort_jax.stages.agora.split import split_dev
-from bort_jax.tasks import TASKS, Task, TaskOptions, find_task, metrics, read_task
+from bort_jax.tasks import TASKS, Examples, Task, TaskOptions, find_task, metrics, read_task
 from bort_jax.tasks.encode import Mark, Piece, encode, kept, marked, plain, shares, whole
 from bort_jax.tasks.race import asked
 from bort_jax.tasks.read import examples_of, find_file, part_of, read_examples, rows_of
 from bort_jax.tasks.scoring import METRICS, arranged, decide, headline, score
 from bort_jax.tasks.suites import other_folders, suite_tasks
 from bort_jax.tasks.survey import survey, survey_split
+from bort_jax.tasks.task import label_of
 
 DATA = Path(os.environ.get("BORT_JAX_DATA", "no such folder"))
 REFERENCES = sorted(TASKS)
@@ -180,6 +182,19 @@ def test_labels_are_names_or_indices_and_only_test_may_lack_them(tmp_path):
     write_rows(tmp_path / "x.jsonl", unlabelled(rows_of_task(record.reference)))
     with pytest.raises(ValueError, match="line 1: no label in column 'answers'"):
         read_examples(tmp_path / "x.jsonl", record)
+
+
+def test_label_of_takes_minus_one_for_a_score_where_the_scale_has_it():
+    rows = [{"label": value} for value in (-1, -1.0, "", None, math.nan)]
+    known = lambda task: [label_of(row, task, required=False) for row in rows]
+    on_scale, off_scale = (Task(head="regression", labels=ends) for ends in (("-1", "1"), "05"))
+    np.testing.assert_equal(known(on_scale), [-1, -1, math.nan, math.nan, math.nan])
+    np.testing.assert_equal(known(off_scale), [math.nan] * 5)
+    assert known(Task()) == [-1] * 5
+    label_of(rows[0], on_scale)
+    examples = Examples(((),) * 2, np.array([-1, 0.5], np.float32))
+    assert examples.labelled and not Examples(((),), np.array([math.nan])).labelled
+    assert score(examples.labels, on_scale, examples=examples)
 
 
 BROKEN = [
@@ -405,6 +420,22 @@ def test_a_choice_is_the_largest_of_its_rows(data):
     outputs = arranged(pairs, task, labels=("wrong", "right"))
     assert decide(outputs, task, examples=examples).tolist() == [1] * 5
     assert decide(-outputs, task, examples=examples).tolist() == [0] * 5
+
+
+@pytest.mark.parametrize(
+    "reference", ["glue/rte", "glue/stsb", "superglue/copa", "superglue/record"]
+)
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_decide_and_score_give_a_diverged_model_no_score(reference, broken, data):
+    task = TASKS[reference]
+    examples = read_task(task, data, "validation")
+    rows = sum(len(texts) for texts in examples.texts)
+    outputs = np.ones((rows, task.outputs))
+    outputs[3] = broken
+    decisions = decide(outputs, task, examples=examples)
+    assert decisions.shape == (len(examples.texts),) and np.isnan(decisions).all()
+    scores = score(decisions, task, examples=examples)
+    assert scores.keys() == set(task.metrics) and np.isnan(headline(scores))
 
 
 def test_record_says_the_surest_entity_of_each_query(data):

@@ -3,7 +3,7 @@
 
 from bort_jax.tasks.options import TaskOptions, own_task
 from bort_jax.tasks.read import find_file, find_split, read_examples, read_task
-from bort_jax.tasks.scoring import arranged, decide, headline, score
+from bort_jax.tasks.scoring import arranged, decide, head_decisions, headline, score
 from bort_jax.tasks.suites import TASKS, find_task, suite_tasks
 from bort_jax.tasks.task import Examples, Key, Points, Task
 
@@ -19,6 +19,7 @@ __all__ = [
     "find_file",
     "find_split",
     "find_task",
+    "head_decisions",
     "headline",
     "own_task",
     "read_examples",

@@ -69,31 +69,41 @@ def arranged(
 
 
 def decide(outputs: Float[np.ndarray, "m k"], task: Task, *, examples: Examples) -> Decisions:
-    """What a model says of each example: a class, a choice or a score.
+    """A model's class, choice or score for each example; NaN where it has diverged.
 
     Of candidates for one answer (ReCoRD) exactly one has class 1: the most surely right.
 
     Args:
       outputs: arranged; a row an example, or a row a choice of an example.
     """
-    n = len(examples.texts)
-    if task.head == "regression":
-        return outputs.reshape(n)
-    if task.head == "choice":
-        return outputs.reshape(n, -1).argmax(axis=1)
-    if task.form.layout == "record":
-        return _best_of_groups(outputs[:, 1] - outputs[:, 0], _groups(examples))
-    return outputs.argmax(axis=1)
+    decisions = head_decisions(outputs, task.head, count=len(examples.texts))
+    if task.form.layout != "record" or np.isnan(decisions).any():
+        return decisions
+    return _best_of_groups(outputs[:, 1] - outputs[:, 0], _groups(examples))
+
+
+def head_decisions(outputs: Float[np.ndarray, "m k"], head: str, *, count: int) -> Decisions:
+    """The likeliest class or choice of each of `count` examples, or its score.
+
+    One output that is not finite makes all decisions NaN: the training has diverged, and the
+    largest of NaN would be class 0 for every example.
+    """
+    if not np.isfinite(outputs).all():
+        return np.full(count, np.nan)
+    rows = outputs.reshape(count, -1)
+    return rows[:, 0] if head == "regression" else rows.argmax(axis=1)
 
 
 def score(predicted: Decisions, task: Task, *, examples: Examples) -> dict[str, float]:
-    """The task's official metrics, by name.
+    """The task's official metrics, by name; NaN for the decisions of a diverged model.
 
     Raises:
       ValueError: the examples have no labels.
     """
     if not examples.labelled:
         raise ValueError(f"{task.name or 'these rows'}: no labels to score against")
+    if np.isnan(predicted).any():
+        return dict.fromkeys(task.metrics, np.nan)
     return {name: METRICS[name](examples, predicted) for name in task.metrics}
 
 

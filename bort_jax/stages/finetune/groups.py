@@ -57,14 +57,15 @@ class Stopping(NamedTuple):
     """When to stop early, and what for: the parameters that score best are kept.
 
     Attributes:
-      x: token rows of the held-out points.
-      score_fn: outputs `[n, k]` of these rows to a number that should be large.
+      x: the held-out points, `[n, s]`, or `[n, c, s]` for choices.
+      score_fn: outputs of their rows of tokens, `[n, k]` or `[n * c, 1]`, to a number that should
+        be large; NaN: no score, which is below any.
       every: steps from one evaluation to the next.
       patience: evaluations without a new best, in a row, after which a run ends.
     """
 
-    x: Int[np.ndarray, "n s"]
-    score_fn: Callable[[Float[np.ndarray, "n k"]], float]
+    x: Int[np.ndarray, "*rows s"]
+    score_fn: Callable[[Float[np.ndarray, "m k"]], float]
     every: int
     patience: int
 
@@ -225,9 +226,10 @@ class Watch:
         if done % self.stopping.every and done != self.total:
             return False
         scores = np.array([self.stopping.score_fn(outputs) for outputs in self.outputs(params)])
+        scores = np.where(np.isnan(scores), -np.inf, scores)  # diverged: below any score
         going = self.worse < self.stopping.patience
         # A first look always counts, so that a run without a finite score has parameters too.
-        better = going & (np.nan_to_num(scores, nan=-np.inf) > self.best) | (self.step == 0)
+        better = going & (scores > self.best) | (self.step == 0)
         chosen = better.reshape(self.devices, -1)
         old = params if self.params is None else self.params
         self.params = self.program.better(params, old, chosen)
@@ -236,14 +238,15 @@ class Watch:
         return bool((self.worse >= self.stopping.patience).all())
 
     def outputs(self, params) -> list[np.ndarray]:
-        """Outputs of the held-out rows, a member each."""
+        """Outputs of the held-out rows of tokens for each member, `[rows, k]`."""
         x, parts = self.stopping.x, []
         for start in range(0, len(x), DEV_ROWS):
             at = np.arange(start, start + DEV_ROWS)
             ids = x[np.where(at < len(x), at, start)]
             parts.append(np.asarray(self.program.outputs(params, ids)))
         outputs = np.concatenate(parts, axis=2)[:, :, : len(x)]
-        return list(outputs.reshape(-1, *outputs.shape[2:]))
+        devices, members, *_, k = outputs.shape
+        return list(outputs.reshape(devices * members, -1, k))  # choices are rows of tokens too
 
     def kept(self, count: int) -> list[Tuned]:
         params = unstacked(self.params, count)

@@ -16,8 +16,19 @@ def told(theta: Theta) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in theta._asdict().items())
 
 
+def score_text(score: float | None) -> str:
+    return "diverged" if score is None else f"{score:.4f}"
+
+
+def set_cells(row: dict) -> tuple:
+    """A hyperparameter set's line of the table; one without a mean has diverged with some seed."""
+    if row["mean"] is None:
+        row = row | {"mean": "diverged", "std": "–"}
+    return tuple(row.values())
+
+
 def show(summary: dict, out: Path, metrics: str) -> None:
-    rows = [tuple(row.values()) for row in summary["by_set"]]
+    rows = [set_cells(row) for row in summary["by_set"]]
     show_table(f"{metrics} on validation, over seeds", HEADER, rows)
     page.write_page(out / "report.html", "Fine-tuning", [page.table(HEADER, rows)])
     test = f", on test {summary['test']:.4f}" if "test" in summary else ""
@@ -38,7 +49,7 @@ def show_many(config: Config, summaries: dict[str, dict]) -> None:
         (
             reference,
             " and ".join(find_task(reference).metrics),
-            *summary["by_set"][0].values(),
+            *set_cells(summary["by_set"][0]),
             summary["best_validation"],
             summary.get("test", "–"),
         )

@@ -27,7 +27,7 @@ from bort_jax.stages.finetune.config import (
     trainable,
     tuner_of,
 )
-from bort_jax.stages.finetune.page import show, show_many, told
+from bort_jax.stages.finetune.page import score_text, show, show_many, told
 from bort_jax.stages.finetune.tuner import FineTuner
 from bort_jax.stages.predict.outputs import check_length, scores_of
 from bort_jax.storage.run_folder import claim, write_json
@@ -99,24 +99,30 @@ def finish_runs(
     tuned = tuner.tune_all(left, train, stopping=stopping)
     for theta, (params, steps) in zip(left, tuned, strict=True):
         scores = scores_fn(tuner.outputs(params, dev.x))
-        record = {
-            "theta": theta._asdict(),
-            "steps": steps,
-            "validation": headline(scores),
-            "metrics": scores,
-        }
-        if rank(record) > best or not records:
+        record = {"theta": theta._asdict(), "steps": steps, **scored(scores)}
+        if rank(record) > best:
             best = rank(record)
             save(tuner.checkpoint(params, {}), out / "model")
         records.append(record)
         write_json(out / RUNS, records)
-        say(f"{len(records)} of {len(wanted)}: {told(theta)}: {record['validation']:.4f}")
+        say(f"{len(records)} of {len(wanted)}: {told(theta)}: {score_text(record['validation'])}")
+    if best == -np.inf:
+        rates = ", ".join(f"{rate:g}" for rate in sorted({t.learning_rate for t in wanted}))
+        raise ValueError(f"every run diverged, with learning rates {rates}: try smaller ones")
     return records
 
 
+def scored(scores: dict[str, float]) -> dict:
+    """The scores of a run as its record has them; none where it has diverged."""
+    validation = headline(scores)
+    if np.isnan(validation):
+        return {"validation": None, "metrics": {}}
+    return {"validation": validation, "metrics": scores}
+
+
 def rank(record: dict) -> float:
-    """The score on validation, below all others where it is none."""
-    return float(np.nan_to_num(record["validation"], nan=-1e9))
+    """The score on validation; of a run that has diverged below all others."""
+    return -np.inf if record["validation"] is None else record["validation"]
 
 
 def facts_of(summary: dict, config: Config) -> dict[str, str]:
@@ -138,15 +144,21 @@ def finished(out: Path, metrics: str) -> dict:
 
 
 def by_set(runs: Sequence[dict]) -> list[dict]:
-    """Mean and standard deviation over seeds for each hyperparameter set, the best first."""
-    scores: dict[tuple, list[float]] = {}
+    """Mean and standard deviation over seeds for each hyperparameter set, the best first.
+
+    A set that diverged with one of its seeds has neither, and comes last.
+    """
+    scores: dict[tuple, list[float | None]] = {}
     for run in runs:
         names = {name: value for name, value in run["theta"].items() if name != "seed"}
         scores.setdefault(tuple(names.items()), []).append(run["validation"])
     found = [dict(names) | spread(values) for names, values in scores.items()]
-    return sorted(found, key=lambda row: -np.nan_to_num(row["mean"], nan=-1e9))
+    return sorted(found, key=lambda row: np.inf if row["mean"] is None else -row["mean"])
 
 
-def spread(values: Sequence[float]) -> dict:
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return {"mean": float(np.mean(values)), "std": deviation, "seeds": len(values)}
+def spread(values: Sequence[float | None]) -> dict:
+    finite = [value for value in values if value is not None]
+    if len(finite) < len(values):
+        return {"mean": None, "std": None, "seeds": len(values)}
+    deviation = float(np.std(finite, ddof=1)) if len(finite) > 1 else 0.0
+    return {"mean": float(np.mean(finite)), "std": deviation, "seeds": len(finite)}

@@ -27,7 +27,7 @@ from bort_jax.stages.finetune.groups import Job, Stopping, Tuned, Tuning
 from bort_jax.stages.finetune.plan import Planner
 from bort_jax.stages.finetune.population import Member, Population
 from bort_jax.stages.predict.forward import class_logits
-from bort_jax.tasks import Points
+from bort_jax.tasks import Points, head_decisions
 
 COLUMNS = 16  # token rows are cut to a multiple of this
 
@@ -210,14 +210,14 @@ class FineTuner:
         return self.logits_fn(replicate(params), x.reshape(-1, x.shape[-1]))
 
     def predict(self, params, x: Int[np.ndarray, "*rows s"]) -> np.ndarray:
-        """The most likely class or choice of each example, or its score."""
-        outputs = self.outputs(params, x)
-        if self.head == "regression":
-            return outputs[:, 0]
-        return outputs.reshape(len(x), -1).argmax(axis=-1)
+        """The most likely class or choice of each example, or its score; NaN where the training
+        has diverged."""
+        return head_decisions(self.outputs(params, x), self.head, count=len(x))
 
     def accuracy(self, params, points: Points) -> float:
-        return float((self.predict(params, points.x) == points.y).mean())
+        """Share of examples that are predicted right; NaN where the training has diverged."""
+        predicted = self.predict(params, points.x)
+        return float(np.where(np.isnan(predicted), np.nan, predicted == points.y).mean())
 
     def checkpoint(self, params, facts: Mapping[str, str]) -> Checkpoint:
         """The classifier in the family of the start; `facts` are for its model card."""

@@ -46,7 +46,8 @@ def outputs_fn(
     """A classifier's outputs on examples, a row of tokens a line, with the task's columns.
 
     Raises:
-      ValueError: the checkpoint has no head, or not one for the task.
+      ValueError: the checkpoint has no head, or not one for the task. The function that is built
+        raises it for a model whose outputs are not finite.
     """
     if not checkpoint.labels:
         raise ValueError(f"a {checkpoint.head} checkpoint cannot predict {task.name}: fine-tune it")
@@ -59,6 +60,8 @@ def outputs_fn(
     def outputs(examples: Examples) -> np.ndarray:
         points = examples.encode(tokenizer, seq_len=seq_len)
         logits = logits_fn(params, points.x.reshape(-1, seq_len))
+        if not np.isfinite(logits).all():
+            raise ValueError("the model's outputs are not finite: its training has diverged")
         return arranged(logits, task, labels=checkpoint.labels)
 
     return outputs

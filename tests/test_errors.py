@@ -11,22 +11,13 @@ import pytest
 from bort_jax.arch import Arch, LayerwiseArch, SearchSpace
 from bort_jax.data.masking import masked_batch
 from bort_jax.engine.loop import fit
-from bort_jax.engine.parallel import new_state, parallel_population, parallel_step
-from bort_jax.model import BertConfig, MaskedLM, drawn_params, init_params, masked_lm
+from bort_jax.engine.parallel import new_state, parallel_step
+from bort_jax.model import BertConfig, MaskedLM, drawn_params, init_params
 from bort_jax.model.elastic import ElasticLM, Shape, slice_params
-from bort_jax.stages.extract.candidate import (
-    SEGMENT,
-    ZEROS,
-    Recipe,
-    candidate_errors,
-    candidate_program,
-    fresh_state,
-    segments,
-)
-from bort_jax.stages.extract.elastic_error import elastic_error, elastic_logits
+from bort_jax.stages.extract.candidate import SEGMENT, candidate_errors
+from bort_jax.stages.extract.errors import elastic_error, trained_error
 from bort_jax.stages.extract.layer_errors import shape_of
-from bort_jax.stages.extract.measure import unigram_loss
-from bort_jax.stages.extract.trained_error import trained_error
+from bort_jax.stages.extract.recipe import Recipe, heldout_batch, unigram_loss
 from bort_jax.stages.predict.mlm_scores import mlm_scores
 from bort_jax.stages.pretrain.objectives import plain_loss
 
@@ -141,19 +132,11 @@ def test_an_architecture_that_does_not_fit_is_refused():
 # Training.
 
 SMALL = SearchSpace(depth=(1, 2), heads=(1, 2), hidden=(8, 16), intermediate=(24,))
-SETTINGS = {"batch_size": 8, "seq_len": 24, "eval_rows": 20}
 
 
-def recipe(corpus, **changes) -> Recipe:
-    defaults = dict(
-        steps=12,
-        learning_rates=(1e-2,),
-        measure="perplexity",
-        teacher=None,
-        clip_weights=None,
-        seed=0,
-    )
-    return Recipe(corpus, **(SETTINGS | defaults | changes))
+def recipe(**changes) -> Recipe:
+    options = dict(steps=12, batch_size=8, seq_len=24, eval_rows=20, learning_rates=(1e-2,))
+    return Recipe(**(options | {"measure": "perplexity"} | changes))
 
 
 def plain_perplexities(corpus, model, starts: list, wanted: Recipe) -> list[float]:
@@ -170,103 +153,87 @@ def plain_perplexities(corpus, model, starts: list, wanted: Recipe) -> list[floa
     return found
 
 
-def test_both_error_functions_are_the_plain_loop(corpus):
+def test_trained_and_elastic_error_are_the_plain_loop(corpus):
     """Over several segments; the elastic candidate starts from its slice of the one draw."""
-    arch, wanted = Arch(1, 2, 8, 24), recipe(corpus, steps=SEGMENT + 3)
+    arch, wanted = Arch(1, 2, 8, 24), recipe(steps=SEGMENT + 3)
     vocab_size = corpus.tokenizer.vocab_size
     model = MaskedLM(BertConfig(arch, vocab_size, positions=24, dropout=0.0))
     space = replace(SMALL, depth=(1,))
     largest = ElasticLM.over(space.archs(), vocab_size=vocab_size, positions=24)
-    sliced = slice_params(largest.init(seed=0), arch)
-    starts = [drawn_params(model, seed=0), sliced]
+    starts = [drawn_params(model, seed=0), slice_params(largest.init(seed=0), arch)]
     plain = plain_perplexities(corpus, model, starts, wanted)
-    options = SETTINGS | dict(steps=wanted.steps, learning_rates=(1e-2,), measure="perplexity")
-    trained = trained_error(corpus, **options)([arch])[0]
-    elastic = elastic_error(corpus, space, **options)([arch])[0]
+    trained = trained_error(corpus, wanted)([arch])[0]
+    elastic = elastic_error(corpus, space, wanted)([arch])[0]
     assert [trained, elastic] == pytest.approx(plain, rel=1e-3)
 
 
-def test_a_list_of_any_length_and_order_gives_each_its_own_error(corpus):
+def test_elastic_error_gives_each_of_a_list_its_own(corpus):
     archs = SMALL.archs()[:5]
-    options = SETTINGS | dict(steps=6, learning_rates=(1e-2,), measure="perplexity")
-    error_fn = elastic_error(corpus, SMALL, **options)
+    error_fn = elastic_error(corpus, SMALL, recipe(steps=6))
     errors = error_fn(archs)
     assert error_fn(archs[::-1]) == errors[::-1] and error_fn([]) == []
     assert error_fn(archs[3:4]) == errors[3:4]
     assert len(set(errors)) == 5
 
 
-def test_longer_training_lowers_e_and_the_best_rate_is_kept(corpus):
-    options = SETTINGS | {"eval_rows": 64}
-    error = lambda steps, *rates: trained_error(
-        corpus, steps=steps, learning_rates=rates, **options
-    )([Arch(1, 2, 16, 24)])[0]
+def test_trained_error_falls_with_training_and_keeps_the_best_rate(corpus):
+    def error(steps, *rates):
+        wanted = recipe(steps=steps, learning_rates=rates, eval_rows=64, measure="error")
+        return trained_error(corpus, wanted)([Arch(1, 2, 16, 24)])[0]
+
     best = error(60, 1e-2)
     assert 0 < best < error(1, 1e-2) <= 1
     assert error(60, 1e-9, 1e-2, math.nan) == best
     assert math.isnan(error(1, math.nan))
 
 
-def test_excess_and_distillation_by_hand(corpus, tiny):
-    """From untrained weights; a student that is its teacher has nothing to learn."""
-    model = MaskedLM(replace(tiny.config, arch=Arch(1, 1, 8, 8), dropout=0.0))
-    student, heldout = replace(tiny, config=model.config), recipe(corpus).heldout()
-    student = replace(student, params=drawn_params(model, seed=0))
-    logits = logits_of(student, heldout)
-    sums = masked_lm(logits, heldout["labels"], heldout["weights"])
-    loss = float(sums["mlm"] / sums["count"]) - unigram_loss(corpus, heldout)
-    assert measured_untrained(corpus, student, "excess") == pytest.approx(math.exp(loss), rel=1e-4)
+# Candidates that are no networks: a row of logits that stands for every position.
+
+
+def row_error(corpus, row, logits_fn=None, **changes) -> float:
+    """The error of one candidate whose only weights are `row`, [v]."""
+    ignore = lambda params, _, batch: params["kernel"] + 0 * batch["weights"][..., None]
+    wanted = recipe(**({"steps": 1, "learning_rates": (0.0,)} | changes))
+    errors = candidate_errors(logits_fn or ignore, corpus, wanted, devices=jax.devices()[:1])
+    return errors({"kernel": np.asarray(row, np.float32)}, [()], "untrained")[0]
+
+
+def test_candidate_errors_are_the_measures_by_hand(corpus, tiny):
+    """Weights stay as they are at a rate of 0."""
+    heldout = heldout_batch(corpus, recipe())
+    row = np.random.default_rng(0).normal(size=corpus.tokenizer.vocab_size)
+    log_q = jax.nn.log_softmax(row)
+    there = heldout["weights"] > 0
+    loss = -np.mean(log_q[heldout["labels"][there]])
+    excess = math.exp(loss - unigram_loss(corpus, heldout))
+    assert row_error(corpus, row, measure="excess") == pytest.approx(excess, rel=1e-4)
     teacher = replace(tiny, params=jax.tree.map(lambda x: x * 3, tiny.params))
-    log_p, log_q = jax.nn.log_softmax(logits_of(teacher, heldout)), jax.nn.log_softmax(logits)
+    inputs = (heldout[name] for name in ("ids", "mask", "positions"))
+    logits = jax.jit(teacher.model.apply)({"params": teacher.params}, *inputs)
+    log_p = jax.nn.log_softmax(logits)[there]
     divergence = float((np.exp(log_p) * (log_p - log_q)).sum(-1).mean())
-    found = measured_untrained(corpus, student, "distillation", teacher)
-    assert found == pytest.approx(divergence, rel=1e-3)
-    itself = measured_untrained(corpus, student, "distillation", student)
-    assert itself == pytest.approx(0, abs=1e-5) and itself > 0
+    distilled = dict(measure="distillation", teacher=teacher)
+    assert row_error(corpus, row, **distilled) == pytest.approx(divergence, rel=1e-3)
+    itself = lambda params, _, batch: params["kernel"] + batch.get("teacher", 0 * logits[:8])
+    assert row_error(corpus, 0 * row, itself, **distilled) == pytest.approx(1e-6, abs=1e-5)
 
 
-def logits_of(checkpoint, batch):
-    inputs = (batch[name] for name in ("ids", "mask", "positions"))
-    return jax.jit(checkpoint.model.apply)({"params": checkpoint.params}, *inputs)
-
-
-def measured_untrained(corpus, student, measure, teacher=None) -> float:
-    """A rate of 0 leaves the weights as they are."""
-    wanted = recipe(corpus, measure=measure, teacher=teacher, steps=1, learning_rates=(0.0,))
-    logits_fn = lambda params, _, batch: logits_of(replace(student, params=params), batch)
-    errors = candidate_errors(logits_fn, wanted, devices=jax.devices()[:1])
-    return errors(student.params, [()], "untrained")[0]
-
-
-def test_a_unigram_model_has_an_excess_of_one(corpus):
-    wanted = recipe(corpus, measure="excess", steps=1)
+def test_candidate_errors_of_a_unigram_model_have_an_excess_of_one(corpus):
     counts = np.bincount(corpus.train.tokens, minlength=corpus.tokenizer.vocab_size) + 1
-    frequencies = np.log(counts / counts.sum()).astype(np.float32)
-
-    def logits_fn(params, _, batch):
-        return frequencies + 0 * params["kernel"] + 0 * batch["weights"][..., None]
-
-    student = {"kernel": np.zeros(1, np.float32)}
-    assert candidate_errors(logits_fn, wanted)(student, [()], "unigram") == [pytest.approx(1)]
+    frequencies = np.log(counts / counts.sum())
+    assert row_error(corpus, frequencies, measure="excess") == pytest.approx(1)
 
 
-def test_weights_are_clipped_after_every_step(corpus, limit=0.02):
-    wanted = recipe(corpus, steps=3)
-    vocab_size = corpus.tokenizer.vocab_size
-    model = ElasticLM.over(SMALL.archs(), vocab_size=vocab_size, positions=24)
-    program = candidate_program(lambda *inputs: elastic_logits(model, *inputs), clip_weights=limit)
-    fold = parallel_population(program)
-    carry = (fresh_state(model.init(seed=0)), ZEROS)
-    member = (model.shape(Arch(2, 2, 16, 24)), wanted.hyper(1e-2))
-    state = fold(
-        carry,
-        [member],
-        segments(wanted, wanted.heldout()),
-        end=lambda carry: carry[0],
-        watch=lambda: None,
-    )[0]
-    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(state.params))
-    assert state.step == 3 and largest == np.float32(limit)
+def test_candidate_errors_clip_the_weights_after_every_step(corpus, limit=0.02):
+    """A row within the limit is no better than uniform by more than the limit allows."""
+    free, clipped = (
+        row_error(corpus, np.zeros(corpus.tokenizer.vocab_size), steps=20, learning_rates=(0.1,),
+                  clip_weights=c)
+        for c in (None, limit)
+    )  # fmt: skip
+    uniform = corpus.tokenizer.vocab_size
+    assert uniform * math.exp(-2 * limit) <= clipped < uniform
+    assert free < 0.9 * uniform
 
 
 @pytest.mark.parametrize(
@@ -278,9 +245,13 @@ def test_weights_are_clipped_after_every_step(corpus, limit=0.02):
         ({"clip_weights": 0.0}, "clip_weights must be positive"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_at_once(corpus, changes, message):
-    options = SETTINGS | dict(steps=1, learning_rates=(1e-2,)) | changes
+def test_recipe_refuses_what_cannot_be_measured(changes, message):
     with pytest.raises(ValueError, match=message):
-        trained_error(corpus, **options)
-    with pytest.raises(ValueError, match=message):
-        elastic_error(corpus, SMALL, **options)
+        recipe(**changes)
+
+
+def test_error_functions_refuse_a_teacher_that_cannot_read_the_rows(corpus, tiny):
+    wanted = recipe(seq_len=40, measure="distillation", teacher=tiny)
+    for build in (trained_error, lambda *inputs: elastic_error(inputs[0], SMALL, inputs[1])):
+        with pytest.raises(ValueError, match="32 positions; the text has .* in rows of 40"):
+            build(corpus, wanted)

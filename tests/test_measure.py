@@ -2,6 +2,7 @@
 """What e is, and what each layer of a network adds to it."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,8 +11,14 @@ from bort_jax.arch import Arch, LayerwiseArch, SearchSpace
 from bort_jax.cost import bert_network, total
 from bort_jax.cost.layerwise import layer_cost, layer_options, layerwise_cost
 from bort_jax.data.masking import masked_batch
-from bort_jax.stages.extract.layer_errors import layer_errors, shape_errors, train_elastic
-from bort_jax.stages.extract.measure import measured, unigram_loss
+from bort_jax.stages.extract.layer_errors import (
+    LayerSpace,
+    layer_errors,
+    shape_errors,
+    train_elastic,
+)
+from bort_jax.stages.extract.measure import Measure, measure_from_sums
+from bort_jax.stages.extract.recipe import Recipe, unigram_loss
 
 SPACE = SearchSpace((1, 2), (1, 2, 4), (16, 32), (8, 24), vocab_size=300, positions=32)
 
@@ -21,16 +28,18 @@ def batch(corpus):
     return masked_batch(corpus.heldout, 0, seed=0, batch_size=4, seq_len=32)
 
 
-def test_the_four_measures_by_hand():
+def test_measure_from_sums_by_hand():
     sums = {"mlm": 30.0, "correct": 4.0, "count": 10.0, "divergence": 5.0}
-    found = {
-        m: measured(m, sums, unigram=2.0) for m in ("error", "perplexity", "distillation", "excess")
+    found = {name: measure_from_sums(name, sums, unigram=2.0) for name in get_args(Measure)}
+    expected = {
+        "error": 0.6,
+        "perplexity": math.exp(3),
+        "distillation": 0.5,
+        "excess": math.exp(1),
     }
-    assert found["error"] == pytest.approx(0.6) and found["distillation"] == 0.5
-    assert found["perplexity"] == pytest.approx(math.exp(3))
-    assert found["excess"] == pytest.approx(math.exp(1))
-    assert measured("error", sums | {"correct": 10.0}) == 1e-6
-    assert math.isnan(measured("error", sums | {"mlm": math.nan}))
+    assert found == pytest.approx(expected)
+    assert measure_from_sums("error", sums | {"correct": 10.0}) == 1e-6
+    assert math.isnan(measure_from_sums("error", sums | {"mlm": math.nan}))
 
 
 def test_unigram_loss_is_the_entropy_of_frequencies_on_the_batch(corpus, batch):
@@ -66,14 +75,23 @@ def test_layer_options_fit_into_the_hidden_size():
 
 
 def test_layer_errors_are_those_of_networks_with_one_layer_changed(corpus):
-    options = {32: layer_options(SPACE, hidden=32, head_size=8)}
-    elastic = train_elastic(
-        corpus, options, depth=2, head_size=8, steps=6, batch_size=8, seq_len=32,
-        learning_rate=3e-3, measure="perplexity", eval_rows=16,
+    space = SearchSpace((2,), (1, 2, 4), (32,), (8, 24), corpus.tokenizer.vocab_size, 32)
+    layers = LayerSpace.of(space, head_size=8)
+    recipe = Recipe(
+        steps=6, batch_size=8, seq_len=32, learning_rates=(3e-3,), measure="perplexity",
+        eval_rows=16,
     )  # fmt: skip
-    base, added = layer_errors(elastic, 32, options[32])
-    assert added.shape == (2, len(options[32])) and (added >= 0).all()
+    elastic, options = train_elastic(corpus, layers, recipe), layers.options[32]
+    base, added = layer_errors(elastic, 32)
+    assert added.shape == (2, len(options)) and (added >= 0).all()
     assert added[0, -1] == 0 and added[1, -1] == 0  # the largest option changes nothing
-    changed = LayerwiseArch(32, 8, ((1, 8), max(options[32])))
+    changed = LayerwiseArch(32, 8, ((1, 8), max(options)))
     error = shape_errors(elastic, [changed])[0]
-    assert added[0, options[32].index((1, 8))] == pytest.approx(max(error - base, 0), abs=1e-3)
+    assert added[0, options.index((1, 8))] == pytest.approx(max(error - base, 0), abs=1e-3)
+
+
+def test_train_elastic_refuses_what_it_would_ignore(corpus):
+    space = SearchSpace((2,), (1,), (32,), (8,), corpus.tokenizer.vocab_size, 32)
+    recipe = Recipe(steps=1, batch_size=8, seq_len=32, learning_rates=(1e-3, 1e-2))
+    with pytest.raises(ValueError, match="one rate, no teacher and no limit"):
+        train_elastic(corpus, LayerSpace.of(space, head_size=8), recipe)

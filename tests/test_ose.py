@@ -14,7 +14,7 @@ from bort_jax.ose import (
     break_even,
     extract,
     on_pareto_front,
-    planned,
+    plan,
     resolve,
     w_coefficient,
 )
@@ -260,7 +260,7 @@ def test_few_trainings_and_none_without_savings(space, epsilon):
     )
     savings = found.candidates.savings
     positive = savings[savings > 0]
-    assert trained == planned(space, cost_fn=cost_function(space), epsilon=epsilon)
+    assert trained == plan(space, cost_fn=cost_function(space), epsilon=epsilon)
     if len(positive):
         assert len(trained) <= 1 + np.log(positive.max() / positive.min()) / epsilon
     else:

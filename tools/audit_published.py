@@ -5,6 +5,7 @@ Prints the tables of docs/published.md. Nothing here is fitted to a published nu
 """
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 
@@ -62,7 +63,8 @@ def errors(data: str, *, steps: int) -> None:
     from tempfile import TemporaryDirectory
 
     from bort_jax.data.prepared import prepare_corpus
-    from bort_jax.stages.extract.trained_error import trained_error
+    from bort_jax.stages.extract.errors import trained_error
+    from bort_jax.stages.extract.recipe import Recipe
 
     smaller = lambda arch: arch._replace(
         hidden=arch.hidden // SCALE, intermediate=arch.intermediate // SCALE
@@ -71,15 +73,11 @@ def errors(data: str, *, steps: int) -> None:
     with TemporaryDirectory() as folder:
         corpus = prepare_corpus(data, folder, vocab_size=50265 // SCALE)
         for measure in ("error", "excess"):
-            found = np.array(
-                [
-                    trained_error(
-                        corpus, steps=steps, batch_size=8, seq_len=128,
-                        learning_rates=(1e-3,), measure=measure, seed=seed,
-                    )(pair)
-                    for seed in range(3)
-                ]
-            )  # fmt: skip
+            recipe = Recipe(
+                steps=steps, batch_size=8, seq_len=128, learning_rates=(1e-3,), measure=measure
+            )
+            seeded = [replace(recipe, seed=seed) for seed in range(3)]
+            found = np.array([trained_error(corpus, recipe)(pair) for recipe in seeded])
             ratios = found[:, 0] / found[:, 1]
             print(
                 f"\n{measure} after {steps} steps: {pair[0]} {found[:, 0].mean():.4f}, {pair[1]} "

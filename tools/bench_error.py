@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -95,11 +94,11 @@ def space(candidates: int):
 
 def ours(kind: str, candidates, folder: str) -> None:
     from bort_jax.data.prepared import prepare_corpus
-    from bort_jax.stages.extract.elastic_error import elastic_error
-    from bort_jax.stages.extract.trained_error import trained_error
+    from bort_jax.stages.extract.errors import elastic_error, trained_error
+    from bort_jax.stages.extract.recipe import Recipe
 
     corpus = prepare_corpus(folder, folder)
-    settings: dict[str, Any] = dict(
+    recipe = Recipe(
         steps=STEPS,
         batch_size=BATCH,
         seq_len=SEQ_LEN,
@@ -107,9 +106,9 @@ def ours(kind: str, candidates, folder: str) -> None:
         eval_rows=EVAL_ROWS,
     )
     if kind == "elastic":
-        error_fn = elastic_error(corpus, candidates, **settings)
+        error_fn = elastic_error(corpus, candidates, recipe)
     else:
-        error_fn = trained_error(corpus, **settings)
+        error_fn = trained_error(corpus, recipe)
     print(error_fn(candidates.archs()))
 
 

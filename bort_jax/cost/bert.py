@@ -50,7 +50,7 @@ def bert_network(
     if head not in heads:
         raise ValueError(f"head must be one of {', '.join(heads)}; got {head!r}")
     embeddings = Part(
-        params=of(H=vocab_size + positions + 2),
+        params=of(H=embedding_params(1, vocab_size=vocab_size, positions=positions)),
         macs=nothing,
         elementwise_ops=of(H=s * (1 + LAYER_NORM)),
         live_activations=(of(H=2 * s),),
@@ -71,6 +71,11 @@ def bert_network(
         repeats=of(D=1),
         titles=("embeddings", "encoder", "head"),
     )
+
+
+def embedding_params(hidden: int, *, vocab_size: int, positions: int) -> int:
+    """Parameters of the embeddings: a row of H a token and a position, and one LayerNorm."""
+    return (vocab_size + positions + 2) * hidden
 
 
 def _heads(v: int, s: int, labels: int) -> dict[Head, Part]:

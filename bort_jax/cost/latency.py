@@ -50,7 +50,7 @@ class Latency:
         )
 
 
-TimeFn = Callable[[Sequence[Arch]], Sequence[float]]
+TimeFn = Callable[[Sequence[Arch]], Sequence[float] | np.ndarray]
 
 
 def fit_latency(space: SearchSpace, time_fn: TimeFn, *, size: int = 24) -> Latency:

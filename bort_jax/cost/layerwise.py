@@ -5,6 +5,7 @@ import numpy as np
 from jaxtyping import Int
 
 from bort_jax.arch import LayerwiseArch, SearchSpace
+from bort_jax.cost.bert import embedding_params
 
 Option = tuple[int, int]  # heads, intermediate; (0, 0): the layer is skipped
 
@@ -44,4 +45,5 @@ def layerwise_cost(
     sizes = dict(hidden=arch.hidden, head_size=arch.head_size, seq_len=seq_len)
     layers: Int[np.ndarray, "l 2"] = np.array([layer_cost(x, **sizes) for x in arch.layers])
     params, macs = (int(x) for x in layers.sum(axis=0))
-    return (vocab_size + positions + 2) * arch.hidden + params, macs
+    embeddings = embedding_params(arch.hidden, vocab_size=vocab_size, positions=positions)
+    return embeddings + params, macs

@@ -3,7 +3,7 @@
 
 from bort_jax.ose.budget import Budget, Infeasible
 from bort_jax.ose.candidates import Candidates
-from bort_jax.ose.extraction import Certificate, ErrorFn, Extraction, extract, planned, resolve
+from bort_jax.ose.extraction import Certificate, ErrorFn, Extraction, extract, plan, resolve
 from bort_jax.ose.layerwise import LayerChoices, LayerwiseSolution, solve_layerwise
 from bort_jax.ose.objective import break_even, on_pareto_front, w_coefficient
 
@@ -19,7 +19,7 @@ __all__ = [
     "break_even",
     "extract",
     "on_pareto_front",
-    "planned",
+    "plan",
     "resolve",
     "solve_layerwise",
     "w_coefficient",

@@ -200,7 +200,7 @@ def with_evidence(extraction: Extraction, evidence: str) -> Extraction:
     return replace(extraction, certificate=certificate)
 
 
-def planned(
+def plan(
     space,
     *,
     cost_fn: Callable,

@@ -23,7 +23,7 @@ from bort_jax.stages.compress.config import (
     teacher_config,
 )
 from bort_jax.stages.compress.reviews import ReviewCounts, write_reviews
-from bort_jax.stages.extract.run import uniform
+from bort_jax.stages.extract.run import search_uniform
 from bort_jax.stages.finetune import run as finetune
 from bort_jax.stages.pretrain.run import pretrain
 from bort_jax.storage.run_folder import claim, write_json
@@ -34,7 +34,7 @@ def run(config: Config) -> dict:
     with timed("reviews and tokenizer", out):
         prepare_data(out, config.reviews, vocab_size=config.vocab_size, seed=config.seed)
     with timed("(a) extract an architecture", out):
-        extraction = uniform(extract_config(config, out))
+        extraction = search_uniform(extract_config(config, out))
     with timed("(b) pretrain: T as teacher, then the student by distillation", out):
         teacher = pretrain(teacher_config(config, out, extraction.maximum_point))
         student = pretrain(student_config(config, out, extraction.best_arch))

@@ -6,7 +6,6 @@ forward pass is compiled once for both, and a step returns to Python only after 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import jax
@@ -15,17 +14,16 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from bort_jax.data.masking import masked_batch
 from bort_jax.data.prepared import Corpus
 from bort_jax.engine.optimizer import Hyper, begun, clipping, learning_rate, limited, make_optimizer
 from bort_jax.engine.parallel import State, parallel_population
-from bort_jax.interop import Checkpoint
 from bort_jax.model import distillation, masked_lm
-from bort_jax.stages.extract.measure import (
-    Measure,
-    check_measure,
-    measured,
+from bort_jax.stages.extract.measure import measure_from_sums
+from bort_jax.stages.extract.recipe import (
+    Recipe,
+    heldout_batch,
     teacher_logits,
+    training_batch,
     unigram_loss,
 )
 
@@ -33,58 +31,8 @@ SEGMENT = 32  # rows of the stream in one call of the program
 ZEROS = {name: np.float32(0) for name in ("mlm", "correct", "count", "divergence")}
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How every candidate is trained and what is measured: `trained_error` says what is what.
-
-    Raises:
-      ValueError: an unknown measure, a teacher that does not fit, c ≤ 0, or an empty Θ.
-    """
-
-    corpus: Corpus
-    steps: int
-    batch_size: int
-    seq_len: int
-    learning_rates: tuple[float, ...]
-    measure: Measure
-    teacher: Checkpoint | None
-    clip_weights: float | None
-    eval_rows: int
-    seed: int
-
-    def __post_init__(self):
-        check_measure(
-            self.measure,
-            vocab_size=self.corpus.tokenizer.vocab_size,
-            seq_len=self.seq_len,
-            teacher=self.teacher,
-        )
-        if not self.learning_rates:
-            raise ValueError("learning_rates is empty: each candidate needs at least one")
-        if self.clip_weights is not None and not self.clip_weights > 0:
-            raise ValueError(f"clip_weights must be positive; got {self.clip_weights}")
-
-    def hyper(self, rate: float) -> Hyper:
-        return Hyper.of(
-            learning_rate=rate, weight_decay=0.01, warmup_ratio=0.1, total_steps=self.steps
-        )
-
-    def training_rows(self) -> list[dict]:
-        """The batches of all steps."""
-        sizes = dict(seed=self.seed, batch_size=self.batch_size, seq_len=self.seq_len)
-        batches = (masked_batch(self.corpus.train, i, **sizes) for i in range(self.steps))
-        return [batch | {"train": np.True_} for batch in batches]
-
-    def heldout(self) -> dict:
-        """The held-out batch that every candidate is measured on."""
-        rows = min(self.eval_rows, self.corpus.heldout.rows(self.seq_len))
-        return masked_batch(
-            self.corpus.heldout, 0, seed=self.seed, batch_size=rows, seq_len=self.seq_len
-        )
-
-
 def candidate_errors(
-    logits_fn: Callable, recipe: Recipe, *, devices: Sequence[Any] | None = None
+    logits_fn: Callable, corpus: Corpus, recipe: Recipe, *, devices: Sequence[Any] | None = None
 ) -> Callable:
     """Builds `errors(params, shapes, title) -> [e, …]`: each shape trains its own copy of `params`.
 
@@ -98,9 +46,9 @@ def candidate_errors(
     fold = parallel_population(
         candidate_program(logits_fn, clip_weights=recipe.clip_weights), devices=devices
     )
-    heldout = recipe.heldout()
-    unigram = unigram_loss(recipe.corpus, heldout) if recipe.measure == "excess" else 0.0
-    items = segments(recipe, heldout)
+    heldout = heldout_batch(corpus, recipe)
+    unigram = unigram_loss(corpus, heldout) if recipe.measure == "excess" else 0.0
+    items = segments(corpus, recipe, heldout)
 
     def errors(params, shapes: Sequence, title: str) -> list[float]:
         hypers = [recipe.hyper(rate) for rate in recipe.learning_rates]
@@ -108,7 +56,9 @@ def candidate_errors(
         carry = (fresh_state(params), ZEROS)
         with tqdm(desc=title, unit="part", leave=False, disable=None) as bar:
             ended = fold(carry, members, items, end=lambda carry: carry[1], watch=bar.update)
-        found = [measured(recipe.measure, _floats(sums), unigram=unigram) for sums in ended]
+        found = [
+            measure_from_sums(recipe.measure, _floats(sums), unigram=unigram) for sums in ended
+        ]
         each = len(hypers)
         return [least(found[k : k + each]) for k in range(0, len(found), each)]
 
@@ -166,9 +116,10 @@ def fresh_state(params) -> State:
     return State(np.int32(0), params, begun("adamw", params), cast(Any, ()))
 
 
-def segments(recipe: Recipe, heldout: dict) -> list[dict]:
+def segments(corpus: Corpus, recipe: Recipe, heldout: dict) -> list[dict]:
     """The stream in parts of equal size; a teacher's rows are a stream of their own."""
-    training = recipe.training_rows()
+    batches = (training_batch(corpus, recipe, step) for step in range(recipe.steps))
+    training = [batch | {"train": np.True_} for batch in batches]
     if recipe.teacher is not None:
         heldout = heldout | {"teacher": teacher_logits(recipe.teacher, heldout)}
         return _parts(training) + _parts(_in_rows(heldout, recipe.batch_size))

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The options of an extraction, and what is wrong with them before anything begins."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 from bort_jax.arch import SearchSpace
+from bort_jax.cost.layerwise import layer_options
 from bort_jax.ose import Budget
 from bort_jax.ose.search import SEARCHES
+from bort_jax.stages.extract.measure import check_measure
 
 ERRORS = ("trained", "elastic", "fitted")
-
-
 INFERENCES = ("macs", "operations", "latency_ms")
-
-
 LIMITS = {
     "max_params": "params",
     "max_macs": "macs",
@@ -20,6 +19,15 @@ LIMITS = {
     "max_memory": "memory",
     "max_error": "error",
 }
+# The options that each way to an answer reads; it refuses every other one, so that none that is
+# added later can be ignored in silence.
+READ_FROM_RUN = {"from_run", "out", "about_params", *LIMITS}
+READ_LAYERWISE = {
+    *("data", "out", "tokenizer", "vocab_size", "column", "search", "head_size"),
+    *("depth", "heads", "hidden", "intermediate", "max_params", "max_macs", "max_error"),
+    *("measure", "steps", "learning_rates", "batch_size", "seq_len", "eval_rows", "seed"),
+}
+UNREAD_UNIFORM = {"from_run", "head_size"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,8 @@ class Config:
       data: file or folder of text, or a corpus that another stage prepared.
       out: run folder; with --from optional.
       from_run: `--from RUN`: answer from this finished extraction, without training.
-      depth: choices of D, the number of layers.
+      depth: choices of D, the number of layers; a layerwise search may skip any layer of the
+        largest.
       heads: choices of A; a tuple is valid where A divides H.
       hidden: choices of H.
       intermediate: choices of I.
@@ -106,21 +115,53 @@ class Config:
 
 def check(config: Config) -> None:
     """Raises ValueError before any text is read."""
-    if not config.from_run and not (config.data and config.out):
+    check_read(config)
+    if config.from_run:
+        return
+    if not (config.data and config.out):
         raise ValueError("--data and --out are needed, or --from RUN to ask a finished run again")
-    space_of(config, vocab_size=config.vocab_size).archs()
+    space = space_of(config, vocab_size=config.vocab_size)
+    space.archs()
     if not 0 < config.epsilon < 1:
         raise ValueError(f"epsilon must lie in (0, 1); got {config.epsilon}")
     if not config.learning_rates:
         raise ValueError("learning_rates is empty: each candidate needs at least one")
+    check_measure(config.measure, has_teacher=config.teacher is not None)
+    if config.search == "layerwise":
+        check_layerwise(config, space)
+
+
+def check_read(config: Config) -> None:
+    """Raises ValueError for an unknown choice, and for options that would be ignored."""
     for name, choices in (
         ("search", (*SEARCHES, "layerwise")),
         ("errors", ERRORS),
         ("inference", INFERENCES),
     ):
-        if getattr(config, name) not in choices:
-            got = getattr(config, name)
+        got = getattr(config, name)
+        if got not in choices:
             raise ValueError(f"{name} must be one of {', '.join(choices)}; got {got!r}")
+    given = {f.name for f in fields(Config) if getattr(config, f.name) != f.default}
+    if config.from_run:
+        what, unread = "--from RUN, which trains nothing,", given - READ_FROM_RUN
+    elif config.search == "layerwise":
+        what, unread = "a layerwise search", given - READ_LAYERWISE
+    else:
+        what, unread = f"search {config.search}", given & UNREAD_UNIFORM
+    if unread:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(unread))
+        raise ValueError(f"{what} does not read {names}: leave it out, or choose another search")
+
+
+def check_layerwise(config: Config, space: SearchSpace) -> None:
+    """Raises ValueError for more than one rate, and for a head size that no layer can have."""
+    if len(config.learning_rates) > 1:
+        raise ValueError(
+            "a layerwise search trains one network: give --learning-rates one rate, not "
+            f"{len(config.learning_rates)}"
+        )
+    for hidden in config.hidden:
+        layer_options(space, hidden=hidden, head_size=config.head_size)
 
 
 def space_of(config: Config, *, vocab_size: int) -> SearchSpace:
@@ -143,3 +184,10 @@ def budget_of(config: Config) -> Budget:
     }
     about = Budget.about(params=config.about_params) if config.about_params else Budget()
     return Budget(ceilings) & about
+
+
+def ceilings_of(config: Config) -> tuple[float, float, float]:
+    """The ceilings on p, i and e that a layerwise search keeps."""
+    ceilings = budget_of(config).ceilings
+    params, macs, error = (ceilings.get(name, math.inf) for name in ("params", "macs", "error"))
+    return params, macs, error

@@ -1,18 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seconds of a forward pass: the real model, compiled, awaited, warm."""
+"""Seconds of a forward pass: the real model, compiled, awaited, warm; and a fit to some of them."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
-from bort_jax.arch import Arch
+from bort_jax.arch import Arch, SearchSpace
+from bort_jax.cost import Latency, fit_latency
+from bort_jax.cost.latency import TimeFn
 from bort_jax.model import BertConfig, Encoder, forward
+from bort_jax.ose import Extraction
+from bort_jax.report.terminal import say
+from bort_jax.stages.extract.shared_errors import one_at_a_time
+from bort_jax.stages.extract.tables import ranking
+from bort_jax.storage.run_folder import write_json
 
 WARM = 3
+RIVALS = 5  # whose latency is measured beside the winner's
 
 
 def forward_seconds(
@@ -31,14 +41,14 @@ def forward_seconds(
     device before the clock starts; ids go with each call.
     """
     runs = [
-        compiled(arch, vocab_size=vocab_size, seq_len=seq_len, batch=batch, dtype=dtype)
+        compile_forward(arch, vocab_size=vocab_size, seq_len=seq_len, batch=batch, dtype=dtype)
         for arch in archs
     ]
     rounds = [[_seconds(run) for run in runs] for _ in range(WARM + repeats)]
     return np.median(rounds[WARM:], axis=0)
 
 
-def compiled(
+def compile_forward(
     arch: Arch, *, vocab_size: int, seq_len: int, batch: int, dtype: str
 ) -> Callable[[], jax.Array]:
     """One forward pass of an encoder, ready to be called."""
@@ -58,3 +68,34 @@ def _seconds(run: Callable[[], jax.Array]) -> float:
     start = time.perf_counter()
     jax.block_until_ready(run())
     return time.perf_counter() - start
+
+
+def run_latency(space: SearchSpace, out: Path, time_fn: TimeFn, *, size: int) -> Latency:
+    """The fit of a run: timed by the first process, read from `latency.json` by later ones."""
+    file = out / "latency.json"
+    with one_at_a_time(out):
+        if file.exists():
+            found = json.loads(file.read_text())
+            times = dict(zip(map(Arch.parse, found["archs"]), found["seconds"], strict=True))
+            latency = fit_latency(space, lambda archs: [times[a] for a in archs], size=len(times))
+        else:
+            say(f"timing {min(size, len(space.archs()))} architectures")
+            latency = fit_latency(space, time_fn, size=size)
+            seconds = (latency.measured / 1e3).tolist()
+            write_json(file, {"archs": list(map(str, latency.archs)), "seconds": seconds})
+    say(str(latency))
+    return latency
+
+
+def compare_latency(extraction: Extraction, time_fn: TimeFn) -> list[tuple]:
+    """(architecture, predicted ms, measured ms) of the winner, the first rivals and T."""
+    predicted = extraction.candidates.columns.get("latency_ms")
+    if predicted is None:
+        return []
+    chosen = [*ranking(extraction)[: 1 + RIVALS], extraction.candidates.maximum_point]
+    archs = [extraction.archs[k] for k in dict.fromkeys(chosen)]
+    measured = 1e3 * np.asarray(time_fn(archs))
+    return [
+        (str(arch), float(predicted[k]), float(ms))
+        for arch, k, ms in zip(archs, dict.fromkeys(chosen), measured, strict=True)
+    ]

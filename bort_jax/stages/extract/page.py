@@ -1,17 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An extraction's part of a report page: pictures, and what `report.extraction` says."""
+"""An extraction on disk and on a report page."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from bort_jax.arch import SearchSpace
+from bort_jax.cost import bert_network
 from bort_jax.ose import Extraction
+from bort_jax.ose.abnc import is_abnc
+from bort_jax.ose.table import save_table
 from bort_jax.report import page
+from bort_jax.report.plots import close
 from bort_jax.stages.extract import plots
-from bort_jax.stages.extract.tables import HEADER, READING, SHOWN, certificate_lines, ranked
+from bort_jax.stages.extract.tables import HEADER, READING, SHOWN, certificate_lines, ranking_rows
 
 W_CAPTION = (
     "W of every architecture, by falling savings: dots were measured, lines reach up to the "
     "largest W that the assumption of the search leaves possible."
 )
+
+
+def write_extraction(
+    extraction: Extraction, out: Path, space: SearchSpace, latencies: Sequence[tuple]
+) -> None:
+    """`extraction.parquet` with all of Ξ, `extraction.json` with the answer, `report.html`.
+
+    Args:
+      latencies: (architecture, predicted ms, measured ms); empty if latency was not measured.
+    """
+    network = bert_network(
+        vocab_size=space.vocab_size, positions=space.positions, seq_len=space.positions
+    )
+    abnc = str(is_abnc(network, points=extraction.archs)).splitlines()
+    save_table(extraction, out, abnc=abnc, latency=[list(row) for row in latencies])
+    picture = plots.front(extraction)
+    picture.savefig(out / "front.png", dpi=120, bbox_inches="tight")
+    close(picture)
+    parts = blocks(extraction, latencies=latencies)
+    parts += [page.heading("AB^nC"), *map(page.paragraph, abnc)]
+    page.write_page(out / "report.html", "Extraction", parts)
 
 
 def blocks(extraction: Extraction, *, latencies: Sequence[tuple] = ()) -> list[str]:
@@ -20,7 +47,7 @@ def blocks(extraction: Extraction, *, latencies: Sequence[tuple] = ()) -> list[s
     Args:
       latencies: (architecture, predicted ms, measured ms), where latency was measured.
     """
-    shown = ranked(extraction)
+    shown = ranking_rows(extraction)
     parts = [
         page.paragraph(f"Largest W: {extraction.best_arch}. Budget: {extraction.budget}."),
         page.figure(plots.front(extraction), "Ticks at the foot: every architecture of the space."),

@@ -14,11 +14,15 @@ READING = (
 SHOWN = 20
 
 
-def ranked(extraction: Extraction) -> list[tuple]:
-    """Rows for `HEADER`: the trained within the budget, largest W first."""
+def ranking(extraction: Extraction) -> list[int]:
+    """Indices of the trained within the budget, largest W first."""
     allowed = extraction.budget.met({**extraction.candidates.columns, "error": extraction.errors})
-    inside = [k for k in extraction.trained if allowed[k]]
-    order = sorted(inside, key=lambda k: (k != extraction.best, -extraction.w[k]))
+    inside = [int(k) for k in extraction.trained if allowed[k]]
+    return sorted(inside, key=lambda k: (k != extraction.best, -extraction.w[k]))
+
+
+def ranking_rows(extraction: Extraction) -> list[tuple]:
+    """Rows for `HEADER`, largest W first."""
     return [
         (
             str(extraction.archs[k]),
@@ -31,7 +35,7 @@ def ranked(extraction: Extraction) -> list[tuple]:
             "yes" if extraction.front[k] else "",
             round(float(extraction.seconds[k]), 1),
         )
-        for k in order
+        for k in ranking(extraction)
     ]
 
 

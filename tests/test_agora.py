@@ -15,27 +15,28 @@ from bort_jax.agora import (
     Dataset,
     Generated,
     Origin,
+    Window,
     agora,
+    assess,
     ball_tau,
-    certain,
     describe,
     euclidean,
     generator,
     grid,
+    hard_labels,
     prune,
     replay,
     start,
-    trust,
     worst_run,
 )
 from bort_jax.agora.loop import (
-    Forgetful,
+    NoJournal,
+    add_correct,
     append_labelled,
     find_mistakes,
     fine_tune_copies,
     generate_points,
     sort_by_accuracy,
-    with_right,
 )
 
 
@@ -139,7 +140,7 @@ CALLS = Agora(
 
 
 def copies_of(thetas):
-    return fine_tune_copies(start(POINTS, thetas), POINTS, calls=CALLS, journal=Forgetful())
+    return fine_tune_copies(start(POINTS, thetas), POINTS, calls=CALLS, journal=NoJournal())
 
 
 def test_step_1_fine_tunes_one_copy_for_each_set_and_keeps_the_best_model():
@@ -169,7 +170,7 @@ def test_models_are_asked_for_one_by_one_and_let_go():
         fit_fn=lambda thetas, data: (Model(dict(one)["rate"]) for one in thetas), score_fn=score
     )
     sets = [theta(rate=rate) for rate in (2, 1, 4, 3, 0, 5, 1.5)]
-    fine_tune_copies(start(POINTS, sets), POINTS, calls=calls, journal=Forgetful())
+    fine_tune_copies(start(POINTS, sets), POINTS, calls=calls, journal=NoJournal())
     assert max(seen) <= 3 and len(alive) == 7  # the best, the one before, the new one
 
 
@@ -185,33 +186,33 @@ def test_step_2_takes_the_mistakes_of_the_best():
     assert mistakes.x[:, 0].tolist() == [4, 5] and mistakes.rows.tolist() == [4, 5]
 
 
-@given(wrong=st.lists(st.booleans(), min_size=1, max_size=20), share=st.floats(0, 3))
-def test_right_rows_stand_beside_the_mistakes(wrong, share):
+@given(wrong=st.lists(st.booleans(), min_size=1, max_size=20), per_error=st.floats(0, 3))
+def test_add_correct_puts_other_rows_beside_the_mistakes(wrong, per_error):
     wrong = np.array(wrong)
     dev = Dataset(10.0 * np.arange(len(wrong))[:, None], np.zeros(len(wrong)))
     mistakes = find_mistakes(Copy(A, None, ~wrong), dev, known=dev.x)
-    found = with_right(mistakes, dev, np.random.default_rng(0), share=share)
+    found = add_correct(mistakes, dev, np.random.default_rng(0), per_error=per_error)
     n = wrong.sum()
     assert (found.rows[:n] == mistakes.rows).all() and (found.x[:, 0] == 10 * found.rows).all()
-    assert len(found.rows) - n == min(round(share * n), (~wrong).sum())
+    assert len(found.rows) - n == min(round(per_error * n), (~wrong).sum())
     assert not wrong[found.rows[n:]].any() and len(set(found.rows)) == len(found.rows)
 
 
-def test_without_right_rows_nothing_is_drawn(rng):
+def test_add_correct_draws_nothing_where_none_is_wanted(rng):
     _, best = copies_of([A, C])
     mistakes, state = find_mistakes(best, POINTS, known=POINTS.x), rng.bit_generator.state
-    assert with_right(mistakes, POINTS, rng, share=0).rows.tolist() == [4, 5]
+    assert add_correct(mistakes, POINTS, rng, per_error=0).rows.tolist() == [4, 5]
     assert rng.bit_generator.state == state
 
 
-def test_fewer_right_rows_than_none_are_refused_before_anything_is_fitted():
-    calls = CALLS._replace(fit_fn=lambda thetas, data: pytest.fail("fitted"), right=-1)
-    with pytest.raises(ValueError, match="0 or more; got -1"):
+def test_agora_refuses_a_negative_correct_per_error_before_anything_is_fitted():
+    calls = CALLS._replace(fit_fn=lambda thetas, data: pytest.fail("fitted"), correct_per_error=-1)
+    with pytest.raises(ValueError, match="correct_per_error must be 0 or more; got -1"):
         next(agora(start(POINTS, [A, C]), POINTS, calls=calls))
 
 
-def test_a_round_makes_points_near_right_rows_where_it_is_told_to():
-    calls = CALLS._replace(right=1)
+def test_a_round_augments_correct_points_where_that_is_wanted():
+    calls = CALLS._replace(correct_per_error=1)
     state = next(agora(start(POINTS, [A, C]), POINTS, calls=calls))
     assert {4, 5} < set(state.origins[0].parents.tolist()) and state.rounds[0].mistakes == 2
 
@@ -245,6 +246,29 @@ def test_step_5_sorts_worst_first_and_breaks_ties_for_the_earlier():
     ]
     assert sort_by_accuracy(copies) == [B, D, C, A]
     assert sort_by_accuracy([copy._replace(correct=np.ones(2)) for copy in copies]) == [D, C, B, A]
+
+
+def test_agora_never_chooses_a_copy_without_a_score():
+    # θ = A diverges: NaN, as bools of a model that says class 0 everywhere would be the best.
+    def score(model, dev):
+        return np.full(len(dev.y), np.nan) if model[0] == 1 else CALLS.score_fn(model, dev)
+
+    calls = CALLS._replace(score_fn=score)
+    states = list(agora(start(POINTS, [A, C, D]), POINTS, calls=calls))
+    assert [state.thetas for state in states] == [(C, D), (C,), ()]  # it leaves first
+    assert states[0].champion.theta == C and states[0].champion.accuracy == 4 / 6
+    assert states[0].rounds[0].accuracies == {
+        describe(A): None,
+        describe(C): 4 / 6,
+        describe(D): 4 / 6,
+    }
+    assert states[0].rounds[0].accuracy == 4 / 6
+
+
+def test_agora_refuses_a_round_in_which_every_copy_diverged():
+    calls = CALLS._replace(score_fn=lambda model, dev: np.full(len(dev.y), np.nan))
+    with pytest.raises(ValueError, match="all 2 fine-tunings of round 1 diverged"):
+        next(agora(start(POINTS, [A, C]), POINTS, calls=calls))
 
 
 def test_the_loop_by_hand():
@@ -325,7 +349,7 @@ def nearest(data, x):
     return data.y[distance.argmin(axis=1)]
 
 
-def toy(truth, label_fn, *, seed=0, copies=8, radius=0.08):
+def toy(truth, label_fn, *, seed=0):
     """Points of the unit square, a train set from a corner; the states and a test accuracy."""
     rng = np.random.default_rng(seed)
     train_x, dev_x = rng.uniform(0, 0.3, (20, 2)), rng.uniform(size=(200, 2))
@@ -333,7 +357,9 @@ def toy(truth, label_fn, *, seed=0, copies=8, radius=0.08):
     calls = Agora(
         fit_fn=lambda thetas, data: (data for _ in thetas),
         score_fn=lambda data, dev: nearest(data, dev.x) == dev.y,
-        generate_fn=generator(ball_tau(radius), copies=copies, distance_fn=euclidean),
+        generate_fn=generator(
+            ball_tau(0.08), samples_per_error=8, window=Window(distance_fn=euclidean)
+        ),
         label_fn=label_fn,
     )
     first = start(Dataset(train_x, truth(train_x)), TOY, seed=seed)
@@ -354,7 +380,7 @@ def test_a_perfect_socrates_halves_the_errors_round_by_round(seed):
     of it, τ a ball, labels always right. The best copy's error is at most 2⁻ᵏ in each round k: on
     dev, and on points never read until a tenth is left, the cells that 200 points do not reach.
     """
-    states, accuracy = toy(checkers, certain(checkers), seed=seed)
+    states, accuracy = toy(checkers, hard_labels(checkers), seed=seed)
     for k, state in enumerate(states, start=1):
         assert 1 - state.champion.accuracy <= 0.5**k
         assert 1 - accuracy(state.best_train) <= max(0.5**k, 0.1)
@@ -365,10 +391,10 @@ def test_a_random_socrates_is_detected_before_he_does_harm():
     """He does do harm: labels drawn around dev's mistakes set some of them right by chance, so
     that the best copy on dev is a worse one. Judged on points that do not steer, he is refused."""
     rng = np.random.default_rng(0)
-    guess = certain(lambda x: rng.integers(0, 2, len(x)))
+    guess = hard_labels(lambda x: rng.integers(0, 2, len(x)))
     states, accuracy = toy(checkers, guess)
     assert states[-1].champion.accuracy > states[0].champion.accuracy
     assert accuracy(states[-1].best_train) < accuracy(states[0].best_train)
     report = rng.uniform(size=(200, 2))
-    assert trust(guess(report)[0], checkers(report)).random
-    assert not trust(checkers(report), checkers(report)).random
+    assert assess(guess(report)[0], checkers(report)).random
+    assert not assess(checkers(report), checkers(report)).random

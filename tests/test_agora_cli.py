@@ -13,7 +13,7 @@ from command_line import refused, run, together
 from task_rows import write_rows
 
 from bort_jax import cli
-from bort_jax.agora import OneAgainstRest, Parents, Store, Thresholds, Uncast
+from bort_jax.agora import OneVsRest, Parents, Store, Thresholds, Uncast
 from bort_jax.data.row_text import row_texts
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop import load, save
@@ -212,11 +212,11 @@ def test_a_train_row_that_stands_in_validation_is_refused(data, argv, tmp_path, 
         ("--tau [mix:x]", "share of τ mix must be a number"),
         ("--side 3", "side must be 0, 1 or 2"),
         ("--distance words", "distance must be one of tokens, first, mean"),
-        ("--nearest 0.9 --farthest 0.1", "nearest ≤ farthest"),
+        ("--nearest 0.9 --farthest 0.1", "min distance ≤ max distance"),
         ("--thresholds [0.5]", "has classes, no --thresholds"),
         ("--one-against 7", "'7' is not one of 0, 1"),
         ("--steer 1.0", "leaves one half of validation empty"),
-        ("--drift 7", "drift must lie in [0, 1]"),
+        ("--drift 7", "max_class_shift must lie in [0, 1]"),
     ],
 )
 def test_bad_options_are_one_clear_line(options, message, argv, tmp_path, capsys):
@@ -329,7 +329,7 @@ def test_cast_labels_and_how_sure_they_are():
     of = lambda cast, task=task: SimpleNamespace(cast=cast, task=task)
     labels, sure = cast_outputs(logits, of(Uncast(task.labels)))
     assert labels.tolist() == [1, 0] and sure == pytest.approx([0.7, 0.4])
-    labels, sure = cast_outputs(logits, of(OneAgainstRest(task.labels, "b")))
+    labels, sure = cast_outputs(logits, of(OneVsRest(task.labels, "b")))
     assert labels.tolist() == [1, 0] and sure == pytest.approx([0.7, 0.7])
     scores = Task(labels=("0", "5"), head="regression")
     labels, sure = cast_outputs(np.array([[1.0], [2.0], [4.5]]), of(Thresholds((2.0, 4.0)), scores))

@@ -10,12 +10,13 @@ from bort_jax.agora import (
     Agora,
     Dataset,
     Store,
+    Window,
     agora,
     ball_tau,
     euclidean,
     generator,
     grid,
-    resumable,
+    resume,
     start,
 )
 
@@ -55,7 +56,9 @@ def calls(fits=None):
     return Agora(
         fit_fn=fit,
         score_fn=lambda w, dev: (np.c_[dev.x, np.ones(len(dev.x))] @ w > 0) == dev.y,
-        generate_fn=generator(ball_tau(0.1), copies=2, distance_fn=euclidean),
+        generate_fn=generator(
+            ball_tau(0.1), samples_per_error=2, window=Window(distance_fn=euclidean)
+        ),
         label_fn=lambda x: (truth(x), np.clip(np.abs(x.sum(axis=1) - 1), 0, 1)),
     )
 
@@ -67,7 +70,7 @@ def store_at(folder, **rest):
 def run(folder, *, fits=None, first=None, the_calls=None):
     train, dev = problem()
     first = first or start(train, THETAS, seed=3)
-    return list(resumable(store_at(folder), first, dev, calls=the_calls or calls(fits)))
+    return list(resume(store_at(folder), first, dev, calls=the_calls or calls(fits)))
 
 
 def assert_same(one, other):
@@ -98,7 +101,7 @@ def test_resuming_after_any_round_is_the_straight_run(tmp_path):
         folder = tmp_path / f"stop{stop}"
         train, dev = problem()
         first = start(train, THETAS, seed=3)
-        states = resumable(store_at(folder), first, dev, calls=calls())
+        states = resume(store_at(folder), first, dev, calls=calls())
         for _ in range(stop):
             next(states)
         rest = run(folder)
@@ -125,6 +128,30 @@ def test_a_round_that_is_killed_does_not_fit_again_what_it_had_finished(tmp_path
     assert_same(rest[-1], straight[-1])
 
 
+def test_resume_remembers_which_copies_diverged(tmp_path):
+    def diverges(w, dev):
+        return np.full(len(dev.y), np.nan) if diverged(w) else calls().score_fn(w, dev)
+
+    first, fits = fitted(THETAS[0], problem()[0]), []
+    diverged = lambda w: np.array_equal(w, first)
+    stops = iter([False, False, True])
+
+    def fit(thetas, data):
+        for theta in thetas:
+            if next(stops, False):
+                raise Stop
+            yield from calls(fits).fit_fn([theta], data)
+
+    mine = calls()._replace(fit_fn=fit, score_fn=diverges)
+    with pytest.raises(Stop):
+        run(tmp_path, the_calls=mine)
+    last = run(tmp_path, the_calls=mine)[-1]
+    assert [theta for theta, _ in fits[: len(THETAS)]] == THETAS
+    assert list(last.rounds[0].accuracies.values())[0] is None
+    assert THETAS[0] in last.rounds[0].removed and last.champion.accuracy > 0
+    assert_same(store_at(tmp_path).load(start(problem()[0], THETAS)), last)
+
+
 def test_a_model_that_is_one_ahead_of_its_line_counts(tmp_path):
     """The kill fell between the two files of a copy."""
     fits, store, (train, dev) = [], store_at(tmp_path / "torn"), problem()
@@ -135,9 +162,9 @@ def test_a_model_that_is_one_ahead_of_its_line_counts(tmp_path):
 
     first = start(train, THETAS, seed=3)
     with pytest.raises(Stop):
-        list(resumable(store, first, dev, calls=calls()._replace(fit_fn=first_alone)))
+        list(resume(store, first, dev, calls=calls()._replace(fit_fn=first_alone)))
     (store.partial(1) / "copies.jsonl").unlink()
-    (found,) = store.finished(1)
+    (found,) = store.finished_copies(1)
     assert found.theta == THETAS[0] and np.array_equal(found.model, fitted(THETAS[0], train))
     assert_same(run(tmp_path / "torn", fits=fits)[-1], run(tmp_path / "straight")[-1])
     assert [theta for theta, _ in fits[: len(THETAS) - 1]] == THETAS[1:]
@@ -165,7 +192,7 @@ def test_lineage_names_every_point(tmp_path):
     ids = [f"id{row}" for row in range(60)]
     store = store_at(tmp_path, dev_rows=np.arange(60) + 100, ids=ids, text_fn=lambda x: [
         f"{row[0]:.3f}" for row in x])  # fmt: skip
-    *_, last = resumable(store, start(train, THETAS, seed=3), dev, calls=calls())
+    *_, last = resume(store, start(train, THETAS, seed=3), dev, calls=calls())
     at = last.given
     for number, record in enumerate(last.rounds, start=1):
         lines = store.lineage(number)
@@ -175,7 +202,7 @@ def test_lineage_names_every_point(tmp_path):
             assert line["round"] == number and line["label"] == last.train.y[at]
             assert line["distance"] == pytest.approx(np.linalg.norm(point - parent))
             assert 0 < line["distance"] <= 0.1
-            assert (line["tau"], line["settings"]) == ("ball", "nearest=0.0 farthest=0.1")
+            assert (line["tau"], line["settings"]) == ("ball", "min_distance=0.0 max_distance=0.1")
             assert line["dev_row"] == line["parent"] + 100
             assert line["dev_id"] == f"id{line['parent']}" and line["text"] == f"{point[0]:.3f}"
             assert line["confidence"] == pytest.approx(min(1, abs(point.sum() - 1)))
@@ -199,7 +226,7 @@ def test_what_is_watched_is_kept_with_the_round(tmp_path):
     train, dev = problem()
     first = start(train, THETAS)
     watch = lambda state: {"sets": len(state.thetas)}
-    states = list(resumable(store_at(tmp_path), first, dev, calls=calls(), watch=watch))
+    states = list(resume(store_at(tmp_path), first, dev, calls=calls(), watch=watch))
     kept = [store_at(tmp_path).about(n)["watched"]["sets"] for n in range(1, len(states) + 1)]
     assert kept == [len(state.thetas) for state in states]
 
@@ -218,7 +245,7 @@ def test_a_replay_goes_on_in_a_folder_of_its_own(tmp_path, after, fresh):
     options = {"after": after, "thetas": THETAS if fresh else ()}
     state = source.branch(tmp_path / "second", first, **options)
     memory = list(agora(state, dev, calls=calls()))
-    states = resumable(store_at(tmp_path / "second"), first, dev, calls=calls())
+    states = resume(store_at(tmp_path / "second"), first, dev, calls=calls())
     next(states)  # a replay is resumable too
     disk = run(tmp_path / "second")
     assert_same(memory[-1], disk[-1])
@@ -250,7 +277,7 @@ def test_a_round_that_is_not_there_and_another_train_set_are_refused(tmp_path):
         store_at(tmp_path).load(start(train, THETAS), after=99)
     other = Dataset(train.x + 1, train.y)
     with pytest.raises(ValueError, match="another train set"):
-        list(resumable(store_at(tmp_path), start(other, THETAS), dev, calls=calls()))
+        list(resume(store_at(tmp_path), start(other, THETAS), dev, calls=calls()))
 
 
 def test_files_are_plain(tmp_path):

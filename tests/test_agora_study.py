@@ -50,10 +50,10 @@ def settings(tiny, tmp_path_factory):
         steps=2,
         batch_size=4,
         socrates_steps=2,
-        copies=2,
-        right=1.0,
+        samples_per_error=2,
+        correct_per_error=1.0,
         replays=1,
-        confidence=0.0,
+        min_confidence=0.0,
     )
 
 
@@ -65,7 +65,7 @@ def test_no_theta_is_fitted_to_the_scarce_rows_twice():
         fitted.extend((theta, len(train.y)) for theta in thetas)
         return [f"{theta} on {len(train.y)}" for theta in thetas]
 
-    fit = agora_study.once(fit_fn, scarce)
+    fit = agora_study.reuse_fits(fit_fn, scarce)
     assert list(fit([1, 2], scarce)) == ["1 on 3", "2 on 3"]
     assert list(fit([2], larger)) == list(fit([2], larger)) == ["2 on 4"]
     assert list(fit([2, 3, 1], scarce)) == ["2 on 3", "3 on 3", "1 on 3"]
@@ -107,7 +107,7 @@ def test_plain_has_as_many_runs_as_it_is_given_and_keeps_the_best(settings):
     assert len(set(asked)) == 5
     assert best.copy.accuracy == max((k * 7 % 5 + 1) / 5 for k in range(5))
     rates = {dict(theta)["learning_rate"] for theta in asked}
-    assert rates == set(settings.learning_rate)
+    assert rates == set(settings.learning_rates)
 
 
 def test_a_study_from_end_to_end_and_one_that_was_cut_off(settings, monkeypatch):

@@ -12,7 +12,7 @@ from bort_jax.agora import (
     Tau,
     Window,
     ball_tau,
-    changed_share,
+    changed_fraction,
     euclidean,
     generator,
     mix_tau,
@@ -37,9 +37,11 @@ def of_first_token(x):
 
 def taus(share, sides):
     return {
-        "mlm": mlm_tau(cycling, share=share, sides=sides),
-        "neighbour": neighbour_tau(TABLE, special=SPECIAL, share=share, nearest=3, sides=sides),
-        "mix": mix_tau(of_first_token, share=share, sides=sides),
+        "mlm": mlm_tau(cycling, edit_fraction=share, sides=sides),
+        "neighbour": neighbour_tau(
+            TABLE, special=SPECIAL, edit_fraction=share, nearest_tokens=3, sides=sides
+        ),
+        "mix": mix_tau(of_first_token, edit_fraction=share, sides=sides),
     }
 
 
@@ -99,8 +101,8 @@ def test_every_tau_keeps_what_must_stay(seed, kind, name, share, sides):
 def test_mlm_and_neighbour_change_the_share_of_each_row(seed, share, passes):
     parents = points(seed, "pair")
     for tau in (
-        mlm_tau(cycling, share=share, passes=passes),
-        neighbour_tau(TABLE, special=SPECIAL, share=share, nearest=3),
+        mlm_tau(cycling, edit_fraction=share, passes=passes),
+        neighbour_tau(TABLE, special=SPECIAL, edit_fraction=share, nearest_tokens=3),
     ):
         x = tau.make(parents, np.arange(6), np.random.default_rng(seed))
         free = (parents.sides > 0).sum(axis=1)
@@ -116,7 +118,7 @@ def test_later_passes_see_what_earlier_ones_drew():
         return cycling(x, positions, seed)
 
     parents = points(0, "single", n=1)
-    mlm_tau(watch, share=1, passes=3).make(parents, np.array([0]), np.random.default_rng(0))
+    mlm_tau(watch, edit_fraction=1, passes=3).make(parents, np.array([0]), np.random.default_rng(0))
     assert seen == sorted(seen) and seen[0] == 0 and seen[-1] > 0
 
 
@@ -129,13 +131,15 @@ def test_positions_have_one_width_so_that_a_model_is_compiled_once():
 
     for seed in range(10):
         parents = points(seed, "pair")
-        mlm_tau(watch, share=0.5, passes=2).make(parents, np.arange(6), np.random.default_rng(seed))
+        mlm_tau(watch, edit_fraction=0.5, passes=2).make(
+            parents, np.arange(6), np.random.default_rng(seed)
+        )
     assert widths == {5}  # half of 20, in two passes
 
 
 def test_neighbours_are_the_nearest_by_cosine():
     parents = Parents(np.array([[0, 7, 2]]), np.array([[0, 1, 0]]))
-    tau = neighbour_tau(TABLE, special=SPECIAL, share=1, nearest=2)
+    tau = neighbour_tau(TABLE, special=SPECIAL, edit_fraction=1, nearest_tokens=2)
     rng = np.random.default_rng(0)
     drawn = {int(tau.make(parents, np.array([0]), rng)[0, 1]) for _ in range(50)}
     unit = TABLE / np.linalg.norm(TABLE, axis=1, keepdims=True)
@@ -148,7 +152,7 @@ def test_mix_takes_spans_of_mistakes_of_the_same_label_and_side():
     x = np.array([[0, 11, 12, 13, 2, 2, 14, 2], [0, 21, 22, 23, 2, 2, 25, 2],
                   [0, 8, 30, 31, 2, 2, 32, 2]])  # fmt: skip
     sides = np.tile([0, 1, 1, 1, 0, 0, 2, 0], (3, 1))
-    tau = mix_tau(of_first_token, share=0.5, sides=(1,))
+    tau = mix_tau(of_first_token, edit_fraction=0.5, sides=(1,))
     rng = np.random.default_rng(0)
     for _ in range(20):
         child = tau.make(Parents(x, sides), np.array([0]), rng)[0]
@@ -164,7 +168,7 @@ def test_mix_takes_spans_of_mistakes_of_the_same_label_and_side():
 def test_a_ball_has_its_radii_and_every_direction(seed, one, two):
     nearest, farthest = sorted((one, two))
     x = np.random.default_rng(seed).standard_normal((5, 3))
-    tau = ball_tau(farthest, nearest=nearest)
+    tau = ball_tau(farthest, min_distance=nearest)
     children = tau.make(Parents(x), np.repeat(np.arange(5), 40), np.random.default_rng(seed))
     away = children - np.repeat(x, 40, axis=0)
     lengths = np.linalg.norm(away, axis=1)
@@ -191,21 +195,33 @@ def made(parents, tau, **settings):
 def test_points_lie_in_the_window_and_the_others_are_counted(seed, low, high):
     low, high = min(low, high), max(low, high)
     parents = points(seed, "pair")
-    tau = mlm_tau(cycling, share=0.4)
-    got = made(parents, tau, copies=3, window=Window(low, high), tries=2, seed=seed)
+    tau = mlm_tau(cycling, edit_fraction=0.4)
+    got = made(parents, tau, samples_per_error=3, window=Window(low, high), tries=2, seed=seed)
     rows = got.origin.parents - 10
-    distances = changed_share(got.x, parents.take(rows))
+    distances = changed_fraction(got.x, parents.take(rows))
     assert np.array_equal(distances, got.origin.distances)
     assert ((distances >= low) & (distances <= high)).all()
     assert len(got.x) <= 18 and sum(got.refused.values()) + len(got.x) <= 36
-    assert list(got.measured) == sorted(got.measured) and len(got.measured) == 7
+    assert list(got.distances) == sorted(got.distances) and len(got.distances) == 7
     assert set(got.refused) <= {"too near", "too far", "duplicate", "unchanged"}
 
 
 def test_what_is_outside_the_window_is_named():
     parents = points(0, "pair")
-    near = made(parents, mlm_tau(cycling, share=0.01), copies=1, window=Window(0.9), tries=1)
-    far = made(parents, mlm_tau(cycling, share=1), copies=1, window=Window(0, 0.5), tries=1)
+    near = made(
+        parents,
+        mlm_tau(cycling, edit_fraction=0.01),
+        samples_per_error=1,
+        window=Window(0.9),
+        tries=1,
+    )
+    far = made(
+        parents,
+        mlm_tau(cycling, edit_fraction=1),
+        samples_per_error=1,
+        window=Window(0, 0.5),
+        tries=1,
+    )
     assert near.refused == {"too near": 6} and far.refused == {"too far": 6}
     assert len(near.x) == len(far.x) == 0 and near.x.shape == (0, 20)
 
@@ -216,25 +232,32 @@ def test_copies_of_dev_of_test_of_train_and_of_each_other_are_refused():
     tau = Tau("next", lambda parents, which, rng: parents.x[which] + next(offsets))
     keys = lambda x: [int(value) for value in x[:, 0]]
     got = made(
-        Parents(x), tau, copies=1, distance_fn=euclidean, keys_fn=keys,
+        Parents(x), tau, samples_per_error=1, window=Window(distance_fn=euclidean), keys_fn=keys,
         forbidden={1, 11, 12}, known=np.array([[21], [3]]), tries=3,
     )  # fmt: skip
     # First try: 1 and 11 are held out, 21 is in train, 31 is new. Second: 2 and 22 are new.
     assert sorted(got.x[:, 0]) == [2, 13, 22, 31]
     assert got.refused == {"copy of dev or test": 3, "duplicate": 1}
     same = Tau("same", lambda parents, which, rng: np.full((len(which), 1), 7))
-    twice = made(Parents(x), same, copies=2, distance_fn=euclidean, keys_fn=keys, tries=1)
+    twice = made(
+        Parents(x),
+        same,
+        samples_per_error=2,
+        window=Window(distance_fn=euclidean),
+        keys_fn=keys,
+        tries=1,
+    )
     assert len(twice.x) == 1 and twice.refused == {"duplicate": 7}
     none = Tau("none", lambda parents, which, rng: parents.x[which])
-    assert made(Parents(x), none, copies=1, distance_fn=euclidean, tries=1).refused == {
-        "unchanged": 4
-    }
+    assert made(
+        Parents(x), none, samples_per_error=1, window=Window(distance_fn=euclidean), tries=1
+    ).refused == {"unchanged": 4}
 
 
 def test_several_taus_share_the_work():
     parents = Parents(np.arange(200)[:, None].astype(float) * 100)
-    one, two = ball_tau(1.0), ball_tau(9.0, nearest=5.0)
-    got = made(parents, {one: 3, two: 1}, copies=4, distance_fn=euclidean)
+    one, two = ball_tau(1.0), ball_tau(9.0, min_distance=5.0)
+    got = made(parents, {one: 3, two: 1}, samples_per_error=4, window=Window(distance_fn=euclidean))
     by = {name: np.array([tau == name for tau in got.origin.taus]) for name in map(str, (one, two))}
     assert 0.7 < by[str(one)].mean() < 0.8 and sum(map(sum, by.values())) == 800
     assert (
@@ -243,42 +266,42 @@ def test_several_taus_share_the_work():
         < 5
         <= got.origin.distances[by[str(two)]].min()
     )
-    assert str(two) == "ball nearest=5.0 farthest=9.0"
+    assert str(two) == "ball min_distance=5.0 max_distance=9.0"
 
 
 def test_the_same_random_state_makes_the_same_points():
     parents = points(3, "choice")
     for name, tau in taus(0.3, (1, 2)).items():
-        first, again = (made(parents, tau, copies=2, seed=5) for _ in range(2))
+        first, again = (made(parents, tau, samples_per_error=2, seed=5) for _ in range(2))
         assert np.array_equal(first.x, again.x), name
-        assert not np.array_equal(first.x, made(parents, tau, copies=2, seed=6).x), name
+        assert not np.array_equal(first.x, made(parents, tau, samples_per_error=2, seed=6).x), name
 
 
 @pytest.mark.parametrize("share", [0, -1, 1.1])
 def test_a_share_outside_its_interval_is_refused(share):
     for build in (
-        lambda: mlm_tau(cycling, share=share),
-        lambda: mix_tau(of_first_token, share=share),
-        lambda: neighbour_tau(TABLE, special=SPECIAL, share=share),
+        lambda: mlm_tau(cycling, edit_fraction=share),
+        lambda: mix_tau(of_first_token, edit_fraction=share),
+        lambda: neighbour_tau(TABLE, special=SPECIAL, edit_fraction=share),
     ):
-        with pytest.raises(ValueError, match="share"):
+        with pytest.raises(ValueError, match="edit_fraction"):
             build()
 
 
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"copies": 0}, "copies and tries"),
-        ({"copies": 1, "window": Window(0.5, 0.4)}, "nearest ≤ farthest"),
-        ({"copies": 1, "window": Window(-1)}, "nearest ≤ farthest"),
-        ({"copies": 1, "tries": 0}, "copies and tries"),
+        ({"samples_per_error": 0}, "samples per error and tries"),
+        ({"samples_per_error": 1, "window": Window(0.5, 0.4)}, "min distance ≤ max distance"),
+        ({"samples_per_error": 1, "window": Window(-1)}, "min distance ≤ max distance"),
+        ({"samples_per_error": 1, "tries": 0}, "samples per error and tries"),
     ],
 )
 def test_settings_that_make_nothing_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         generator(ball_tau(1.0), **settings)
-    with pytest.raises(ValueError, match="positive share"):
-        generator({ball_tau(1.0): 0.0}, copies=1)
+    with pytest.raises(ValueError, match="positive weight"):
+        generator({ball_tau(1.0): 0.0}, samples_per_error=1)
 
 
 def test_text_without_sides_is_refused():

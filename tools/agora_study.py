@@ -50,13 +50,13 @@ from bort_jax.agora import (
     Tau,
     Window,
     agora,
-    balanced,
-    confident,
+    balance_classes,
+    cache_labels,
+    drop_unsure,
     generator,
     grid,
     mix_tau,
     neighbour_tau,
-    remembered,
     replay,
     start,
 )
@@ -92,18 +92,18 @@ class Settings:
       seq_len: tokens in a row.
       steps: of each fine-tuning.
       batch_size: rows in a step.
-      learning_rate: choices of Θ.
+      learning_rates: choices of Θ.
       theta_seeds: choices of Θ.
       dtype: of the operands of products, Socrates' too.
       socrates_steps: of Socrates' fine-tuning.
       socrates_rate: its peak.
       replays: times that Agora starts anew from the set that it has made, with all of Θ.
-      copies: new points near each mistake.
-      right: rows of steer-dev that are right, near which Agora makes points too, for each mistake.
-      share: share of a text's tokens that τ changes.
-      nearest: smallest share that must have changed.
-      farthest: largest.
-      confidence: points whose label Socrates is less sure of do not join, in no arm.
+      samples_per_error: new points near each mistake.
+      correct_per_error: correct rows of steer-dev that Agora augments too, for each mistake.
+      edit_fraction: of a text's tokens that τ changes.
+      min_distance: smallest fraction of changed tokens.
+      max_distance: largest.
+      min_confidence: pseudo-labels less confident do not join, in no arm.
       mapping: how a device runs the members of a population, `loop`, `vmap` or `map`; None: the
         fastest, measured. It changes nothing but the time.
     """
@@ -120,18 +120,18 @@ class Settings:
     seq_len: int = 64
     steps: int = 80
     batch_size: int = 32
-    learning_rate: tuple[float, ...] = (1e-3, 3e-4)
+    learning_rates: tuple[float, ...] = (1e-3, 3e-4)
     theta_seeds: tuple[int, ...] = (0, 1)
     dtype: str = "float32"
     socrates_steps: int = 300
     socrates_rate: float = 1e-4
     replays: int = 0
-    copies: int = 8
-    right: float = 0.0
-    share: float = 0.5
-    nearest: float = 0.1
-    farthest: float = 0.9
-    confidence: float = 0.95
+    samples_per_error: int = 8
+    correct_per_error: float = 0.0
+    edit_fraction: float = 0.5
+    min_distance: float = 0.1
+    max_distance: float = 0.9
+    min_confidence: float = 0.95
     mapping: Literal["loop", "vmap", "map"] | None = None
 
 
@@ -173,7 +173,7 @@ def study(reference: str, timaeus: Checkpoint, folder: Path, settings: Settings)
     files = [folder / f"seed-{seed}.json" for seed in draws(settings)]
     if not all(file.is_file() for file in files):
         ground = read_ground(reference, timaeus.required_tokenizer, settings)
-        label_fn = remembered(labeller(socrates_of(ground, folder, settings)))
+        label_fn = cache_labels(labeller(socrates_of(ground, folder, settings)))
         tuner = FineTuner.of(
             timaeus,
             ground.task.labels,
@@ -251,10 +251,10 @@ def taus(
     table: np.ndarray, tokenizer: Tokenizer, label_fn: Callable, settings: Settings
 ) -> Mapping:
     """Nearest tokens in Socrates' embedding table, and spans swapped between mistakes."""
-    special, share = tuple(tokenizer.special), settings.share
+    special, fraction = tuple(tokenizer.special), settings.edit_fraction
     return {
-        neighbour_tau(table, special=special, share=share): 2.0,
-        mix_tau(label_fn, share=share): 1.0,
+        neighbour_tau(table, special=special, edit_fraction=fraction): 2.0,
+        mix_tau(label_fn, edit_fraction=fraction): 1.0,
     }
 
 
@@ -267,24 +267,25 @@ def run_seed(
     scarce, rest = draw_scarce(ground.usable, settings.rows, rng)
     fit_fn = lambda thetas, train: fitted(tuner, thetas, train, settings)
     calls = Agora(
-        fit_fn=ground.guard.before(once(fit_fn, scarce)),
+        fit_fn=ground.guard.wrap(reuse_fits(fit_fn, scarce)),
         score_fn=lambda params, dev: tuner.predict(params, dev.x) == dev.y,
         generate_fn=generator(
             tau,
-            copies=settings.copies,
-            window=Window(settings.nearest, settings.farthest),
+            samples_per_error=settings.samples_per_error,
+            window=Window(settings.min_distance, settings.max_distance),
             keys_fn=ground.guard.keys_fn,
             forbidden=ground.guard.held_out,
             sides=ground.sides,
         ),
         label_fn=label_fn,
-        keep_fn=confident(
-            balanced(np.bincount(scarce.y) / len(scarce.y), drift=0.1), least=settings.confidence
+        keep_fn=drop_unsure(
+            balance_classes(np.bincount(scarce.y) / len(scarce.y), max_class_shift=0.1),
+            min_confidence=settings.min_confidence,
         ),
-        right=settings.right,
+        correct_per_error=settings.correct_per_error,
     )
     dev = Dataset(*ground.steer)
-    thetas = grid(learning_rate=settings.learning_rate, seed=settings.theta_seeds)
+    thetas = grid(learning_rate=settings.learning_rates, seed=settings.theta_seeds)
     state = [*agora(start(scarce, thetas, seed=seed), dev, calls=calls)][-1]
     for _ in range(settings.replays):
         state = [*agora(replay(state, thetas), dev, calls=calls)][-1]
@@ -313,13 +314,13 @@ def run_seed(
 def fitted(tuner: FineTuner, thetas: Sequence, train: Dataset, settings: Settings) -> Iterator:
     """`fit_fn`: a model for each θ."""
     # A θ names only what Θ varies.
-    first = {"learning_rate": settings.learning_rate[0], "seed": settings.theta_seeds[0]}
+    first = {"learning_rate": settings.learning_rates[0], "seed": settings.theta_seeds[0]}
     fixed = {"weight_decay": 0.01, "warmup_ratio": 0.1, "batch_size": settings.batch_size}
     full = [Theta(**(first | fixed | dict(theta))) for theta in thetas]
     return tuner.fit_all(full, Points(*train))
 
 
-def once(fit_fn: Callable, scarce: Dataset) -> Callable:
+def reuse_fits(fit_fn: Callable, scarce: Dataset) -> Callable:
     """`fit_fn` that fits no θ to the scarce rows twice: plain fine-tuning begins as Agora does."""
     known = {}
 
@@ -338,12 +339,12 @@ def best_of(runs: int, train: Dataset, dev: Dataset, *, calls: Agora, settings: 
     endless = (
         (("learning_rate", rate), ("seed", seed))
         for seed in count()
-        for rate in settings.learning_rate
+        for rate in settings.learning_rates
     )
     thetas, best = list(islice(endless, runs)), None
     for theta, params in zip(thetas, calls.fit_fn(thetas, train), strict=True):
         copy = Copy(theta, params, calls.score_fn(params, dev))
-        if best is None or copy.accuracy > best.accuracy:
+        if copy.beats(best):
             best = copy
     assert best is not None  # Agora has trained at least once
     return Arm(best, len(train.y))

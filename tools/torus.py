@@ -49,6 +49,7 @@ from bort_jax.agora import (
     Dataset,
     Mistakes,
     Round,
+    Window,
     agora,
     ball_tau,
     euclidean,
@@ -66,6 +67,7 @@ PATCH = 0.4 * np.pi  # the azimuth that the train set covers
 TRAIN, LEARNED, TEST = 200, 3000, 4000  # rows; LEARNED: by Socrates
 WRONG = 0.1  # share of the labels that Socrates learned that are wrong
 RADIUS, COPIES = 0.4, 20  # of τ: its ball, new points near each mistake
+BALL = Window(distance_fn=euclidean)
 HIDDEN, STEPS, SOCRATES_STEPS, BATCH = 64, 1500, 6000, 64
 CHOICES = {"learning_rate": (1e-2, 3e-3), "weight_decay": (0.0, 1e-2)}
 SEEDS = (0, 1, 2)
@@ -142,7 +144,7 @@ def calls_of(socrates) -> Agora:
     return Agora(
         fit_fn=fit_population,
         score_fn=right,
-        generate_fn=generator(ball_tau(RADIUS), copies=COPIES, distance_fn=euclidean),
+        generate_fn=generator(ball_tau(RADIUS), samples_per_error=COPIES, window=BALL),
         label_fn=lambda x: (predict(socrates, x), confidence(socrates, x)),
     )
 
@@ -288,7 +290,7 @@ def summary(record: Round) -> dict:
     """A round as a line of the record."""
     return {
         "sets": len(record.accuracies),
-        "dev": max(record.accuracies.values()),
+        "dev": record.accuracy,
         "mistakes": record.mistakes,
         "added": record.added,
         "train": record.train_size,

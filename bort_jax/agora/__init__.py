@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Agora: fine-tuning where data is scarce, on callables; no models, no devices."""
+"""Agora: fine-tuning with data augmentation and pseudo-labels where labels are scarce.
 
-from bort_jax.agora.casting import OneAgainstRest, Thresholds, Uncast, most_positive
+It works on callables and imports neither models nor devices.
+"""
+
+from bort_jax.agora.casting import OneVsRest, Thresholds, Uncast, most_positive
 from bort_jax.agora.generate import (
     Parents,
     Tau,
     Window,
-    changed_share,
+    changed_fraction,
     euclidean,
     generator,
     row_keys,
@@ -24,9 +27,16 @@ from bort_jax.agora.loop import (
     replay,
     start,
 )
-from bort_jax.agora.protocol import Guard, Leak, once
-from bort_jax.agora.socrates import Trust, balanced, certain, confident, remembered, trust
-from bort_jax.agora.store import Store, resumable
+from bort_jax.agora.protocol import Guard, Leak, score_once
+from bort_jax.agora.socrates import (
+    Trust,
+    assess,
+    balance_classes,
+    cache_labels,
+    drop_unsure,
+    hard_labels,
+)
+from bort_jax.agora.store import Store, resume
 from bort_jax.agora.taus import ball_tau, mix_tau, mlm_tau, neighbour_tau
 from bort_jax.agora.theta import describe, grid, prune, worst_run
 
@@ -39,7 +49,7 @@ __all__ = [
     "Guard",
     "Leak",
     "Mistakes",
-    "OneAgainstRest",
+    "OneVsRest",
     "Origin",
     "Parents",
     "Round",
@@ -50,26 +60,26 @@ __all__ = [
     "Uncast",
     "Window",
     "agora",
-    "balanced",
+    "assess",
+    "balance_classes",
     "ball_tau",
-    "certain",
-    "confident",
-    "changed_share",
+    "cache_labels",
+    "changed_fraction",
     "describe",
+    "drop_unsure",
     "euclidean",
     "generator",
     "grid",
+    "hard_labels",
     "mix_tau",
     "mlm_tau",
     "most_positive",
     "neighbour_tau",
-    "once",
     "prune",
-    "remembered",
     "replay",
-    "resumable",
+    "resume",
     "row_keys",
+    "score_once",
     "start",
-    "trust",
     "worst_run",
 ]

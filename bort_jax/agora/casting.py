@@ -21,7 +21,7 @@ class Uncast:
 
 
 @dataclass(frozen=True)
-class OneAgainstRest:
+class OneVsRest:
     """Class 1 is `positive` of the classes, class 0 all others.
 
     Raises:

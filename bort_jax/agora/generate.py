@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 3, near mistakes: proposals of one τ or several, held to a window of distances.
+"""Step 3, data augmentation near mistakes: proposals of one τ or several, within a window.
 
-"Similar, but neither too similar nor too distinct" (bort.md's sources) is *our reading* a window
+"Similar, but neither too similar nor too distinct" (arXiv 2010.07990) is *our reading* a window
 in which the distance of a new point from its parent must lie, in a representation that is given.
 """
 
@@ -37,7 +37,7 @@ class Parents(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Tau:
-    """A generating function τ.
+    """A generating function τ: one kind of data augmentation.
 
     Attributes:
       name: for lineage, with the settings.
@@ -53,42 +53,48 @@ class Tau:
         return " ".join([self.name, *(f"{name}={value}" for name, value in self.settings.items())])
 
 
-class Window(NamedTuple):
-    """How far from its parent a new point may be: nearest ≤ distance ≤ farthest."""
-
-    nearest: float = 0.0
-    farthest: float = np.inf
-
-
-ANYWHERE = Window()
-
-DistanceFn = Callable[[np.ndarray, Parents], Float[np.ndarray, " m"]]
 KeysFn = Callable[[np.ndarray], Sequence[Hashable]]
 
 
 def euclidean(x: np.ndarray, parents: Parents) -> Float[np.ndarray, " m"]:
-    """For vectors."""
+    """Euclidean distances of vectors."""
     away = x - parents.x
     return np.sqrt((away * away).sum(axis=tuple(range(1, x.ndim))))
 
 
-def changed_share(x: np.ndarray, parents: Parents) -> Float[np.ndarray, " m"]:
-    """For token rows: of the tokens that may change, the share that did."""
+def changed_fraction(x: np.ndarray, parents: Parents) -> Float[np.ndarray, " m"]:
+    """For token rows: the fraction that changed of the tokens that may change."""
     free = parents.x == parents.x if parents.sides is None else parents.sides > 0
     count = lambda places: places.sum(axis=tuple(range(1, x.ndim)))
     return count((x != parents.x) & free) / np.maximum(count(free), 1)
 
 
+class Window(NamedTuple):
+    """Distances of a new point from its parent that are allowed.
+
+    Attributes:
+      min_distance: smallest.
+      max_distance: largest.
+      distance_fn: (m new points, their m parents) to distances [m].
+    """
+
+    min_distance: float = 0.0
+    max_distance: float = np.inf
+    distance_fn: Callable[[np.ndarray, Parents], np.ndarray] = changed_fraction
+
+
+ANYWHERE = Window()
+
+
 def row_keys(x: np.ndarray) -> list[bytes]:
-    """Points are the same where all their numbers are."""
+    """Keys by which points are the same where all their numbers are."""
     return [row.tobytes() for row in np.ascontiguousarray(x)]
 
 
 def generator(
     taus: Mapping[Tau, float] | Tau,
     *,
-    copies: int,
-    distance_fn: DistanceFn = changed_share,
+    samples_per_error: int,
     window: Window = ANYWHERE,
     keys_fn: KeysFn = row_keys,
     forbidden: Collection[Hashable] = frozenset(),
@@ -101,33 +107,35 @@ def generator(
     forbidden one.
 
     Args:
-      taus: one τ, or several and how often each is drawn, as shares.
-      copies: new points wanted near each mistake.
-      distance_fn: (new points, their parents) to distances, where the window is measured.
+      taus: one τ, or several with a weight each: how often it is drawn.
+      samples_per_error: new points wanted near each mistake.
+      window: distances from the parent that are allowed.
       keys_fn: points to what makes two of them the same.
       forbidden: keys of what must not be made: all of dev and test.
       sides: of all dev points, for text.
       tries: proposals for each wanted point before it is given up.
 
     Raises:
-      ValueError: no copies or tries, an empty window, or shares that are not positive.
+      ValueError: no samples or tries, an empty window, or weights that are not positive.
     """
     taus = {taus: 1.0} if isinstance(taus, Tau) else dict(taus)
-    check_settings(taus, copies, window, tries)
-    kinds, shares = list(taus), np.array(list(taus.values())) / sum(taus.values())
+    check_settings(taus, samples_per_error, window, tries)
+    kinds, weights = list(taus), np.array(list(taus.values())) / sum(taus.values())
 
     def generate(mistakes: Mistakes, rng: np.random.Generator) -> Generated:
         parents = Parents(mistakes.x, None if sides is None else sides[mistakes.rows])
-        slots = np.repeat(np.arange(len(mistakes.rows)), copies)
-        kind = rng.choice(len(kinds), size=len(slots), p=shares)
-        sieve = Sieve(window, keys_fn, seen=set(keys_fn(mistakes.known)), forbidden=forbidden)
+        slots = np.repeat(np.arange(len(mistakes.rows)), samples_per_error)
+        kind = rng.choice(len(kinds), size=len(slots), p=weights)
+        accept = ProposalFilter(
+            window, keys_fn, seen=set(keys_fn(mistakes.known)), forbidden=forbidden
+        )
         found, open_slots, measured = {}, np.arange(len(slots)), []
         for _ in range(tries):
             x = propose(kinds, kind[open_slots], parents, slots[open_slots], rng)
             own = parents.take(slots[open_slots])
-            distances = distance_fn(x, own)
+            distances = window.distance_fn(x, own)
             measured.append(distances)
-            passed = sieve(x, own.x, distances)
+            passed = accept(x, own.x, distances)
             found |= {open_slots[k]: (x[k], distances[k]) for k in np.flatnonzero(passed)}
             open_slots = open_slots[~passed]
             if not len(open_slots):
@@ -141,7 +149,7 @@ def generator(
                 np.array([found[slot][1] for slot in done], float),
                 np.full(len(done), np.nan),
             ),
-            dict(sieve.refused),
+            dict(accept.refused),
             tuple(map(float, np.quantile(np.concatenate(measured), QUANTILES))),
         )
 
@@ -149,8 +157,8 @@ def generator(
 
 
 @dataclass
-class Sieve:
-    """Says which proposals become points, and counts the others by reason."""
+class ProposalFilter:
+    """Accepts proposals, and counts the others by the reason of their refusal."""
 
     window: Window
     keys_fn: KeysFn
@@ -171,9 +179,9 @@ class Sieve:
             return "copy of dev or test"
         if key in self.seen:
             return "duplicate"
-        if distance < self.window.nearest:
+        if distance < self.window.min_distance:
             return "too near"
-        if not distance <= self.window.farthest:
+        if not distance <= self.window.max_distance:
             return "too far"
         self.seen.add(key)
         return ""
@@ -195,10 +203,15 @@ def propose(
     return x
 
 
-def check_settings(taus: Mapping[Tau, float], copies: int, window: Window, tries: int) -> None:
+def check_settings(taus: Mapping[Tau, float], samples: int, window: Window, tries: int) -> None:
     if not taus or min(taus.values()) <= 0:
-        raise ValueError(f"each τ needs a positive share; got {list(taus.values())}")
-    if copies < 1 or tries < 1:
-        raise ValueError(f"copies and tries must be at least 1; got {copies} and {tries}")
-    if not 0 <= window.nearest <= window.farthest:
-        raise ValueError(f"the window must have 0 ≤ nearest ≤ farthest; got {tuple(window)}")
+        raise ValueError(f"each τ needs a positive weight; got {list(taus.values())}")
+    if samples < 1 or tries < 1:
+        raise ValueError(
+            f"samples per error and tries must be at least 1; got {samples} and {tries}"
+        )
+    if not 0 <= window.min_distance <= window.max_distance:
+        raise ValueError(
+            "a window must have 0 ≤ min distance ≤ max distance; "
+            f"got {window.min_distance:g} and {window.max_distance:g}"
+        )

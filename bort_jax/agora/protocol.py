@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What keeps scores honest: nothing held out is trained on, and the test is scored once."""
+"""Guards of honest scores: nothing held out is trained on, and the test is scored once."""
 
 import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ class Leak(ValueError):
 
 @dataclass(frozen=True)
 class Guard:
-    """Knows what is held out, by keys, and nothing else of it.
+    """Knows the keys of the points that are held out, and nothing else of them.
 
     Attributes:
       keys_fn: points to what makes two of them the same.
@@ -31,7 +31,7 @@ class Guard:
 
     @classmethod
     def of(cls, keys_fn: KeysFn, splits: Mapping[str, np.ndarray]) -> "Guard":
-        """Of points held out, by the names of their splits."""
+        """Builds a guard from points held out, by the names of their splits."""
         named = [
             (key, f"{split} row {row}")
             for split, x in splits.items()
@@ -40,7 +40,7 @@ class Guard:
         return cls(keys_fn, dict(reversed(named)))  # of equals the first is named
 
     def leaks(self, x: np.ndarray) -> list[tuple[int, str]]:
-        """The rows of x that are held out, and what each is."""
+        """Finds the rows of x that are held out: each row, and the name of what it is."""
         keys = enumerate(self.keys_fn(x))
         return [(row, self.held_out[key]) for row, key in keys if key in self.held_out]
 
@@ -54,8 +54,8 @@ class Guard:
                 f"{len(train.y)}: a score on it would be no evidence{advice}"
             )
 
-    def before(self, fit_fn: Callable) -> Callable:
-        """A `fit_fn` that checks each train set before anything is fitted to it."""
+    def wrap(self, fit_fn: Callable) -> Callable:
+        """Returns a `fit_fn` that checks each train set before anything is fitted to it."""
 
         def fit(thetas: Sequence[Theta], train: Dataset) -> Iterable:
             self.check(train)
@@ -64,8 +64,8 @@ class Guard:
         return fit
 
 
-def once(file: Path, score_fn: Callable[[], dict]) -> dict:
-    """What `score_fn` gave when it was first called for this file; it is called once.
+def score_once(file: Path, score_fn: Callable[[], dict]) -> dict:
+    """Calls `score_fn` once for this file, and returns the result that the file keeps.
 
     The test split of a run is scored through this: a second scoring reads the first one's result.
     """

@@ -1,26 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Socrates: is he acceptable, and which of the points that he labels join the train set."""
+"""Socrates, the teacher: is he acceptable, and which pseudo-labelled points join the train set."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.stats import permutation_test
 
 from bort_jax.agora.generate import row_keys
 
 ACCEPTABLE = 2 / 3  # the accuracy that arXiv 2010.07990 asks of him
-CHANCE = 0.05  # a Socrates who knows nothing is taken for one who does this often
+CHANCE = 0.05  # how often a Socrates who knows nothing passes the test
 PERMUTATIONS = 5000
 
 
 class Trust(NamedTuple):
-    """How far Socrates can be trusted, on points that steer nothing.
+    """Accuracy of Socrates, the teacher, on labelled points, beside that of chance.
 
     Attributes:
-      accuracy: share of the points that he labels right.
-      chance: accuracy that his labels would have in random order.
-      p: how often random order is as good; near 1 where he knows nothing.
+      accuracy: fraction of the points that he labels correctly.
+      chance: mean accuracy of his labels in random order.
+      p: p-value of the permutation test: how often random order is as good.
     """
 
     accuracy: float
@@ -29,15 +30,18 @@ class Trust(NamedTuple):
 
     @property
     def acceptable(self) -> bool:
+        """Whether he is as good as the paper asks."""
         return self.accuracy >= ACCEPTABLE
 
     @property
     def random(self) -> bool:
-        """His labels are no better than the same labels dealt out at random."""
+        """Whether his labels are no better than the same labels in random order."""
         return self.p > CHANCE
 
 
-def trust(said: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], *, seed: int = 0) -> Trust:
+def assess(
+    predicted: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], *, seed: int = 0
+) -> Trust:
     """Compares Socrates' labels with the true ones.
 
     The test is one of permutation: a constant Socrates, and one who draws labels in whatever
@@ -46,19 +50,23 @@ def trust(said: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], *, seed: i
     Raises:
       ValueError: there are no points.
     """
-    said, labels = np.asarray(said), np.asarray(labels)
+    predicted, labels = np.asarray(predicted), np.asarray(labels)
     if not len(labels):
         raise ValueError("Socrates cannot be judged on no points")
-    right = int((said == labels).sum())
-    rng = np.random.default_rng(seed)
-    dealt = [int((rng.permutation(said) == labels).sum()) for _ in range(PERMUTATIONS)]
-    as_good = sum(count >= right for count in dealt)
-    p = (1 + as_good) / (1 + PERMUTATIONS)
-    return Trust(right / len(labels), float(np.mean(dealt)) / len(labels), p)
+    test = permutation_test(
+        (predicted,),
+        lambda shuffled, axis: (shuffled == labels).mean(axis=axis),
+        permutation_type="pairings",
+        alternative="greater",
+        n_resamples=PERMUTATIONS,
+        batch=250,
+        rng=seed,
+    )
+    return Trust(float(test.statistic), float(test.null_distribution.mean()), float(test.pvalue))
 
 
-def certain(label_fn: Callable[[np.ndarray], np.ndarray]) -> Callable:
-    """A Socrates without doubts: a function of points to labels as one with confidences."""
+def hard_labels(label_fn: Callable[[np.ndarray], np.ndarray]) -> Callable:
+    """Turns a function of points to labels into a `label_fn`: every confidence is 1."""
 
     def label(x: np.ndarray):
         labels = np.asarray(label_fn(x))
@@ -67,9 +75,9 @@ def certain(label_fn: Callable[[np.ndarray], np.ndarray]) -> Callable:
     return label
 
 
-def remembered(label_fn: Callable) -> Callable:
-    """A Socrates who is asked once for each point: τ *mix* asks him about the same parents at every
-    try, and he is the larger model.
+def cache_labels(label_fn: Callable) -> Callable:
+    """Caches the pseudo-labels: τ *mix* asks for those of the same parents at every try, and
+    Socrates is the larger model.
 
     Args:
       label_fn: points to labels and confidences, a point's own whatever stands beside it.
@@ -88,31 +96,31 @@ def remembered(label_fn: Callable) -> Callable:
     return label
 
 
-def balanced(shares: Float[np.ndarray, " c"], *, drift: float = 0.05) -> Callable:
+def balance_classes(shares: Float[np.ndarray, " c"], *, max_class_shift: float = 0.05) -> Callable:
     """Builds `keep_fn`: no class's share of the train set exceeds its wanted share by more than
-    `drift`; of a class with too many new points the least confident are dropped.
+    `max_class_shift`; of a class with too many new points the least confident are dropped.
 
     It keeps as many points as that allows. A class that is too large from the start gets no new
     points until the others have caught up.
 
     Args:
       shares: wanted of the classes 0, 1, …; often those of the train set that was given.
-      drift: in [0, 1]; 1 keeps everything.
+      max_class_shift: in [0, 1]; 1 keeps everything.
 
     Raises:
-      ValueError: the shares do not sum to 1, or drift is outside [0, 1].
+      ValueError: the shares do not sum to 1, or max_class_shift is outside [0, 1].
     """
     shares = np.asarray(shares, float)
     if shares.min() < 0 or abs(shares.sum() - 1) > 1e-6:
         raise ValueError(f"shares of the classes must sum to 1; got {shares.tolist()}")
-    if not 0 <= drift <= 1:
-        raise ValueError(f"drift must lie in [0, 1]; got {drift}")
+    if not 0 <= max_class_shift <= 1:
+        raise ValueError(f"max_class_shift must lie in [0, 1]; got {max_class_shift}")
 
     def keep(
         train: Int[np.ndarray, " n"], labels: Int[np.ndarray, " m"], confidences
     ) -> Bool[np.ndarray, " m"]:
         counts = lambda y: np.bincount(y, minlength=len(shares))
-        allowed = largest_counts(counts(train), counts(labels), limits=shares + drift)
+        allowed = largest_counts(counts(train), counts(labels), limits=shares + max_class_shift)
         # The rank of each point among those of its class, the most confident first.
         order = np.lexsort((-np.asarray(confidences), labels))
         starts = np.cumsum(counts(labels)) - counts(labels)
@@ -123,20 +131,20 @@ def balanced(shares: Float[np.ndarray, " c"], *, drift: float = 0.05) -> Callabl
     return keep
 
 
-def confident(keep_fn: Callable, *, least: float) -> Callable:
-    """`keep_fn` among the points whose label has at least the confidence `least`; the others go.
+def drop_unsure(keep_fn: Callable, *, min_confidence: float) -> Callable:
+    """Drops the points whose pseudo-label is less confident, before `keep_fn` sees the others.
 
     A model's mistakes are where Socrates errs more often too: near them his labels are worse than
     his accuracy on dev says, and his confidence tells which (our reading; the paper keeps all).
 
     Raises:
-      ValueError: `least` is outside [0, 1].
+      ValueError: `min_confidence` is outside [0, 1].
     """
-    if not 0 <= least <= 1:
-        raise ValueError(f"the least confidence must lie in [0, 1]; got {least}")
+    if not 0 <= min_confidence <= 1:
+        raise ValueError(f"min_confidence must lie in [0, 1]; got {min_confidence}")
 
     def keep(train, labels, confidences) -> Bool[np.ndarray, " m"]:
-        kept = np.asarray(confidences) >= least
+        kept = np.asarray(confidences) >= min_confidence
         kept[kept] = keep_fn(train, labels[kept], np.asarray(confidences)[kept])
         return kept
 

@@ -53,10 +53,10 @@ class Store:
     def partial(self, number: int) -> Path:
         return self.folder / f"round-{number:04d}.partial"
 
-    def finished(self, number: int) -> list[Copy]:
+    def finished_copies(self, number: int) -> list[Copy]:
         """The copies of a round that was cut off."""
         file = self.partial(number) / "copies.jsonl"
-        copies = [_copy(line) for line in _lines(file)]
+        copies = [_parse_copy(line) for line in _read_lines(file)]
         best = _read_best(self.partial(number), self.unpack)
         if best is None:
             return copies
@@ -66,25 +66,24 @@ class Store:
             return [*copies, best]
         return [best if copy.theta == best.theta else copy for copy in copies]
 
-    def note(self, number: int, copy: Copy) -> None:
+    def record(self, number: int, copy: Copy) -> None:
         folder = self.partial(number)
         folder.mkdir(parents=True, exist_ok=True)
         if copy.model is not None:
             _write_best(folder, copy, self.pack)
         file = folder / "copies.jsonl"
-        lines = [*_lines(file), _line(copy)]
+        lines = [*_read_lines(file), _copy_line(copy)]
         partial = file.with_name(file.name + ".partial")
         partial.write_text("".join(line + "\n" for line in lines))
         partial.replace(file)
 
     def commit(self, state: AgoraState, watched: Mapping[str, Any]) -> None:
-        """Makes the state's last round count, with what was seen of it from outside."""
+        """Makes the state's last round count, with what `watch` said of it."""
         number = len(state.rounds)
         folder, record, origin = self.partial(number), state.rounds[-1], state.origins[-1]
         folder.mkdir(parents=True, exist_ok=True)
         points = Dataset(*(part[len(part) - record.added :] for part in state.train))
-        best_of = lambda one: max(one.accuracies.values())
-        improved = all(best_of(record) > best_of(one) for one in state.rounds[:-1])
+        improved = all(record.accuracy > one.accuracy for one in state.rounds[:-1])
         if improved:
             _write_best(folder, state.champion, self.pack)
         else:
@@ -126,8 +125,12 @@ class Store:
         pq.write_table(pa.table(columns), file)
 
     def about(self, number: int) -> dict:
-        """What `round.json` says."""
+        """Reads `round.json`."""
         return json.loads((self.round_folder(number) / "round.json").read_text())
+
+    def accuracy(self, number: int) -> float:
+        """The best copy's of a round, on dev."""
+        return _round(self.about(number)["round"]).accuracy
 
     def lineage(self, number: int) -> list[dict]:
         """A record for each point that a round added."""
@@ -136,7 +139,7 @@ class Store:
         return pq.read_table(self.round_folder(number) / "lineage.parquet").to_pylist()
 
     def rounds(self) -> int:
-        """How many rounds are finished."""
+        """The number of finished rounds."""
         return next(n for n in count() if not self.round_folder(n + 1).is_dir())
 
     def load(self, first: AgoraState, *, after: int | None = None) -> AgoraState:
@@ -154,17 +157,17 @@ class Store:
         if not 0 <= after <= done:
             raise ValueError(f"{self.folder} has {done} finished rounds; there is no round {after}")
         replays = {one["after"]: one for one in self.replays()}
-        state, best = _replayed(first, replays.get(0)), None
+        state, best = _apply_replay(first, replays.get(0)), None
         for number in range(1, after + 1):
             about = self.about(number)
             if about["given"] != digest(first.train, len(first.train.y)):
                 raise ValueError(f"{self.folder} was begun with another train set")
             best = number if about["improved"] else best
-            state = _replayed(self._with_round(state, about, number), replays.get(number))
+            state = _apply_replay(self._with_round(state, about, number), replays.get(number))
         return state if best is None else state._replace(best=self._best(best))
 
     def replays(self) -> list[dict]:
-        """From which rounds this run was replayed: `after`, its `number`, and its Θ."""
+        """The replays that led to this run: `after` which round, `number`, and Θ."""
         file = self.folder / REPLAYS
         return json.loads(file.read_text()) if file.is_file() else []
 
@@ -216,7 +219,7 @@ class Store:
         return _read_best(self.round_folder(number), self.unpack)
 
 
-def resumable(
+def resume(
     store: Store,
     first: AgoraState,
     dev: Dataset,
@@ -256,12 +259,12 @@ def read_origin(file: Path) -> Origin:
 
 
 def digest(train: Dataset, rows: int) -> str:
-    """Of the first rows of a train set."""
+    """SHA-256 of the first rows of a train set."""
     parts = (np.ascontiguousarray(part[:rows]).tobytes() for part in train)
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
-def _replayed(state: AgoraState, one: dict | None) -> AgoraState:
+def _apply_replay(state: AgoraState, one: dict | None) -> AgoraState:
     if one is None:
         return state
     return replay(state, tuple(map(_theta, one["thetas"])))._replace(replays=one["number"])
@@ -284,18 +287,21 @@ def _round(record: dict) -> Round:
     )
 
 
-def _line(copy: Copy) -> str:
-    correct = "".join("01"[int(right)] for right in copy.correct)
+def _copy_line(copy: Copy) -> str:
+    """A copy without its model; `correct` is null where its training diverged."""
+    diverged = np.isnan(copy.accuracy)
+    correct = None if diverged else "".join("01"[int(bit)] for bit in copy.correct)
     return json.dumps({"theta": copy.theta, "correct": correct})
 
 
-def _copy(line: str) -> Copy:
+def _parse_copy(line: str) -> Copy:
     record = json.loads(line)
-    correct = np.array([bit == "1" for bit in record["correct"]])
+    bits = record["correct"]
+    correct = np.array([np.nan] if bits is None else [bit == "1" for bit in bits])
     return Copy(_theta(record["theta"]), None, correct)
 
 
-def _lines(file: Path) -> list[str]:
+def _read_lines(file: Path) -> list[str]:
     return file.read_text().splitlines() if file.is_file() else []
 
 

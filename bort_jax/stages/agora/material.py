@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from bort_jax.agora import Dataset, Guard, OneAgainstRest, Thresholds, Uncast
+from bort_jax.agora import Dataset, Guard, OneVsRest, Thresholds, Uncast
 from bort_jax.data.row_text import text_keys
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.report.terminal import say
@@ -16,7 +16,7 @@ from bort_jax.stages.agora.split import example_texts, split_dev
 from bort_jax.stages.finetune.config import trainable
 from bort_jax.tasks import Examples, Task
 
-Cast = Uncast | OneAgainstRest | Thresholds
+Cast = Uncast | OneVsRest | Thresholds
 
 
 class Half(NamedTuple):
@@ -114,7 +114,7 @@ def casting(config, task: Task) -> Cast:
         return Uncast(task.labels)
     if task.head == "choice":
         raise ValueError(f"{task.name} has choices: there is no class to set against the rest")
-    return OneAgainstRest(task.labels, config.one_against)
+    return OneVsRest(task.labels, config.one_against)
 
 
 def clean_train(

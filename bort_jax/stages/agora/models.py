@@ -9,11 +9,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Float, Int
 
 from bort_jax.agora import (
-    OneAgainstRest,
+    OneVsRest,
     Parents,
     Tau,
     Thresholds,
-    changed_share,
+    changed_fraction,
     mix_tau,
     mlm_tau,
     neighbour_tau,
@@ -89,7 +89,7 @@ def taus(config, loaded: Loaded, label_fn: Callable) -> dict[Tau, float]:
     special = loaded.timaeus.required_tokenizer.special
     if config.side not in (0, 1, 2):
         raise ValueError(f"side must be 0, 1 or 2; got {config.side}")
-    common = {"share": config.share, "sides": (config.side,) if config.side else (1, 2)}
+    common = {"edit_fraction": config.share, "sides": (config.side,) if config.side else (1, 2)}
 
     def mlm() -> Tau:
         assert loaded.masked_lm is not None  # `load_all` reads it where `mlm` is named
@@ -98,7 +98,7 @@ def taus(config, loaded: Loaded, label_fn: Callable) -> dict[Tau, float]:
 
     def neighbour() -> Tau:
         table = np.asarray(loaded.timaeus.params["encoder"]["embeddings"]["word"]["embedding"])
-        return neighbour_tau(table, special=special, nearest=config.neighbours, **common)
+        return neighbour_tau(table, special=special, nearest_tokens=config.neighbours, **common)
 
     make = {"mlm": mlm, "neighbour": neighbour, "mix": lambda: mix_tau(label_fn, **common)}
     return {make[name](): share for name, share in tau_shares(config.tau).items()}
@@ -109,7 +109,7 @@ def distances(config, timaeus: Checkpoint) -> Callable:
     if config.distance not in DISTANCES:
         raise ValueError(f"distance must be one of {', '.join(DISTANCES)}; got {config.distance!r}")
     if config.distance == "tokens":
-        return changed_share
+        return changed_fraction
     pad = timaeus.required_tokenizer.special.pad
     states = text_states(timaeus.config, timaeus.params, pad=pad, pooling=config.distance)
 
@@ -164,7 +164,7 @@ def cast_outputs(
         return cast(outputs[:, 0]), np.clip(away / (high - low), 0, 1)
     chances = probabilities(outputs)
     said = chances.argmax(axis=1)
-    if isinstance(cast, OneAgainstRest):
+    if isinstance(cast, OneVsRest):
         positive = chances[:, cast.classes.index(cast.positive)]
         return cast(said), np.where(cast(said) == 1, positive, 1 - positive)
     return cast(said), chances.max(axis=1)

@@ -17,15 +17,15 @@ from bort_jax.agora import (
     Store,
     Trust,
     Window,
-    balanced,
-    confident,
+    assess,
+    balance_classes,
+    cache_labels,
+    drop_unsure,
     generator,
     grid,
-    once,
-    remembered,
-    resumable,
+    resume,
+    score_once,
     start,
-    trust,
 )
 from bort_jax.data.row_text import point_texts
 from bort_jax.engine.joining import PLACE
@@ -68,7 +68,7 @@ def run_here(config: Config) -> dict:
     """
     loaded = load_all(config)
     material = read_material(config, loaded.timaeus.required_tokenizer)
-    label_fn = remembered(labeller(loaded.socrates, material))
+    label_fn = cache_labels(labeller(loaded.socrates, material))
     out = claim(config.out, config, free=("out", "any_socrates", *PLACE))
     if (out / "results.json").is_file():
         say(f"{out} is finished; its results:")
@@ -85,7 +85,7 @@ def run_here(config: Config) -> dict:
         text_fn=lambda x: point_texts(x, material.tokenizer),
     )
     calls = Agora(
-        fit_fn=material.guard.before(
+        fit_fn=material.guard.wrap(
             lambda thetas, train: tuner.fit_all(
                 [full_theta(theta, config) for theta in thetas], Points(*train)
             )
@@ -93,19 +93,23 @@ def run_here(config: Config) -> dict:
         score_fn=lambda params, dev: tuner.predict(params, dev.x) == dev.y,
         generate_fn=generator(
             taus(config, loaded, label_fn),
-            copies=config.copies,
-            distance_fn=distances(config, loaded.timaeus),
-            window=Window(config.nearest, config.farthest),
+            samples_per_error=config.copies,
+            window=Window(config.nearest, config.farthest, distances(config, loaded.timaeus)),
             keys_fn=material.guard.keys_fn,
             forbidden=material.guard.held_out,
             sides=material.steer.sides,
         ),
         label_fn=label_fn,
-        keep_fn=confident(balanced(material.shares, drift=config.drift), least=config.confidence),
-        right=config.right,
+        keep_fn=drop_unsure(
+            balance_classes(material.shares, max_class_shift=config.drift),
+            min_confidence=config.confidence,
+        ),
+        correct_per_error=config.right,
     )
     state = rounds(config, store, material, calls=calls, tuner=tuner)
-    summary = once(out / "scores.json", lambda: compare(config, tuner, state, material=material))
+    summary = score_once(
+        out / "scores.json", lambda: compare(config, tuner, state, material=material)
+    )
     submission(out, tuner, state.champion.model, material=material)
     summary |= {
         "socrates_report_dev": trusted.accuracy,
@@ -136,7 +140,7 @@ def rounds(
         return {"report": tuner.accuracy(state.champion.model, Points(*report))}
 
     state = first
-    for state in resumable(store, first, material.steer.points, calls=calls, watch=watch):
+    for state in resume(store, first, material.steer.points, calls=calls, watch=watch):
         say(agora_page.sentence(line_of(store, len(state.rounds))))
     return state
 
@@ -153,7 +157,7 @@ def begin_replay(config: Config, store: Store, first: AgoraState) -> None:
 def examined(label_fn: Callable, material: Material, *, any_socrates: bool) -> Trust:
     """Socrates on report-dev; raises ValueError where he knows nothing and that is not wanted."""
     report = material.report.points
-    trusted = trust(label_fn(report.x)[0], report.y)
+    trusted = assess(label_fn(report.x)[0], report.y)
     say(
         f"Socrates is right on {trusted.accuracy:.4f} of report-dev "
         f"({len(report.y)} rows; his labels in random order: {trusted.chance:.4f})"
@@ -175,11 +179,11 @@ def line_of(store: Store, number: int) -> dict:
     """A round as a record: what happened, and the scores on both halves of dev."""
     about = store.about(number)
     record = about["round"]
-    best = max(max(store.about(k)["round"]["accuracies"].values()) for k in range(1, number + 1))
+    best = max(store.accuracy(k) for k in range(1, number + 1))
     return {
         "round": number,
         "sets": len(record["accuracies"]),
-        "steer": max(record["accuracies"].values()),
+        "steer": store.accuracy(number),
         "best_steer": best,
         "report": about["watched"]["report"],
         "gap": best - about["watched"]["report"],

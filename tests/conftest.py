@@ -22,28 +22,17 @@ os.environ |= {
     "JAX_PLATFORMS": "cpu",
 }
 
-import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-jax.config.update("jax_numpy_rank_promotion", "allow")
-settings.register_profile("suite", deadline=None, max_examples=60)
-settings.load_profile("suite")
-
-SENTENCES = [
-    "the cat sat on the mat and looked at the moon",
-    "a good film with a bad ending that nobody saw",
-    "seven ships sailed south before the storm came in",
-    "she wrote one long letter every week and kept them all",
-    "nothing in the old house was quite where he had left it",
-]
+settings.register_profile("quick", deadline=None, max_examples=20)
+settings.register_profile("thorough", deadline=None, max_examples=100)
 
 
-def trees_equal(one, two):
-    """The same tree, with the same arrays."""
-    same = jax.tree.structure(one) == jax.tree.structure(two)
-    return same and jax.tree.all(jax.tree.map(np.array_equal, one, two))
+def pytest_configure(config):
+    """More examples of each law where the slow tests run as well."""
+    settings.load_profile("quick" if config.option.markexpr == "not slow" else "thorough")
 
 
 @pytest.fixture
@@ -54,6 +43,8 @@ def rng():
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory):
     """1,000 lines of text made of a few words: learnable in a few steps."""
+    from helpers import SENTENCES
+
     generator = np.random.default_rng(0)
     words = " ".join(SENTENCES).split()
     lines = [" ".join(generator.choice(words, 20)) for _ in range(1000)]

@@ -10,7 +10,7 @@ import agora_study
 import numpy as np
 import pytest
 import small_start
-from conftest import SENTENCES
+from helpers import SENTENCES
 from study_report import ARMS, SPLITS
 from study_sets import draw_scarce
 from task_rows import unlabelled, write_rows

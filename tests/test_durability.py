@@ -19,7 +19,7 @@ import jax
 import kill_pretrain
 import numpy as np
 import pytest
-from conftest import trees_equal
+from helpers import pretrain_config, trees_equal
 
 from bort_jax.engine.checkpoint import (
     Checkpoints,
@@ -32,39 +32,12 @@ from bort_jax.engine.checkpoint import (
 from bort_jax.engine.loop import fit, read_metrics
 from bort_jax.engine.signals import Interrupted, stop_signals
 from bort_jax.interop import load, save
-from bort_jax.stages.pretrain.config import PretrainConfig
 from bort_jax.stages.pretrain.run import pretrain
 from bort_jax.storage.run_folder import RunMismatch, claim, full_disk_named
 from bort_jax.storage.seal import faults, is_sealed, seal
 
 TREE = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.int32(4)}
 WHO = {"architecture": "D1-A1-H8-I8", "tokenizer": "ab", "data manifest": "cd"}
-
-
-def config(corpus, out, **changes):
-    defaults = {
-        "data": str(corpus.train.folder.parent),
-        "out": str(out),
-        "arch": "D1-A2-H16-I24",
-        "steps": 6,
-        "batch_size": 4,
-        "seq_len": 24,
-        "positions": 24,
-        "save_every": 2,
-        "eval_every": 1000,
-        "log_every": 1,
-        "eval_rows": 4,
-        "learning_rate": 1e-2,
-    }
-    return PretrainConfig(**(defaults | changes))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """One compilation cache for the processes that the tests start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def files_of(folder):
@@ -217,7 +190,7 @@ def test_a_run_whose_text_has_changed_is_refused(corpus, text_file, tmp_path):
     """The configuration is the same; the corpus in its folder is not."""
     text = tmp_path / "text.txt"
     text.write_text(text_file.read_text())
-    wanted = config(corpus, tmp_path / "out", data=str(text), vocab_size=300, steps=2)
+    wanted = pretrain_config(corpus, tmp_path / "out", data=str(text), vocab_size=300, steps=2)
     pretrain(wanted)
     text.write_text(text_file.read_text().replace("cat", "dog"))
     shutil.rmtree(tmp_path / "out" / "data")
@@ -260,17 +233,17 @@ def test_a_full_disk_is_named_wherever_it_is_met(tmp_path):
 
 
 def test_a_folder_of_another_configuration_is_refused_naming_it(corpus, tmp_path):
-    claim(tmp_path, config(corpus, tmp_path))
-    claim(tmp_path, config(corpus, tmp_path))  # the same: fine
+    claim(tmp_path, pretrain_config(corpus, tmp_path))
+    claim(tmp_path, pretrain_config(corpus, tmp_path))  # the same: fine
     with pytest.raises(RunMismatch, match="clip: 1.0 there, 2.0 asked for; steps: 6 there, 7"):
-        claim(tmp_path, config(corpus, tmp_path, steps=7, clip=2.0))
+        claim(tmp_path, pretrain_config(corpus, tmp_path, steps=7, clip=2.0))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"config": 3}', b"\xff\xfe{}"])
 def test_a_damaged_run_file_is_named_with_what_to_do(corpus, tmp_path, content):
     (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"run.json is damaged .*delete this file and it resumes"):
-        claim(tmp_path, config(corpus, tmp_path))
+        claim(tmp_path, pretrain_config(corpus, tmp_path))
 
 
 def test_a_seal_is_all_or_nothing(tmp_path):
@@ -299,7 +272,7 @@ ACCUMULATING = {"batch_size": 8, "accumulate": 2}
 def straight(corpus, tmp_path_factory):
     """The folder of a run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("straight")
-    pretrain(config(corpus, folder, **ACCUMULATING))
+    pretrain(pretrain_config(corpus, folder, **ACCUMULATING))
     return folder
 
 
@@ -313,9 +286,9 @@ def test_resuming_is_the_straight_run_bit_for_bit(corpus, straight, tmp_path, mo
     )
     monkeypatch.setattr(module, "fit", stopping)
     with pytest.raises(KeyboardInterrupt):
-        pretrain(config(corpus, tmp_path / "resumed", **ACCUMULATING))
+        pretrain(pretrain_config(corpus, tmp_path / "resumed", **ACCUMULATING))
     monkeypatch.setattr(module, "fit", fit)
-    pretrain(config(corpus, tmp_path / "resumed", **ACCUMULATING))
+    pretrain(pretrain_config(corpus, tmp_path / "resumed", **ACCUMULATING))
     folders = (straight, tmp_path / "resumed")
     assert trees_equal(*[load(folder / "model").params for folder in folders])
     losses = [[record["loss"] for record in read_metrics(folder)] for folder in folders]
@@ -324,7 +297,7 @@ def test_resuming_is_the_straight_run_bit_for_bit(corpus, straight, tmp_path, mo
 
 def test_sigint_in_the_process_saves_the_step(corpus, tmp_path):
     signum = signal.SIGINT
-    wanted = config(corpus, tmp_path / "out", steps=400, save_every=1000, dropout=0.0)
+    wanted = pretrain_config(corpus, tmp_path / "out", steps=400, save_every=1000, dropout=0.0)
 
     def interrupt_soon():
         while len(read_metrics(tmp_path / "out")) < 3:
@@ -434,7 +407,7 @@ def options_of(config, *, without=()):
 @pytest.mark.parametrize("phase", ["compiling", "training", "evaluating"])
 def test_sigterm_in_every_phase_leaves_the_last_good_step(corpus, tmp_path, phase):
     out = tmp_path / "out"
-    wanted = config(corpus, out, steps=100_000, save_every=100_000, eval_every=2)
+    wanted = pretrain_config(corpus, out, steps=100_000, save_every=100_000, eval_every=2)
     command = [sys.executable, "-c", PHASES, phase, "pretrain", *options_of(wanted)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline().strip() == phase
@@ -452,7 +425,7 @@ def test_sigterm_in_every_phase_leaves_the_last_good_step(corpus, tmp_path, phas
 
 def test_kills_at_random_moments_lose_nothing(corpus, tmp_path):
     """The tool's own run, with fewer kills; the last may come when the run has ended."""
-    wanted = config(corpus, "", steps=300, save_every=3, eval_every=50)
+    wanted = pretrain_config(corpus, "", steps=300, save_every=3, eval_every=50)
     options = options_of(wanted, without=("data", "out"))
     data = corpus.train.folder.parent
     seconds = kill_pretrain.run_to_the_end(data, tmp_path / "straight", options)
@@ -534,7 +507,7 @@ def ended(processes, seconds):
 def straight_of_two(corpus, tmp_path_factory):
     """The folder of a run of two processes that nothing disturbed, without dropout."""
     folder = tmp_path_factory.mktemp("two")
-    wanted = config(corpus, folder, dropout=0.0)
+    wanted = pretrain_config(corpus, folder, dropout=0.0)
     for code, said in ended(two_processes(wanted, "none", "none"), 240):
         assert code == 0, said
     return folder
@@ -544,7 +517,7 @@ def test_four_devices_continue_what_two_processes_began(corpus, straight_of_two,
     shutil.copytree(straight_of_two, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "checkpoints" / "6")
     (tmp_path / "scores.json").unlink()
-    pretrain(config(corpus, tmp_path, dropout=0.0))
+    pretrain(pretrain_config(corpus, tmp_path, dropout=0.0))
     two, four = (load(folder / "model").params for folder in (straight_of_two, tmp_path))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), two, four)
 
@@ -561,7 +534,7 @@ def test_one_process_gone_ends_the_other_with_rank_and_reason(
     corpus, straight_of_two, tmp_path, fault, code, reason
 ):
     """Within a minute of the fault; then a restart continues, and ends as if nothing had been."""
-    wanted = config(corpus, tmp_path, dropout=0.0)
+    wanted = pretrain_config(corpus, tmp_path, dropout=0.0)
     processes = two_processes(wanted, "none", fault)
     until(lambda: read_metrics(tmp_path)[4:], seconds=300)
     (zero, said), (one, _) = ended(processes, 60)
@@ -575,7 +548,9 @@ def test_one_process_gone_ends_the_other_with_rank_and_reason(
 
 
 def test_a_signal_to_one_process_stops_both_after_the_same_step(corpus, tmp_path):
-    wanted = config(corpus, tmp_path, steps=100_000, save_every=100_000, eval_every=100_000)
+    wanted = pretrain_config(
+        corpus, tmp_path, steps=100_000, save_every=100_000, eval_every=100_000
+    )
     processes = two_processes(wanted, "none", "none")
     until(lambda: len(read_metrics(tmp_path)) > 2, seconds=300)
     processes[1].terminate()

@@ -2,18 +2,27 @@
 """MXNet's files, damaged files, RoBERTa, encoders alone, orbax and StableHLO."""
 
 import json
-import os
 import random
 import struct
 import tracemalloc
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from helpers import (
+    DATA,
+    IDS,
+    LAYERWISE,
+    STOCK_SIZES,
+    checkpoint,
+    layerwise,
+    mutated,
+    ndarray_list,
+    trees_equal,
+    variants,
+)
 from safetensors.numpy import load_file, save, save_file
-from test_interop import IDS, STOCK_SIZES, checkpoint, trees_equal
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.cli import main
@@ -24,7 +33,7 @@ from bort_jax.interop.gluonnlp import GLUONNLP
 from bort_jax.interop.hf_config import FAMILIES
 from bort_jax.interop.huggingface import from_hf, to_hf
 from bort_jax.interop.layout import to_tensors
-from bort_jax.interop.ndarray_list import TYPES, parse_ndarray_list
+from bort_jax.interop.ndarray_list import parse_ndarray_list
 from bort_jax.interop.orbax_folder import load_orbax, save_orbax
 from bort_jax.interop.stablehlo import load_program, load_stablehlo, save_stablehlo
 from bort_jax.interop.tensor_files import read_tensors
@@ -34,24 +43,6 @@ from bort_jax.model.bert import token_types
 from bort_jax.stages.predict.forward import probabilities
 
 MUTATIONS = 10_000
-DATA = Path(os.environ.get("BORT_JAX_DATA", "no such folder")) / "gluon_bort_tiny"
-LAYERWISE = LayerwiseArch(16, 4, ((2, 8), (0, 0), (3, 5)))
-
-
-def ndarray_list(tensors: dict[str, np.ndarray], *, version=0xF993FAC9) -> bytes:
-    """The file that MXNet would write: an independent statement of the format."""
-    codes = {np.dtype(name): code for code, name in TYPES.items()}
-    parts = [struct.pack("<QQQ", 0x112, 0, len(tensors))]
-    for array in tensors.values():
-        storage = b"" if version == 0xF993FAC8 else struct.pack("<i", 0)
-        shape = struct.pack(f"<I{array.ndim}q", array.ndim, *array.shape)
-        device_and_type = struct.pack("<iii", 1, 0, codes[array.dtype])
-        parts += [struct.pack("<I", version), storage, shape, device_and_type, array.tobytes()]
-    parts.append(struct.pack("<Q", len(tensors)))
-    parts += [struct.pack("<Q", len(name)) + name.encode() for name in tensors]
-    return b"".join(parts)
-
-
 ARRAYS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),
     "b.c": np.array([-1, 5], np.int64),
@@ -95,23 +86,6 @@ def patched(at: int, form: str, number: int) -> bytes:
 def test_what_is_wrong_with_a_file_is_said(content, message):
     with pytest.raises(ValueError, match=message):
         parse_ndarray_list(content)
-
-
-def mutated(content: bytes, generator: random.Random, *, within: int) -> bytes:
-    """A few bytes changed, cut out or doubled in the first `within`, or the end cut off."""
-    result = bytearray(content)
-    for _ in range(generator.randint(1, 4)):
-        at = generator.randrange(max(1, min(within, len(result))))
-        kind = generator.randrange(4)
-        if kind == 0:
-            result[at : at + 1] = bytes([generator.randrange(256)])
-        elif kind == 1:
-            result[at : at + 8] = generator.choice([b"\xff" * 8, b"\0" * 8, b"\0" * 7 + b"\x7f"])
-        elif kind == 2:
-            del result[at : at + generator.randint(1, 9)]
-        else:
-            result = result[: generator.randrange(len(result) + 1)]
-    return bytes(result)
 
 
 def test_a_mutated_ndarray_list_never_crashes_or_grows():
@@ -181,14 +155,6 @@ def test_a_file_that_mxnet_wrote_gives_the_outputs_of_gluonnlp():
     np.testing.assert_allclose(states[mask], expected["sequence"][mask], atol=1e-5)
     decoded = forward(real.model, real.params, ids, mask, positions)
     np.testing.assert_allclose(decoded, expected["decoded"], atol=1e-5)
-
-
-def variants() -> list[Checkpoint]:
-    """Both families, with each head and with none."""
-    plain, labelled = checkpoint(), checkpoint(labels=("no", "yes"))
-    encoder = replace(plain, params={"encoder": plain.params["encoder"]}, headless=True)
-    heads = [plain, labelled, encoder]
-    return [replace(one, family=family) for family in ("bert", "roberta") for one in heads]
 
 
 @pytest.mark.parametrize("before", variants(), ids=hf_class)
@@ -364,12 +330,6 @@ def test_wordpiece_frames_texts_as_bert_does(tmp_path):
     stock = AutoTokenizer.from_pretrained(tmp_path / "again")("A cats", "moon")
     assert stock["input_ids"] == ids[0, :7].tolist()
     assert load_tokenizer(tmp_path / "nothing") is None
-
-
-def layerwise() -> Checkpoint:
-    before = checkpoint()
-    empty = Checkpoint(replace(before.config, arch=LAYERWISE), None, facts={"data": "none"})
-    return empty.with_params(drawn_params(empty.model, seed=0))
 
 
 def test_layers_of_their_own_sizes_are_what_they_say():

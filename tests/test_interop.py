@@ -5,10 +5,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-from conftest import trees_equal
+from helpers import IDS, STOCK_SIZES, checkpoint, trees_equal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -18,32 +17,9 @@ from bort_jax.interop import Checkpoint, hf_class, load, save
 from bort_jax.interop.hf_config import FAMILIES
 from bort_jax.interop.huggingface import from_hf, to_hf
 from bort_jax.interop.verify import logits
-from bort_jax.model import BertConfig, drawn_params, init_params
+from bort_jax.model import drawn_params
 
 GOLDEN = Path(__file__).parent / "golden" / "stock_bert.npz"
-IDS = np.array([[5, 17, 3, 0, 29, 8], [1, 2, 30, 4, 9, 11]])
-
-
-SMALL = Arch(2, 2, 16, 24)
-STOCK_SIZES = dict(
-    vocab_size=31,
-    hidden_size=16,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    intermediate_size=24,
-)
-
-
-def checkpoint(arch=SMALL, labels=(), seed=0, fresh=init_params):
-    """Random everywhere, biases and LayerNorms too, so that no tensor can hide a mix-up."""
-    config = BertConfig(arch, 31, positions=12)
-    empty = Checkpoint(config, None, labels)
-    rng = np.random.default_rng(seed)
-    params = jax.tree.map(
-        lambda x: x + rng.normal(scale=0.2, size=x.shape).astype(np.float32),
-        fresh(empty.model, seed=0),
-    )
-    return Checkpoint(config, params, labels)
 
 
 @settings(max_examples=15)

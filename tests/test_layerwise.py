@@ -58,7 +58,6 @@ def every_choice(problems, combine):
     return w, p, i, e
 
 
-@settings(max_examples=150)
 @given(
     problems=instances(),
     combine=st.sampled_from(["sum", "max"]),
@@ -77,7 +76,6 @@ def test_within_epsilon_of_brute_force_and_bounded(problems, combine, epsilon):
     assert found.w >= found.sweep_w * (1 - 1e-9)
 
 
-@settings(max_examples=100)
 @given(
     problems=instances(),
     combine=st.sampled_from(["sum", "max"]),

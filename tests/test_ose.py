@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bort_jax.arch import BORT, Arch, SearchSpace, as_rows
@@ -80,7 +80,6 @@ def best_w(found):
     return float(np.nan_to_num(found.w[found.best]))
 
 
-@settings(max_examples=200)
 @given(
     space=spaces(), levels=st.lists(st.floats(0.01, 1), min_size=1, max_size=6), epsilon=EPSILONS
 )
@@ -94,7 +93,6 @@ def test_interval_is_within_its_bound_for_errors_that_fall_along_the_order(space
     assert found.certificate.ratio >= (1 - epsilon) * (1 - 1e-9)
 
 
-@settings(max_examples=200)
 @given(space=spaces(), seed=st.integers(0, 10**6), epsilon=EPSILONS)
 def test_bounded_is_within_its_bound_for_errors_that_fall_componentwise(space, seed, epsilon):
     errors = falling_componentwise(space, seed)
@@ -122,7 +120,6 @@ def test_interval_is_within_the_weaker_bound_for_any_error(space, seed, epsilon)
     assert best_w(found) >= (1 - epsilon) / rho * all_w(found, errors).max() * (1 - 1e-9)
 
 
-@settings(max_examples=200)
 @given(space=spaces(), seed=st.integers(0, 99))
 def test_exhaustive_finds_the_optimum_of_any_error(space, seed):
     errors = arbitrary(space, seed)
@@ -148,7 +145,6 @@ def budgets(draw, space):
     return Budget(ceilings, floors)
 
 
-@settings(max_examples=200)
 @given(data=st.data(), space=spaces(), seed=st.integers(0, 10**6), epsilon=EPSILONS)
 @pytest.mark.parametrize("search", SEARCHES)
 def test_a_budget_is_kept_and_costs_no_more_than_it_must(search, data, space, seed, epsilon):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import trees_equal
+from helpers import pretrain_config, trees_equal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +30,6 @@ from bort_jax.engine.throughput import Meter, Peak, forward_flops, known_peak, s
 from bort_jax.interop import load, save
 from bort_jax.model import BertConfig, MaskedLM, count_params, forward, init_params, param_structs
 from bort_jax.stages.predict.mlm_scores import mlm_scores
-from bort_jax.stages.pretrain.config import PretrainConfig
 from bort_jax.stages.pretrain.dry_run import dry_run
 from bort_jax.stages.pretrain.objectives import plain_loss
 from bort_jax.stages.pretrain.run import pretrain
@@ -43,22 +42,6 @@ HYPER = Hyper.of(learning_rate=1e-2, weight_decay=0.01, warmup_ratio=0.1, total_
 def tiny_model(corpus, **changes):
     config = BertConfig(Arch(1, 2, 16, 24), corpus.tokenizer.vocab_size, positions=24, dropout=0.0)
     return MaskedLM(replace(config, **changes))
-
-
-def config(corpus, out, **changes):
-    defaults = {
-        "data": str(corpus.train.folder.parent),
-        "out": str(out),
-        "arch": "D1-A2-H16-I24",
-        "steps": 6,
-        "batch_size": 8,
-        "seq_len": 24,
-        "positions": 24,
-        "log_every": 1,
-        "eval_rows": 4,
-        "learning_rate": 1e-2,
-    }
-    return PretrainConfig(**(defaults | changes))
 
 
 def assert_close(one, two, **tolerance):
@@ -177,7 +160,7 @@ class Ticks:
 def test_a_run_of_hours_ends_when_they_are_used_up_with_the_rate_at_zero(
     corpus, tmp_path, monkeypatch
 ):
-    wanted = config(corpus, tmp_path, hours=100 / 3600, warmup_ratio=0.2, steps=1)
+    wanted = pretrain_config(corpus, tmp_path, hours=100 / 3600, warmup_ratio=0.2, steps=1)
     monkeypatch.setattr(schedule, "monotonic", Ticks())
     pretrain(wanted)
     records = read_metrics(tmp_path)
@@ -196,7 +179,7 @@ def test_time_that_was_used_before_a_stop_counts(corpus, tmp_path, monkeypatch):
         if step == 5:
             raise KeyboardInterrupt
 
-    wanted = config(corpus, tmp_path, hours=100 / 3600, save_every=4, log_every=1)
+    wanted = pretrain_config(corpus, tmp_path, hours=100 / 3600, save_every=4, log_every=1)
     monkeypatch.setattr(schedule, "monotonic", Ticks())
     stopping = lambda *args, hooks, **rest: fit(*args, hooks=(*hooks, stop), **rest)
     monkeypatch.setattr(module, "fit", stopping)
@@ -247,7 +230,7 @@ def test_scores_are_recorded_as_the_run_goes_and_the_last_are_the_runs(
     corpus, tiny, tmp_path, capsys
 ):
     save(tiny, tmp_path / "teacher")
-    wanted = config(
+    wanted = pretrain_config(
         corpus, tmp_path / "run", teacher=str(tmp_path / "teacher"), eval_every=4, log_every=3
     )
     scores = pretrain(wanted)
@@ -397,20 +380,22 @@ def test_in_bfloat16_products_are_half_and_weights_loss_and_sums_are_not(
 
 
 def test_a_dry_run_counts_and_writes_nothing(corpus, text_file, tmp_path):
-    wanted = config(corpus, tmp_path / "run", data=str(text_file), vocab_size=300, steps=50)
+    wanted = pretrain_config(
+        corpus, tmp_path / "run", data=str(text_file), vocab_size=300, steps=50
+    )
     plan = dry_run(wanted)
     assert list(tmp_path.iterdir()) == []
     model = tiny_model(corpus)
     assert plan.params == count_params(model)
-    assert plan.steps == 50 and plan.tokens == 50 * 8 * 24
-    assert plan.epochs == pytest.approx(50 * 8 * 24 / corpus.train.n_tokens)
+    assert plan.steps == 50 and plan.tokens == 50 * 4 * 24
+    assert plan.epochs == pytest.approx(50 * 4 * 24 / corpus.train.n_tokens)
     # Weights and the two moments, at the least.
     assert 3 * 4 * plan.params < plan.kept_bytes < plan.device_bytes
     assert plan.seconds == pytest.approx(plan.compile_seconds + 50 * plan.seconds_per_step)
 
 
 def test_a_dry_run_of_hours_says_how_many_steps_fit(corpus, tmp_path):
-    plan = dry_run(config(corpus, tmp_path / "run", hours=0.5))
+    plan = dry_run(pretrain_config(corpus, tmp_path / "run", hours=0.5))
     assert plan.seconds == 1800 and plan.steps == int(1800 / plan.seconds_per_step)
 
 
@@ -451,7 +436,7 @@ def test_two_processes_of_the_command_are_one(corpus, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    wanted = config(corpus, tmp_path / "two", dropout=0.0, accumulate=2, eval_every=3)
+    wanted = pretrain_config(corpus, tmp_path / "two", dropout=0.0, accumulate=2, eval_every=3)
     options = [f"--{name}={value}" for name, value in vars(wanted).items() if value is not None]
     command = [sys.executable, "-m", "bort_jax.cli", "pretrain", *options]
     joined = [f"--coordinator=127.0.0.1:{port}", "--processes=2"]
@@ -467,7 +452,7 @@ def test_two_processes_of_the_command_are_one(corpus, tmp_path):
     for process in running:
         _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors.decode()[-2000:]
-    pretrain(config(corpus, tmp_path / "one", dropout=0.0))
+    pretrain(pretrain_config(corpus, tmp_path / "one", dropout=0.0))
     two, one = (load(tmp_path / name / "model").params for name in ("two", "one"))
     assert_close(two, one, atol=1e-4)
     losses = [[r["loss"] for r in read_metrics(tmp_path / name)] for name in ("two", "one")]
@@ -484,5 +469,5 @@ def test_two_processes_of_the_command_are_one(corpus, tmp_path):
 )
 def test_bad_settings_are_refused_before_anything_is_written(corpus, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        pretrain(config(corpus, tmp_path / "out", **changes))
+        pretrain(pretrain_config(corpus, tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()

@@ -13,9 +13,18 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers import (
+    DATA,
+    IDS,
+    LAYERWISE,
+    checkpoint,
+    layerwise,
+    mutated,
+    ndarray_list,
+    trees_equal,
+    variants,
+)
 from safetensors.numpy import load_file, save_file
-from test_formats import DATA, LAYERWISE, layerwise, mutated, variants
-from test_interop import IDS, checkpoint, trees_equal
 
 from bort_jax.cli import main
 from bort_jax.data.tokenizer import Tokenizer, load_tokenizer
@@ -230,7 +239,7 @@ FUZZ = """
 import random, resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_formats import mutated
+from helpers import mutated
 from bort_jax.interop.ndarray_list import read_ndarray_list
 from bort_jax.interop.tensor_files import read_safetensors
 read = {"safetensors": read_safetensors, "params": read_ndarray_list}
@@ -255,7 +264,6 @@ print(said, again, peak() - before)
 @pytest.mark.parametrize("kind", ["safetensors", "params"])
 def test_ten_thousand_damaged_files_take_no_more_memory_than_whole_ones(tmp_path, kind):
     """In a process of its own, whose peak counts what other libraries allocate."""
-    from test_formats import ndarray_list
 
     from bort_jax.interop.gluonnlp import GLUONNLP
     from bort_jax.interop.layout import to_tensors

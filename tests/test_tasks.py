@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as peer
@@ -339,7 +339,6 @@ WORDS = "the cat sat on mat looked at moon a good film bad ending seven ships sa
 texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=20).map(" ".join)
 
 
-@settings(max_examples=100)
 @given(first=texts, second=texts, seq_len=st.integers(8, 60))
 def test_plain_pairs_are_encoded_as_the_tokenizer_does(first, second, seq_len, corpus):
     ours = encode([(whole(first), whole(second))], corpus.tokenizer, seq_len=seq_len)
@@ -354,7 +353,6 @@ def holds(row, ids):
     return any(list(row[k : k + len(ids)]) == ids for k in range(len(row)))
 
 
-@settings(max_examples=100)
 @given(before=texts, after=texts, passage=texts, seq_len=st.integers(30, 60))
 def test_spans_and_questions_survive_the_cut(before, after, passage, seq_len, corpus):
     tokenizer = corpus.tokenizer

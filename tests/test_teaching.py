@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from command_line import refused, run
+from helpers import pretrain_config
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +37,6 @@ from bort_jax.stages.pretrain.answers import (
     open_answers,
     read_answers,
 )
-from bort_jax.stages.pretrain.config import PretrainConfig
 from bort_jax.stages.pretrain.objectives import objective, stream_of, with_map, without_map
 from bort_jax.stages.pretrain.run import pretrain
 from bort_jax.stages.pretrain.stage import Stage
@@ -185,21 +185,9 @@ KINDS = {
 
 
 def configured(corpus, tmp_path, **more):
-    settings = dict(
-        data=str(corpus.train.folder.parent),
-        out=str(tmp_path / "run"),
-        arch="D1-A2-H16-I24",
-        batch_size=8,
-        seq_len=32,
-        positions=32,
-        dropout=0.0,
-        steps=6,
-        seed=3,
-        learning_rate=1e-2,
-        eval_rows=8,
-        log_every=1,
-    )
-    return PretrainConfig(**settings | more)
+    sizes = dict(batch_size=8, seq_len=32, positions=32, eval_rows=8, save_every=500)
+    settings = sizes | dict(dropout=0.0, seed=3) | more
+    return pretrain_config(corpus, tmp_path / "run", **settings)
 
 
 def asked(corpus, teacher, folder, *, steps=6, k=K, kind="joined", temperature=2.0, **more):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from conftest import trees_equal
+from helpers import pretrain_config, trees_equal
 
 from bort_jax.arch import Arch
 from bort_jax.data.masking import masked_batch
@@ -20,7 +20,7 @@ from bort_jax.stages.finetune.tuner import FineTuner, Theta
 from bort_jax.stages.predict.forward import resampler
 from bort_jax.stages.predict.mlm_scores import mlm_scores
 from bort_jax.stages.pretrain.objectives import plain_loss
-from bort_jax.stages.pretrain.run import PretrainConfig, pretrain
+from bort_jax.stages.pretrain.run import pretrain
 from bort_jax.stages.pretrain.starting import kept_layers
 from bort_jax.tasks import Points
 
@@ -148,27 +148,10 @@ def test_a_short_last_batch_counts_only_real_rows(tiny, rng):
     assert seen == {row.tobytes() for row in x}
 
 
-def config(corpus, out, **changes):
-    defaults = {
-        "data": str(corpus.train.folder.parent),
-        "out": str(out),
-        "arch": "D1-A2-H16-I24",
-        "steps": 6,
-        "batch_size": 4,
-        "seq_len": 24,
-        "positions": 24,
-        "save_every": 2,
-        "log_every": 1,
-        "eval_rows": 4,
-        "learning_rate": 1e-2,
-    }
-    return PretrainConfig(**(defaults | changes))
-
-
 def test_distillation_from_a_checkpoint_lowers_the_divergence(corpus, tmp_path):
-    pretrain(config(corpus, tmp_path / "teacher", arch="D1-A2-H32-I32", steps=20))
+    pretrain(pretrain_config(corpus, tmp_path / "teacher", arch="D1-A2-H32-I32", steps=20))
     teacher = str(tmp_path / "teacher" / "model")
-    pretrain(config(corpus, tmp_path / "student", teacher=teacher, steps=40))
+    pretrain(pretrain_config(corpus, tmp_path / "student", teacher=teacher, steps=40))
     divergences = [record["distillation"] for record in read_metrics(tmp_path / "student")]
     assert np.mean(divergences[-5:]) < 0.7 * np.mean(divergences[:5])
 
@@ -177,7 +160,7 @@ def test_a_teacher_of_another_vocabulary_is_refused(corpus, tmp_path):
     other = BertConfig(Arch(1, 1, 8, 8), 77, positions=24)
     save(Checkpoint(other, init_params(MaskedLM(other), seed=0)), tmp_path / "teacher")
     corpus.tokenizer.save(tmp_path / "tokenizer")
-    wrong = config(
+    wrong = pretrain_config(
         corpus,
         tmp_path / "out",
         teacher=str(tmp_path / "teacher"),
@@ -189,16 +172,18 @@ def test_a_teacher_of_another_vocabulary_is_refused(corpus, tmp_path):
 
 def test_a_run_goes_on_from_another_one_s_model(corpus, tmp_path):
     """A rate of 0 keeps every parameter, so that the model that comes out is the one put in."""
-    pretrain(config(corpus, tmp_path / "first"))
+    pretrain(pretrain_config(corpus, tmp_path / "first"))
     start = str(tmp_path / "first" / "model")
-    pretrain(config(corpus, tmp_path / "again", init_from=start, learning_rate=0.0, steps=2))
+    pretrain(
+        pretrain_config(corpus, tmp_path / "again", init_from=start, learning_rate=0.0, steps=2)
+    )
     assert trees_equal(load(start).params, load(tmp_path / "again" / "model").params)
 
 
 def test_an_encoder_alone_goes_on_under_a_fresh_head(corpus, tmp_path, tiny):
     bare = replace(tiny, params={"encoder": tiny.params["encoder"]}, headless=True)
     save(bare, tmp_path / "bare")
-    wanted = config(
+    wanted = pretrain_config(
         corpus,
         tmp_path / "out",
         init_from=str(tmp_path / "bare"),
@@ -216,10 +201,12 @@ def test_a_shallower_model_starts_from_evenly_spaced_layers(corpus, tmp_path):
     assert [kept_layers(6, wanted) for wanted in (1, 2, 3, 4, 6)] == [
         [0], [0, 3], [0, 2, 4], [0, 1, 3, 4], [0, 1, 2, 3, 4, 5],
     ]  # fmt: skip
-    pretrain(config(corpus, tmp_path / "deep", arch="D4-A2-H16-I24"))
+    pretrain(pretrain_config(corpus, tmp_path / "deep", arch="D4-A2-H16-I24"))
     start = str(tmp_path / "deep" / "model")
     still = {"learning_rate": 0.0, "steps": 1}
-    pretrain(config(corpus, tmp_path / "out", arch="D2-A2-H16-I24", init_from=start, **still))
+    pretrain(
+        pretrain_config(corpus, tmp_path / "out", arch="D2-A2-H16-I24", init_from=start, **still)
+    )
     deep, done = (load(folder).params for folder in (start, tmp_path / "out" / "model"))
     assert trees_equal(done["head"], deep["head"])
     assert trees_equal(done["encoder"]["embeddings"], deep["encoder"]["embeddings"])
@@ -240,7 +227,7 @@ def test_a_start_of_other_sizes_is_refused(corpus, tmp_path, tiny, changes, mess
     sizes = {"arch": str(tiny.config.arch), "positions": tiny.config.positions}
     start = {"init_from": str(tmp_path / "start")}
     with pytest.raises(ValueError, match=message):
-        pretrain(config(corpus, tmp_path / "out", **sizes | start | changes))
+        pretrain(pretrain_config(corpus, tmp_path / "out", **sizes | start | changes))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +241,7 @@ def test_a_start_of_other_sizes_is_refused(corpus, tmp_path, tiny, changes, mess
 )
 def test_bad_settings_are_refused_before_anything_is_written(corpus, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        pretrain(config(corpus, tmp_path / "out", **changes))
+        pretrain(pretrain_config(corpus, tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()
 
 

@@ -17,15 +17,25 @@ MODULES = {
     "mlm": MaskedLM,
     "classifier": lambda config: Classifier(config, 3),
 }
+# Compiled once for all tests.
+COST_FNS = {
+    head: cost_function(SearchSpace.published(), seq_len=512, head=head, labels=3)
+    for head in MODULES
+}
 
 
+SLOW = pytest.mark.slow
+EVERY = [37, pytest.param(1, marks=SLOW)]  # one member in so many, or all
+
+
+@pytest.mark.parametrize("every", EVERY, ids="every {}".format)
 @pytest.mark.parametrize("head", MODULES)
-def test_params_equal_the_module_on_all_of_the_published_space(head):
-    """Depth is linear: a module of one layer and one of two give every depth."""
+def test_cost_function_counts_the_parameters_of_the_module(head, every):
+    """On the published space. Depth is linear: one layer and two give every depth."""
     space = SearchSpace.published()
-    counted = cost_function(space, head=head, labels=3)(as_rows(space.archs())).params
+    counted = COST_FNS[head](as_rows(space.archs())).params
     shallow = {}
-    for arch, params in zip(space.archs(), counted, strict=True):
+    for arch, params in list(zip(space.archs(), counted, strict=True))[::every]:
         key = arch._replace(depth=1)
         if key not in shallow:
             pair = [key, key._replace(depth=2)]
@@ -36,8 +46,10 @@ def test_params_equal_the_module_on_all_of_the_published_space(head):
 
 @pytest.mark.parametrize("head", MODULES)
 @pytest.mark.parametrize("arch", [BORT, Arch(2, 16, 1024, 512), BERT_BASE, BERT_LARGE])
-@pytest.mark.parametrize("vocab_size", [1000, 30522, 50265])
-def test_params_equal_the_module_at_full_depth(head, arch, vocab_size):
+@pytest.mark.parametrize(
+    "vocab_size", [1000, *(pytest.param(v, marks=SLOW) for v in (30522, 50265))]
+)
+def test_cost_function_counts_the_parameters_at_full_depth(head, arch, vocab_size):
     space = SearchSpace.of(arch, vocab_size=vocab_size, positions=128)
     counted = cost_function(space, head=head, labels=3)(as_rows([arch])).params[0]
     assert counted == count_params(MODULES[head](BertConfig(arch, vocab_size, positions=128)))
@@ -48,15 +60,14 @@ def test_params_equal_the_module_at_full_depth(head, arch, vocab_size):
         st.tuples(
             st.integers(1, 100), st.integers(1, 64), st.integers(1, 9000), st.integers(1, 40000)
         ),
-        min_size=1,
-        max_size=5,
+        min_size=4,
+        max_size=4,
     ),
     head=st.sampled_from(list(MODULES)),
 )
-def test_jitted_costs_equal_python_integers(rows, head):
-    space = SearchSpace.published()
-    costs = cost_function(space, seq_len=512, head=head)(np.array(rows))
-    network = bert_network(vocab_size=50265, positions=512, seq_len=512, head=head)
+def test_cost_function_equals_python_integers(rows, head):
+    costs = COST_FNS[head](np.array(rows))
+    network = bert_network(vocab_size=50265, positions=512, seq_len=512, head=head, labels=3)
     for k, row in enumerate(rows):
         exact = total(network, row)
         assert {kind: int(getattr(costs, kind)[k]) for kind in exact} == exact
@@ -87,14 +98,10 @@ def test_element_wise_operations_by_hand():
     assert halves.activation_bytes[0] == 8 * costs.activation_bytes[0] // 2
 
 
-@given(st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4, 8]))
-def test_heads_are_not_free(fewer, more):
-    fewer, more = sorted([fewer, more])
-    costs = cost_function(SearchSpace.published())(
-        as_rows([Arch(2, n, 64, 64) for n in (fewer, more)])
-    )
-    assert costs.params[0] == costs.params[1] and costs.macs[0] == costs.macs[1]
-    assert (costs.operations[0] < costs.operations[1]) == (fewer < more)
+def test_operations_grow_with_heads_where_params_and_macs_do_not():
+    costs = COST_FNS["none"](as_rows([Arch(2, heads, 64, 64) for heads in (1, 2, 4, 8)]))
+    assert len(set(costs.params)) == len(set(costs.macs)) == 1
+    assert (np.diff(costs.operations) > 0).all()
 
 
 @pytest.mark.parametrize("arch", [Arch(2, 2, 64, 256), Arch(1, 8, 128, 64), Arch(3, 4, 96, 512)])
@@ -112,8 +119,7 @@ def test_activations_bound_what_the_compiler_needs(arch):
 
 def test_more_rows_than_a_chunk_equal_the_same_rows_one_by_one():
     rows = np.resize(as_rows(SearchSpace.published().archs()), (CHUNK + 7, 4))
-    costs = cost_function(SearchSpace.published())(rows)
-    few = cost_function(SearchSpace.published())(rows[:300])
+    costs, few = COST_FNS["none"](rows), COST_FNS["none"](rows[:300])
     for many, some in zip(costs, few, strict=True):
         np.testing.assert_array_equal(many, np.resize(some, len(rows)))
 
@@ -157,8 +163,5 @@ def test_a_sequence_longer_than_the_positions_is_refused():
         cost_function(SearchSpace.published(), seq_len=513)
 
 
-def test_polynomials_print_and_add():
-    polynomial = Polynomial.of(HH=4, I=1).plus(Polynomial.of(I=2, one=7))
-    assert str(polynomial) == "4·H² + 3·I + 7"
-    assert polynomial.degree("HI") == 2 and polynomial.degree("I") == 1
-    assert polynomial((9, 9, 2, 5)) == 16 + 15 + 7
+def test_polynomial_evaluates_its_monomials():
+    assert Polynomial.of(HH=4, I=3, one=7)((9, 9, 2, 5)) == 16 + 15 + 7

@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bort_jax.ose import LayerChoices, solve_layerwise
@@ -99,10 +99,10 @@ def test_solve_layerwise_keeps_ceilings_and_loses_no_more_than_it_must(shape, da
     assert found.bound >= w[meets].max() * (1 - 1e-9)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@given(data=st.data(), seed=st.integers(0, 99))
-def test_solve_layerwise_whatever_the_order_of_options(shape, data, seed):
-    problems, generator = data.draw(instances(shape)), np.random.default_rng(seed)
+@settings(max_examples=8)
+@given(problems=instances((3, 4)), seed=st.integers(0, 99))
+def test_solve_layerwise_whatever_the_order_of_options(problems, seed):
+    generator = np.random.default_rng(seed)
     shuffled = []
     for problem in problems:
         order = generator.permutation(problem.params.shape[1])

@@ -20,7 +20,9 @@ intermediate before and after GELU; in the embeddings words and their sum with p
 the masked-LM head x and the logits before and after the bias.
 """
 
-from bort_jax.cost.network import Network, Part, nothing
+from functools import partial
+
+from bort_jax.cost.network import Count, Network, Part, nothing
 from bort_jax.cost.polynomial import Polynomial
 
 Head = str  # "none", "mlm" or "classifier"
@@ -55,11 +57,10 @@ def bert_network(
         elementwise_ops=of(H=s * (1 + LAYER_NORM)),
         live_activations=(of(H=2 * s),),
     )
-    # q, k, v and output projections, feed-forward, two LayerNorms; then their products with S
-    # tokens, and the S·S attention scores and averages.
+    params, macs = (_of_uniform(count) for count in layer_counts(s))
     layer = Part(
-        params=of(HH=4, HI=2, H=9, I=1),
-        macs=of(HH=4 * s, HI=2 * s, H=2 * s * s),
+        params=params,
+        macs=macs,
         elementwise_ops=of(A=SOFTMAX * s * s, H=s * (1 + 5 + 2 + 2 * LAYER_NORM), I=s * (1 + GELU)),
         live_activations=(of(H=4 * s, A=2 * s * s), of(H=s, I=2 * s)),
     )
@@ -71,6 +72,21 @@ def bert_network(
         repeats=of(D=1),
         titles=("embeddings", "encoder", "head"),
     )
+
+
+def layer_counts(seq_len: int) -> tuple[Polynomial, Polynomial]:
+    """Parameters and multiply-adds of one layer, in H, I and W, the width of all heads together.
+
+    Parameters: q, k, v and output projections, feed-forward, two LayerNorms. Multiply-adds: their
+    products with S tokens, and the S·S attention scores and averages.
+    """
+    s, of = seq_len, partial(Polynomial.of, "HWI")
+    return of(HW=4, W=3, HI=2, H=6, I=1), of(HW=4 * s, HI=2 * s, W=2 * s * s)
+
+
+def _of_uniform(count: Polynomial) -> Count:
+    """The same count at a row <D, A, H, I>, where the heads are as wide as H."""
+    return lambda row: count((row[2], row[2], row[3]))
 
 
 def embedding_params(hidden: int, *, vocab_size: int, positions: int) -> int:

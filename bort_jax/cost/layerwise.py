@@ -5,22 +5,19 @@ import numpy as np
 from jaxtyping import Int
 
 from bort_jax.arch import LayerwiseArch, SearchSpace
-from bort_jax.cost.bert import embedding_params
+from bort_jax.cost.bert import embedding_params, layer_counts
 
 Option = tuple[int, int]  # heads, intermediate; (0, 0): the layer is skipped
 
 
 def layer_cost(option: Option, *, hidden: int, head_size: int, seq_len: int) -> tuple[int, int]:
-    """Parameters and multiply-adds of one layer, exact; both are 0 for a layer that is skipped.
-
-    With A·k = H it is the layer of `bert_network`.
-    """
-    heads, wide = option
+    """Parameters and multiply-adds of one layer, exact; both are 0 for a layer that is skipped."""
+    heads, intermediate = option
     if option == (0, 0):
         return 0, 0
-    inner, h, s = heads * head_size, hidden, seq_len
-    params = 4 * h * inner + 3 * inner + h + 2 * h * wide + wide + h + 4 * h
-    return params, 4 * s * h * inner + 2 * s * s * inner + 2 * s * h * wide
+    params, macs = layer_counts(seq_len)
+    sizes = (hidden, heads * head_size, intermediate)
+    return params(sizes), macs(sizes)
 
 
 def layer_options(space: SearchSpace, *, hidden: int, head_size: int) -> list[Option]:

@@ -33,21 +33,6 @@ class Polynomial(NamedTuple):
         """The value at `arch`, a sequence of numbers: ints or traced integers."""
         return sum((_monomial(term, arch) for term in self.terms), start=0 * arch[0])
 
-    def plus(self, other: "Polynomial") -> "Polynomial":
-        """The sum of two polynomials in the same names, with like terms collected."""
-        total: dict[tuple[int, ...], int] = {}
-        for coefficient, exponents in self.terms + other.terms:
-            total[exponents] = total.get(exponents, 0) + coefficient
-        return Polynomial(tuple(Term(c, e) for e, c in total.items() if c), self.names)
-
-    def degree(self, letters: str) -> int:
-        """The total degree in the named letters; 0 for the zero polynomial."""
-        axes = [self.names.index(letter) for letter in letters]
-        return max((sum(t.exponents[a] for a in axes) for t in self.terms), default=0)
-
-    def __str__(self) -> str:
-        return " + ".join(_spelled(term, self.names) for term in self.terms) or "0"
-
 
 def _exponents(monomial: str, names: str) -> tuple[int, ...]:
     letters = "" if monomial == "one" else monomial
@@ -62,11 +47,3 @@ def _monomial(term: Term, arch: Any) -> Any:
         for _ in range(exponent):
             value = value * size
     return value
-
-
-def _spelled(term: Term, names: str) -> str:
-    factors = [str(term.coefficient)] if term.coefficient != 1 or not any(term.exponents) else []
-    powers = {1: "", 2: "²", 3: "³"}
-    for letter, exponent in zip(names, term.exponents, strict=True):
-        factors += [letter + powers.get(exponent, f"^{exponent}")] if exponent else []
-    return "·".join(factors)

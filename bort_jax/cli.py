@@ -15,7 +15,7 @@ VERBS = {
     "quickstart": "the whole pipeline on real movie reviews, in minutes, on a laptop",
     "extract": "find the architecture with the best trade of size, cost and error",
     "cost": "count parameters and multiply-adds of an architecture, exactly",
-    "data": "build a corpus from text, keep a teacher's answers to it, or check either",
+    "data": "build a corpus from text, cache a teacher on it, or check either",
     "pretrain": "train a masked LM, alone or by distillation from a teacher",
     "finetune": "train a classifier from a checkpoint, over rates and seeds",
     "tasks": "the 23 test sets of GLUE, SuperGLUE and RACE: list them, or check a folder of them",

@@ -30,11 +30,11 @@ from bort_jax.engine.throughput import Meter, Peak, forward_flops, known_peak, s
 from bort_jax.interop import load, save
 from bort_jax.model import BertConfig, MaskedLM, count_params, forward, init_params, param_structs
 from bort_jax.stages.predict.mlm_scores import mlm_scores
+from bort_jax.stages.pretrain.cache_teacher import TopKTeacher, cache_teacher
 from bort_jax.stages.pretrain.dry_run import dry_run
 from bort_jax.stages.pretrain.objectives import plain_loss
 from bort_jax.stages.pretrain.run import pretrain
 from bort_jax.stages.pretrain.stored_run import from_run
-from bort_jax.stages.pretrain.teaching import teach
 
 HYPER = Hyper.of(learning_rate=1e-2, weight_decay=0.01, warmup_ratio=0.1, total_steps=20)
 
@@ -401,7 +401,7 @@ def test_a_dry_run_of_hours_says_how_many_steps_fit(corpus, tmp_path):
 
 def test_dry_run_repeats_the_batches_of_a_short_teacher_cache(corpus, tiny, tmp_path):
     stream = corpus.stream(seed=0, batch_size=8, seq_len=24)
-    teach(corpus, stream, tiny, tmp_path / "cache", steps=3, k=4)
+    cache_teacher(corpus, stream, TopKTeacher.of(tiny, top_k=4), tmp_path / "cache", steps=3)
     cached = config(corpus, tmp_path / "run", teacher_cache=str(tmp_path / "cache"), steps=3)
     assert dry_run(cached).steps == 3
 

@@ -19,14 +19,15 @@ from hypothesis import strategies as st
 from bort_jax.data import build as module
 from bort_jax.data.build import HELD_OUT_EVERY, build_corpus
 from bort_jax.data.choice import choose_words, masked_count
-from bort_jax.data.corpus import cleaned, open_source, read_texts
-from bort_jax.data.manifest import MANIFEST, Position, read_manifest
+from bort_jax.data.corpus import Position, clean_text, open_source, read_texts
 from bort_jax.data.masking import MaskedStream, masked_batch
 from bort_jax.data.order import keyed, keys_of, permuted
 from bort_jax.data.packing import bucket_lengths, document_spans
 from bort_jax.data.prepared import check_corpus, open_corpus, prepare_corpus
+from bort_jax.data.shards import CORPUS
 from bort_jax.data.tokenizer import Tokenizer, load_tokenizer
 from bort_jax.stages.pretrain.run import PretrainConfig, pretrain
+from bort_jax.storage.parts import read_parts
 
 SHARD_TOKENS = 1500
 WORDS = [f"{a}{b}{c}" for a in "bdfglm" for b in "aeiou" for c in ("n", "rst", "lt", "ck")]
@@ -58,7 +59,7 @@ def built(texts, tokenizer_folder, tmp_path_factory):
     """The folder of an undisturbed build, in several parts."""
     folder = tmp_path_factory.mktemp("built") / "corpus"
     build_corpus(texts, folder, tokenizer=tokenizer_folder, shard_tokens=SHARD_TOKENS)
-    assert len(read_manifest(folder).parts) > 8
+    assert len(read_parts(folder, CORPUS)) > 8
     return folder
 
 
@@ -86,7 +87,7 @@ def test_a_corpus_holds_the_cleaned_documents_in_order(built, texts):
     assert corpus.train.tokens.tolist() == expected[False]
     assert corpus.heldout.tokens.tolist() == expected[True]
     assert corpus.train.files[0].dtype == np.uint16
-    manifest = read_manifest(built)
+    manifest = read_parts(built, CORPUS)
     assert manifest.total("documents") + manifest.total("dropped") == 700
     assert manifest.total("dropped") == sum(n % 37 == 5 for m in (300, 400) for n in range(m))
     counts = np.bincount(corpus.train.tokens, minlength=corpus.tokenizer.vocab_size)
@@ -113,13 +114,13 @@ def test_parts_end_with_documents(built):
     ],
 )
 def test_cleaning(text, wanted):
-    assert cleaned(text) == wanted
+    assert clean_text(text) == wanted
 
 
 @given(st.text(max_size=60))
 def test_cleaning_twice_is_cleaning_once_and_loses_no_letter(text):
-    once = cleaned(text)
-    assert cleaned(once) == once and once.split() == text.split()
+    once = clean_text(text)
+    assert clean_text(once) == once and once.split() == text.split()
 
 
 def test_separators_written_in_a_text_are_text(tokenizer_folder, tmp_path):
@@ -188,71 +189,39 @@ def start_build(texts, folder, tokenizer_folder):
     return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_a_build_killed_at_random_moments_continues_to_the_same_bytes(
     texts, built, tokenizer_folder, tmp_path
 ):
     generator, folder, kills = np.random.default_rng(5), tmp_path / "corpus", 0
+    parts = lambda: len(read_parts(folder, CORPUS)) if (folder / CORPUS.manifest).is_file() else 0
     for _ in range(3):
-        process = start_build(texts, folder, tokenizer_folder)
-        before = time.monotonic()
-        there = read_manifest(folder).parts if (folder / MANIFEST).is_file() else ()
-        while process.poll() is None and time.monotonic() < before + 60:
-            if (folder / MANIFEST).is_file() and len(read_manifest(folder).parts) > len(there):
-                time.sleep(generator.uniform(0, 0.02))
-                process.send_signal(signal.SIGKILL)
-                break
+        process, before = start_build(texts, folder, tokenizer_folder), parts()
+        deadline = time.monotonic() + 60
+        while process.poll() is None and parts() <= before and time.monotonic() < deadline:
             time.sleep(0.002)
-        kills += process.wait() == -signal.SIGKILL and not read_manifest(folder).complete
+        time.sleep(generator.uniform(0, 0.02))
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL and not read_parts(folder, CORPUS).complete
     assert kills >= 2
     build_corpus(texts, folder, tokenizer=tokenizer_folder, shard_tokens=SHARD_TOKENS)
     assert contents(folder) == contents(built)
 
 
-class Killed(BaseException):
-    """Not an error: nothing may catch it and tidy up."""
-
-
-@pytest.mark.parametrize("moment", [0, 1, 2, 3, 5, 8, 13, 14, 15])
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_build_stopped_around_any_rename_continues(
-    texts, built, tokenizer_folder, tmp_path, monkeypatch, moment, when
+def test_build_corpus_continues_after_the_last_part_and_reads_no_text_twice(
+    built, copied, texts, tokenizer_folder
 ):
-    """Every file comes into being by a rename: before and after each is every state there is."""
-    rename, left = Path.replace, [moment]
-
-    def replace_until(path, target):
-        left[0] -= 1
-        if left[0] < 0 and when == "before":
-            raise Killed
-        rename(path, target)
-        if left[0] < 0:
-            raise Killed
-
-    settings = dict(tokenizer=tokenizer_folder, shard_tokens=SHARD_TOKENS)
-    monkeypatch.setattr(Path, "replace", replace_until)
-    with pytest.raises(Killed):
-        build_corpus(texts, tmp_path / "corpus", **settings)
-    monkeypatch.setattr(Path, "replace", rename)
-    build_corpus(texts, tmp_path / "corpus", **settings)
-    assert contents(tmp_path / "corpus") == contents(built)
-
-
-def test_a_finished_part_is_not_tokenized_again(copied, texts, tokenizer_folder, monkeypatch):
-    manifest = read_manifest(copied)
-    replace(manifest, parts=manifest.parts[:-2], complete=False).write(copied)
-    seen = []
-    encode = Tokenizer.encode_raw
-    monkeypatch.setattr(
-        Tokenizer, "encode_raw", lambda self, texts: seen.extend(texts) or encode(self, texts)
-    )
+    """The files of finished parts are left as they are."""
+    parts = read_parts(copied, CORPUS)
+    replace(parts, parts=parts.parts[:-2], complete=False).write()
+    kept = {file: file.stat().st_mtime_ns for file in copied.glob("*/0000[0-4].bin")}
     build_corpus(texts, copied, tokenizer=tokenizer_folder, shard_tokens=SHARD_TOKENS)
-    assert len([text for text in seen if text]) == sum(p.documents for p in manifest.parts[-2:])
-    build_corpus(texts, copied, tokenizer=tokenizer_folder, shard_tokens=SHARD_TOKENS)
-    assert read_manifest(copied) == manifest
+    assert contents(copied) == contents(built)
+    assert kept == {file: file.stat().st_mtime_ns for file in kept} and len(kept) == 10
 
 
 def test_an_unfinished_build_is_not_trained_on(copied):
-    replace(read_manifest(copied), complete=False).write(copied)
+    replace(read_parts(copied, CORPUS), complete=False).write()
     with pytest.raises(ValueError, match="unfinished.* the command that began it continues it"):
         open_corpus(copied)
 
@@ -271,52 +240,17 @@ def test_another_build_in_the_same_folder_is_refused(copied, texts, tokenizer_fo
 # Damage.
 
 
-def test_a_missing_truncated_corrupt_or_foreign_shard_is_named(copied, tmp_path):
-    file = copied / "train" / "00002.bin"
+def test_open_and_check_corpus_name_the_shard_that_is_wrong(copied, texts, tokenizer_folder):
+    file, other = copied / "train" / "00002.bin", copied / "heldout" / "00001.bin"
     good = file.read_bytes()
-
-    def refusal(check):
-        with pytest.raises((ValueError, FileNotFoundError)) as found:
-            check(copied)
-        return str(found.value)
-
-    file.unlink()
-    assert f"{file} is missing" in refusal(open_corpus) and "missing" in refusal(check_corpus)
-    file.write_bytes(good[:-3])
-    message = f"{file}: {len(good) - 3} bytes, the manifest says {len(good)}"
-    assert message in refusal(open_corpus) and message in refusal(check_corpus)
-    foreign = good[:16] + bytes(32) + good[48:]
-    file.write_bytes(foreign)
-    for check in (open_corpus, check_corpus):
-        assert f"{file} holds tokens of another tokenizer: 00000000…" in refusal(check)
-    file.write_bytes(b"GARBAGE!" + good[8:])
-    assert f"{file} does not begin as a token shard does" in refusal(open_corpus)
-    other = copied / "heldout" / "00001.bin"
-    other.unlink()
     file.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    assert f"{file} is corrupt" in refusal(check_corpus) and f"{other} is" in refusal(check_corpus)
-
-
-@given(data=st.data())
-def test_every_flipped_bit_of_a_shard_is_noticed(built, data):
-    file = built / data.draw(st.sampled_from(["train/00001.bin", "heldout/00000.bin"]))
-    good = file.read_bytes()
-    at = data.draw(st.integers(0, len(good) - 1))
-    bad = bytearray(good)
-    bad[at] ^= 1 << data.draw(st.integers(0, 7))
-    try:
-        file.write_bytes(bytes(bad))
-        with pytest.raises(ValueError, match=str(file)):
-            check_corpus(built)
-    finally:
-        file.write_bytes(good)
-
-
-def test_a_damaged_part_is_named_before_a_build_continues(copied, texts, tokenizer_folder):
-    replace(read_manifest(copied), complete=False).write(copied)
-    file = copied / "train" / "00000.bin"
-    file.write_bytes(file.read_bytes()[:-2] + b"\xff\xff")
-    with pytest.raises(ValueError, match="train/00000.bin is corrupt"):
+    open_corpus(copied)  # reads no contents
+    other.unlink()
+    with pytest.raises(FileNotFoundError, match=f"{other} is missing"):
+        open_corpus(copied)
+    with pytest.raises(ValueError, match=f"{file} is corrupt.*; {other} is missing"):
+        check_corpus(copied)
+    with pytest.raises(ValueError, match=f"{file} is corrupt"):
         build_corpus(texts, copied, tokenizer=tokenizer_folder, shard_tokens=SHARD_TOKENS)
 
 
@@ -327,44 +261,6 @@ def test_a_tokenizer_that_did_not_write_the_shards_is_refused(copied, built, tmp
     Tokenizer.train(["other words"], vocab_size=270).save(copied / "tokenizer")
     with pytest.raises(ValueError, match="tokenizer is another tokenizer"):
         open_corpus(copied)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda m: "",
-        lambda m: "[" * 100_000,
-        lambda m: json.dumps([m]),
-        lambda m: json.dumps({**m, "format": 1}),
-        lambda m: json.dumps({**m, "dtype": "object"}),
-        lambda m: json.dumps({**m, "vocab_size": 3}),
-        lambda m: json.dumps({**m, "complete": 1}),
-        lambda m: json.dumps({**m, "made_from": {"tokenizer_sha256": "../" * 22}}),
-        lambda m: json.dumps({**m, "parts": [{**m["parts"][0], "documents": -1}]}),
-        lambda m: json.dumps({**m, "parts": [{**m["parts"][0], "next": 1}]}),
-        lambda m: json.dumps({name: value for name, value in m.items() if name != "special"}),
-    ],
-)
-def test_a_manifest_that_is_none_is_refused(copied, change):
-    file = copied / MANIFEST
-    file.write_text(change(json.loads(file.read_text())))
-    with pytest.raises(ValueError, match="manifest.json is damaged, or no manifest of format 2"):
-        open_corpus(copied)
-
-
-def test_a_huge_manifest_is_not_read(copied):
-    with (copied / MANIFEST).open("wb") as out:
-        out.truncate(1 << 40)  # a hole, no disk
-    with pytest.raises(ValueError, match="at most 67108864 are read"):
-        open_corpus(copied)
-
-
-def test_a_folder_of_an_earlier_version_says_so(tmp_path):
-    for split in ("train", "heldout"):
-        (tmp_path / split).mkdir()
-        (tmp_path / split / MANIFEST).write_text("{}")
-    with pytest.raises(ValueError, match="built by an earlier version: build it again"):
-        prepare_corpus(tmp_path, tmp_path / "out")
 
 
 def test_a_tokenizer_whose_ids_have_gaps_is_refused(tmp_path, tokenizer_folder):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Masked tokens a second on one core from a built corpus, the build's MB/s of text, and what a
-teacher's answers cost.
+teacher cache costs.
 
 python tools/bench_data.py CORPUS                     # as `bort-jax data build` wrote it
 python tools/bench_data.py CORPUS --source TEXT       # builds TEXT with CORPUS's tokenizer
-python tools/bench_data.py CORPUS --teacher DIR       # asks a masked LM about 4 × 64 rows
+python tools/bench_data.py CORPUS --teacher DIR       # caches a masked LM on 4 × 64 rows
 """
 
 import argparse
@@ -20,7 +20,7 @@ from bort_jax.data.build import build_corpus
 from bort_jax.data.masking import MaskedStream
 from bort_jax.data.order import keyed, permuted
 from bort_jax.data.prepared import open_corpus
-from bort_jax.stages.pretrain.answers import open_answers
+from bort_jax.stages.pretrain.teacher_cache import open_cache
 
 REPEATS = 15
 
@@ -30,10 +30,10 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--source", help="text to build from; without it nothing is built")
     parser.add_argument("--column", default="text")
-    parser.add_argument("--teacher", help="checkpoint folder; without it nobody is asked")
+    parser.add_argument("--teacher", help="checkpoint folder; without it nothing is cached")
     given = parser.parse_args()
     if given.teacher:
-        answers(given.corpus, given.teacher)
+        teacher_cache(given.corpus, given.teacher)
         return
     streams(given.corpus)
     orders()
@@ -57,25 +57,26 @@ def streams(folder: Path) -> None:
             show(f"M tokens/s, {batch_size} × {seq_len}, {name}", token_rates(stream))
 
 
-def answers(folder: Path, teacher: str, *, steps: int = 4) -> None:
-    """Bytes a token of text, and tokens a second of reading rows with what a teacher said."""
+def teacher_cache(folder: Path, teacher: str, *, steps: int = 4) -> None:
+    """Bytes a token of text, and tokens a second of reading rows with a teacher cache."""
     from bort_jax.interop import load
-    from bort_jax.stages.pretrain.teaching import teach
+    from bort_jax.stages.pretrain.cache_teacher import TopKTeacher, cache_teacher
 
     corpus = open_corpus(folder)
     stream = corpus.stream(seed=0, batch_size=64, seq_len=128)
     tokens = 64 * 128
     with TemporaryDirectory() as out:
-        taught, difference = teach(corpus, stream, load(teacher), out, steps=steps)
+        live = TopKTeacher.of(load(teacher))
+        cache, difference = cache_teacher(corpus, stream, live, out, steps=steps)
         size = sum(file.stat().st_size for file in Path(out).glob("*.bin"))
-        print(f"answers: {size / (tokens * taught.batches):.2f} bytes a token of text; k = 32")
-        print(f"largest difference of a probability, asked again: {difference:.1e}")
-        kept = open_answers(out, corpus, stream, temperature=2.0)
+        print(f"teacher cache: {size / (tokens * cache.batches):.2f} bytes a token of text; k = 32")
+        print(f"largest difference of a probability to the teacher's now: {difference:.1e}")
+        kept = open_cache(out, corpus, stream, temperature=2.0)
         rates = []
         for _ in range(REPEATS):
-            seconds = sum(timed(lambda k=k: kept.batch(k)) for k in range(taught.batches))
-            rates.append(taught.batches * tokens / seconds / 1e6)
-        show("M tokens/s, 64 × 128, joined, with answers", rates)
+            seconds = sum(timed(lambda k=k: kept.batch(k)) for k in range(cache.batches))
+            rates.append(cache.batches * tokens / seconds / 1e6)
+        show("M tokens/s, 64 × 128, joined, with a teacher cache", rates)
 
 
 def token_rates(stream: MaskedStream, seconds: float = 0.1) -> list[float]:

@@ -8,7 +8,7 @@ python tools/bench_pretrain.py CORPUS --arch bort --teacher bert-large
 CORPUS is what `bort-jax data build` wrote. Weights are random: the time does not depend on them.
 The cases take turns, so that a machine that slows down slows them all; a case's number is the
 median of its turns. With --teacher an architecture is timed plain, distilled from that teacher
-beside it, and from the teacher's kept answers.
+beside it, and from a teacher cache.
 """
 
 import argparse
@@ -30,11 +30,11 @@ from bort_jax.engine.throughput import Meter, peak, step_flops
 from bort_jax.interop import Checkpoint
 from bort_jax.model import BertConfig, MaskedLM, drawn_params
 from bort_jax.report.terminal import say, show_table
+from bort_jax.stages.pretrain.cache_teacher import TopKTeacher, cache_teacher
 from bort_jax.stages.pretrain.config import PretrainConfig
 from bort_jax.stages.pretrain.objectives import stream_of
 from bort_jax.stages.pretrain.run import batches
 from bort_jax.stages.pretrain.stage import Stage
-from bort_jax.stages.pretrain.teaching import teach
 
 AHEAD = 4  # batches that are made and not trained on
 # Rows a device where nothing else is asked for: what fits, and on a CPU what ends.
@@ -100,9 +100,9 @@ def cases_of(arch: str, corpus: Corpus, given: argparse.Namespace, folder: Path)
         teacher = checkpoint(given.teacher, corpus, given.dtype)
         yield case_of(plain, corpus, name=f"{arch}, live teacher {given.teacher}", teacher=teacher)
         stream = corpus.stream(seed=plain.seed, batch_size=plain.batch_size, seq_len=plain.seq_len)
-        teach(corpus, stream, teacher, folder / arch, steps=plain.steps)
-        answered = replace(plain, teacher_cache=str(folder / arch))
-        yield case_of(answered, corpus, name=f"{arch}, kept answers of {given.teacher}")
+        cache_teacher(corpus, stream, TopKTeacher.of(teacher), folder / arch, steps=plain.steps)
+        cached = replace(plain, teacher_cache=str(folder / arch))
+        yield case_of(cached, corpus, name=f"{arch}, teacher cache of {given.teacher}")
 
 
 def settings(arch: str, given: argparse.Namespace) -> PretrainConfig:

@@ -7,7 +7,6 @@ A row that cannot be read stops the run, which names its file and line, after th
 were answered; `--bad-rows keep` puts what is wrong with it in the place of its answer."""
 
 import hashlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +20,7 @@ from bort_jax.data.corpus import open_source
 from bort_jax.engine.parallel import replicate
 from bort_jax.interop import Checkpoint, read
 from bort_jax.interop.description import digest
-from bort_jax.report.terminal import show_box
+from bort_jax.report.terminal import progress_bar, show_box
 from bort_jax.stages.predict.forward import for_device, text_states, top_tokens, widths
 from bort_jax.stages.predict.outputs import check_length, outputs_fn, own_data, told
 from bort_jax.storage.growing import GrowingLines, GrowingVectors
@@ -238,7 +237,7 @@ def with_mask(row, task: Task, *, mask: str) -> list:
 def asked(checkpoint: Checkpoint, config: Config) -> Asked:
     described = hashlib.sha256(str(checkpoint.description()).encode())
     described.update(digest(checkpoint.params).encode())
-    data = open_source(config.data).identity
+    data = open_source(config.data).description()
     same = {
         name: getattr(config, name) for name in ("columns", "task", "seq_len", "top_k", "embed")
     }
@@ -246,12 +245,4 @@ def asked(checkpoint: Checkpoint, config: Config) -> Asked:
 
 
 def progress(source: str, done: int) -> tqdm:
-    seldom = 0.1 if sys.stderr.isatty() else 10
-    return tqdm(
-        desc="predict",
-        total=about_rows(source),
-        initial=done,
-        unit="row",
-        delay=2,
-        mininterval=seldom,
-    )
+    return progress_bar("predict", total=about_rows(source), done=done, unit="row")

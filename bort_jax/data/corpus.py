@@ -57,9 +57,8 @@ class Source:
     name: str
     files: tuple[Path, ...]
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What another source would differ in: names and sizes of the files."""
+    def description(self) -> dict[str, Any]:
+        """Names and sizes of the files, in which another source would differ."""
         if not self.files:
             return {"source": self.name}
         sizes = [[file.name, file.stat().st_size] for file in self.files]
@@ -83,7 +82,7 @@ class Source:
             if column not in row:
                 raise ValueError(f"{self.name}: no column {column!r}{nearest(column, row)}")
             text = row[column] if isinstance(row[column], str) else ""
-            yield Document(cleaned(text), len(text.encode()), position)
+            yield Document(clean_text(text), len(text.encode()), position)
 
     def text_bytes(self, column: str) -> int | None:
         """About how much text there is, for the time left; None where nobody knows."""
@@ -147,7 +146,7 @@ def read_texts(path: str | Path, *, column: str = "text") -> Iterator[str]:
         raise ValueError(f"{path}: column {column!r} holds no text")
 
 
-def cleaned(text: str) -> str:
+def clean_text(text: str) -> str:
     """Newlines of every kind become one, other runs of white space one blank, at no edge any.
 
     Nothing else is touched: no letter is folded, no markup removed (our reading: the published

@@ -67,7 +67,7 @@ class MaskedStream:
             keyed(self.seed, MASKS, index), np.arange(host, host + hosts * len(picked), hosts)
         )
         positions = self._chosen(ids, lengths, keys)
-        return hidden(ids, lengths, positions, self.shard, keys=keys)
+        return apply_mlm_mask(ids, lengths, positions, self.shard, keys=keys)
 
     def shape(self, index: int) -> tuple[int, int]:
         """Rows of the global batch, and masked positions of each."""
@@ -128,7 +128,7 @@ def masked_batch(shard: Shard, index: int, *, seed: int, batch_size: int, seq_le
     return MaskedStream(shard, seed=seed, batch_size=batch_size, seq_len=seq_len).batch(index)
 
 
-def hidden(
+def apply_mlm_mask(
     ids: Int[np.ndarray, "b s"],
     lengths: Int[np.ndarray, " b"],
     positions: Int[np.ndarray, "b m"],

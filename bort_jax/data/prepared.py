@@ -5,12 +5,14 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from bort_jax.data.build import build_corpus, given_tokenizer, own_tokenizer
-from bort_jax.data.manifest import MANIFEST, SPLITS, Manifest, read_manifest
+from bort_jax.data.build import TOKENIZER, build_corpus
 from bort_jax.data.masking import MaskedStream
 from bort_jax.data.packing import Packing
-from bort_jax.data.shards import Shard, faults, open_shard
-from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.data.shards import CORPUS, SPLITS, Shard, open_shard
+from bort_jax.data.tokenizer import Tokenizer, required_tokenizer
+from bort_jax.storage.parts import Parts, read_parts
+
+TOKENIZED_BY = ("tokenizer_sha256", "vocab_size")  # in a manifest
 
 
 class Corpus(NamedTuple):
@@ -64,9 +66,9 @@ def prepare_corpus(
       ValueError: fewer than two documents, or a corpus of another tokenizer, unfinished or
         damaged.
     """
-    if is_begun(Path(source)):
+    if holds_corpus(source):
         return open_corpus(source, tokenizer=tokenizer)
-    if not (is_begun(Path(folder)) and read_manifest(Path(folder)).complete):
+    if not (holds_corpus(folder) and read_parts(Path(folder), CORPUS).complete):
         build_corpus(source, folder, column=column, tokenizer=tokenizer, vocab_size=vocab_size)
     return open_corpus(folder, tokenizer=tokenizer)
 
@@ -79,43 +81,45 @@ def open_corpus(folder: str | Path, *, tokenizer: str | Path | None = None) -> C
       ValueError: it is unfinished, damaged, or of another tokenizer than the one in `tokenizer`;
         the message names the file.
     """
-    folder = Path(folder)
-    manifest = _complete(folder)
-    own = own_tokenizer(folder, manifest)
-    if tokenizer and given_tokenizer(tokenizer).sha256 != own.sha256:
+    parts, own = _read_complete(Path(folder))
+    parts.check_files()
+    if tokenizer and required_tokenizer(tokenizer).sha256 != own.sha256:
         raise ValueError(f"{folder} was built with another tokenizer than {tokenizer}")
-    train, heldout = (open_shard(folder, manifest, split=split) for split in SPLITS)
-    digest = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    train, heldout = (open_shard(parts, split, special=own.special) for split in SPLITS)
+    digest = hashlib.sha256((parts.folder / CORPUS.manifest).read_bytes()).hexdigest()
     return Corpus(train, heldout, own, digest)
 
 
-def check_corpus(folder: str | Path) -> Manifest:
+def check_corpus(folder: str | Path) -> Parts:
     """Reads every byte of a built corpus.
 
     Raises:
       FileNotFoundError: there is none.
-      ValueError: what is wrong with each file that is missing, truncated, foreign or corrupt.
+      ValueError: the faults of each file that is missing, truncated, foreign or corrupt.
     """
+    parts, _ = _read_complete(Path(folder))
+    parts.check_bytes()
+    return parts
+
+
+def holds_corpus(folder: str | Path) -> bool:
+    """Whether a corpus is in `folder`, finished or not."""
     folder = Path(folder)
-    manifest = _complete(folder)
-    own_tokenizer(folder, manifest)
-    found = faults(folder, manifest)
-    if found:
-        raise ValueError("; ".join(found))
-    return manifest
+    return (folder / CORPUS.manifest).is_file() and (folder / TOKENIZER).is_dir()
 
 
-def is_begun(folder: Path) -> bool:
-    """Whether a corpus is in `folder`, finished or not, of this version or an earlier one."""
-    begun = (folder / MANIFEST).is_file() and (folder / "tokenizer").is_dir()
-    return begun or all((folder / split / MANIFEST).is_file() for split in SPLITS)
-
-
-def _complete(folder: Path) -> Manifest:
-    manifest = read_manifest(folder)
-    if not manifest.complete:
+def _read_complete(folder: Path) -> tuple[Parts, Tokenizer]:
+    """The manifest of a finished corpus, and the tokenizer beside it."""
+    parts = read_parts(folder, CORPUS)
+    if not parts.complete:
         raise ValueError(
-            f"the build in {folder} is unfinished, with {len(manifest.parts)} parts: the command "
-            "that began it continues it"
+            f"the build in {folder} is unfinished, with {len(parts)} parts: the command that began "
+            "it continues it"
         )
-    return manifest
+    own = Tokenizer.load(folder / TOKENIZER)
+    if [own.sha256, own.vocab_size] != [parts.made_from.get(name) for name in TOKENIZED_BY]:
+        raise ValueError(
+            f"{folder / TOKENIZER} is another tokenizer ({own.sha256[:8]}…) than the shards beside "
+            "it were written with"
+        )
+    return parts, own

@@ -2,7 +2,6 @@
 """Token shards: one split of a corpus as memory-mapped files of ids, read as one stream."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,12 +9,16 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from bort_jax.data.manifest import SPLITS, Manifest, ShardFile, file_name
 from bort_jax.data.tokenizer import Special
-from bort_jax.storage.whole_file import check_sha256
+from bort_jax.storage.parts import Layout, Parts
 
-MAGIC = b"BORTTOK2"
-HEADER = 64  # bytes: magic, bytes of an id, SHA-256 of the tokenizer, zeros
+SPLITS = ("train", "heldout")
+# A part is a run of whole documents; `next_…` is where the following part begins in the source.
+CORPUS = Layout(
+    "manifest.json",
+    streams=SPLITS,
+    counts=("documents", "dropped", "bytes", "next_file", "next_row"),
+)
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,12 @@ class Shard:
       files: their ids, as uint16 or uint32, in order: all documents, `</s>` after each.
       special: ids of the special tokens.
       vocab_size: size of the tokenizer that wrote them.
-      tokenizer_sha256: its hash.
     """
 
     folder: Path
     files: tuple[Int[np.ndarray, " n"], ...]
     special: Special
     vocab_size: int
-    tokenizer_sha256: str
 
     @cached_property
     def offsets(self) -> list[int]:
@@ -99,78 +100,23 @@ class Shard:
             start, out, file = start + len(piece), out[len(piece) :], file + 1
 
 
-def open_shard(folder: Path, manifest: Manifest, *, split: str) -> Shard:
-    """Memory-maps a split of the corpus in `folder`.
+def open_shard(parts: Parts, split: str, *, special: Special) -> Shard:
+    """Memory-maps a split of a built corpus.
 
     Raises:
-      FileNotFoundError: a file is missing.
-      ValueError: a file has another size than the manifest says, or another tokenizer wrote it.
+      ValueError: a file ends within a token.
     """
-    files = []
-    for file, size in shard_files(folder, manifest, split=split):
-        check_file(file, size, manifest)
-        files.append(_mapped(file, manifest.dtype, size.tokens))
-    return Shard(
-        folder=folder / split,
-        files=tuple(files),
-        special=manifest.special,
-        vocab_size=manifest.vocab_size,
-        tokenizer_sha256=manifest.tokenizer_sha256,
-    )
+    vocab_size = parts.made_from["vocab_size"]
+    dtype = token_type(vocab_size)
+    files = tuple(parts.mapped(number, split, dtype=dtype) for number in range(len(parts)))
+    return Shard(parts.folder / split, files, special, vocab_size)
 
 
-def shard_files(
-    folder: Path, manifest: Manifest, *, split: str
-) -> Iterator[tuple[Path, ShardFile]]:
-    for number, part in enumerate(manifest.parts):
-        yield folder / file_name(split, number), getattr(part, split)
+def token_type(vocab_size: int) -> np.dtype:
+    """The type of a token id on disk: 16 bits where they are enough, else 32."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
-def check_file(file: Path, wanted: ShardFile, manifest: Manifest) -> None:
-    """Existence, size and header: what can be told without reading the file.
-
-    Raises:
-      FileNotFoundError, ValueError: as `open_shard`; the message begins with the file.
-    """
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing")
-    expected = HEADER + wanted.tokens * np.dtype(manifest.dtype).itemsize
-    if file.stat().st_size != expected:
-        raise ValueError(f"{file}: {file.stat().st_size} bytes, the manifest says {expected}")
-    with file.open("rb") as data:
-        found = data.read(HEADER)
-    if found == header(manifest.dtype, manifest.tokenizer_sha256):
-        return
-    if not found.startswith(MAGIC):
-        raise ValueError(f"{file} does not begin as a token shard does")
-    raise ValueError(
-        f"{file} holds tokens of another tokenizer: {found[16:20].hex()}… wrote it, this corpus "
-        f"is of {manifest.tokenizer_sha256[:8]}…"
-    )
-
-
-def faults(folder: Path, manifest: Manifest) -> list[str]:
-    """Reads every file; what is wrong with each that is missing, truncated, foreign or corrupt."""
-    found = []
-    for split in SPLITS:
-        for file, wanted in shard_files(folder, manifest, split=split):
-            try:
-                check_file(file, wanted, manifest)
-                check_sha256(file, wanted.sha256)
-            except (OSError, ValueError) as error:
-                found.append(str(error))
-    return found
-
-
-def header(dtype: str, tokenizer_sha256: str) -> bytes:
-    """Every file says which tokenizer wrote it, so that one from elsewhere is not mistaken."""
-    itemsize = np.dtype(dtype).itemsize.to_bytes(8, "little")
-    return (MAGIC + itemsize + bytes.fromhex(tokenizer_sha256)).ljust(HEADER, b"\0")
-
-
-def _mapped(file: Path, dtype: str, tokens: int) -> Int[np.ndarray, " n"]:
-    little = np.dtype(dtype).newbyteorder("<")
-    if not tokens:  # an empty file cannot be mapped
-        return np.empty(0, little)
-    # A plain array: slices of np.memmap are much slower to make.
-    return np.asarray(np.memmap(file, dtype=little, mode="r", offset=HEADER, shape=(tokens,)))
+def token_count(parts: Parts, split: str) -> int:
+    """How many tokens a split of a built corpus has."""
+    return parts.size(split) // token_type(parts.made_from["vocab_size"]).itemsize

@@ -80,7 +80,7 @@ class Tokenizer:
         file = Path(folder) / "tokenizer.json"
         if not file.is_file():
             raise FileNotFoundError(f"no tokenizer.json in {folder}")
-        return cls(_built(Backend.from_file, str(file)))
+        return cls(_build(Backend.from_file, str(file)))
 
     def save(self, folder: str | Path) -> None:
         """Writes `tokenizer.json` and what stock `AutoTokenizer` needs beside it."""
@@ -203,7 +203,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer | None:
         return Tokenizer.load(folder)
     settings = _settings(folder)
     if (folder / "vocab.txt").is_file():
-        made = _built(
+        made = _build(
             BertWordPieceTokenizer,
             str(folder / "vocab.txt"),
             lowercase=settings.get("do_lower_case", True),
@@ -214,12 +214,17 @@ def load_tokenizer(folder: str | Path) -> Tokenizer | None:
     files = [folder / "vocab.json", folder / "merges.txt"]
     if all(file.is_file() for file in files):
         spaced = settings.get("add_prefix_space", False)
-        made = _built(ByteLevelBPETokenizer, *map(str, files), add_prefix_space=spaced)
+        made = _build(ByteLevelBPETokenizer, *map(str, files), add_prefix_space=spaced)
         return Tokenizer(_framed(_with_special(made._tokenizer)))
     return None
 
 
-def _built(make: Callable, *args, **settings):
+def required_tokenizer(folder: str | Path) -> Tokenizer:
+    """As `load_tokenizer`; raises FileNotFoundError where there is none."""
+    return load_tokenizer(folder) or Tokenizer.load(folder)
+
+
+def _build(make: Callable, *args, **settings):
     try:
         return make(*args, **settings)
     except Exception as error:  # the library raises bare Exceptions

@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
+from tqdm import tqdm
+
+WAIT = 2  # seconds before a progress bar shows
 
 # Into a file or a pipe tables are as wide as they need to be.
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
@@ -31,6 +34,12 @@ def show_box(title: str, lines: Iterable[str]) -> None:
     console.print(
         Panel.fit(Text("\n".join(lines)), title=title, title_align="left"), soft_wrap=False
     )
+
+
+def progress_bar(title: str, *, total: int | None, done: int = 0, **options: Any) -> tqdm:
+    """A bar that shows only after some seconds, and seldom where it goes into a file."""
+    every = 0.1 if sys.stderr.isatty() else 10
+    return tqdm(desc=title, total=total, initial=done, delay=WAIT, mininterval=every, **options)
 
 
 def say(text: str) -> None:

@@ -29,8 +29,8 @@ class PretrainConfig:
       init_from: checkpoint folder to start from, of the same architecture or a deeper one, of which
         evenly spaced layers are taken; where it has no masked-LM head, there is a fresh one.
       teacher: checkpoint folder of a model with the same tokenizer; none: plain masked LM.
-      teacher_cache: folder of a teacher's answers (`bort-jax data teach`); distillation is then
-        from them, and a `teacher` beside them must be who gave them.
+      teacher_cache: folder of a teacher cache (`bort-jax data cache-teacher`); distillation is
+        then from it, and a `teacher` beside it must be the cached one.
       tokenizer: folder with a tokenizer.json; none: train one on the text (or take the teacher's,
         or that of `init_from`).
       vocab_size: of a tokenizer that is trained.

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import jax
 
-from bort_jax.data.prepared import is_begun
+from bort_jax.data.prepared import holds_corpus
 from bort_jax.engine.parallel import BoundStep, State
 from bort_jax.model import count_params
-from bort_jax.stages.pretrain.answers import AnsweredStream
 from bort_jax.stages.pretrain.config import HOUR, PretrainConfig, check
 from bort_jax.stages.pretrain.objectives import Stream
 from bort_jax.stages.pretrain.stage import Stage
+from bort_jax.stages.pretrain.teacher_cache import CachedTeacherStream
 
 STEPS = 10
 
@@ -83,7 +83,7 @@ def dry_run(config: PretrainConfig) -> Plan:
 
 def first_batches(stream: Stream, number: int) -> list[dict]:
     """This host's part of the first batches; those of a teacher cache with fewer come again."""
-    there = stream.answers.batches if isinstance(stream, AnsweredStream) else number
+    there = stream.cache.batches if isinstance(stream, CachedTeacherStream) else number
     part = {"host": jax.process_index(), "hosts": jax.process_count()}
     return [stream.batch(index % there, **part) for index in range(number)]
 
@@ -106,7 +106,7 @@ def device_bytes(memory) -> int:
 @contextmanager
 def elsewhere(config: PretrainConfig) -> Iterator[PretrainConfig]:
     """The configuration in a folder that is removed, unless its text is built already."""
-    if is_begun(Path(config.out) / "data"):
+    if holds_corpus(Path(config.out) / "data"):
         yield config
         return
     with TemporaryDirectory() as folder:

@@ -21,11 +21,11 @@ from bort_jax.model import (
     states_and_logits,
     top_k_distillation,
 )
-from bort_jax.stages.pretrain.answers import AnsweredStream, open_answers
 from bort_jax.stages.pretrain.config import PretrainConfig
 from bort_jax.stages.pretrain.teacher import Teacher, check_predicts, check_reads, fingerprint
+from bort_jax.stages.pretrain.teacher_cache import CachedTeacherStream, open_cache
 
-Stream = MaskedStream | AnsweredStream
+Stream = MaskedStream | CachedTeacherStream
 MAP = "hidden_map"  # beside the student's own parameters
 
 
@@ -34,7 +34,7 @@ class Seen(NamedTuple):
 
     Attributes:
       params: the student's, and the map's.
-      batch: rows, masked positions, labels, and a teacher's answers where these are kept.
+      batch: rows, masked positions, labels, and a teacher's distributions where these are cached.
       states: the student's last hidden states, [b, s, h].
       logits: the student's, [b, m, v].
       teacher_states: the teacher's, or None.
@@ -81,12 +81,12 @@ def objective(
     """The loss `(params, frozen, batch, key) -> sums`, and `frozen`: a teacher that it runs.
 
     Published: 0.1 · MLM + 0.5 · T² · KL(teacher ‖ student), T = 2 (bort companion code,
-    pretraining script). Without a teacher and answers it is the masked LM alone.
+    pretraining script). Without a teacher and a cache it is the masked LM alone.
     """
     terms = teacher_terms(config, teacher)
     if not terms:
         return plain_loss(model), ()
-    # A teacher whose answers are kept runs only for its hidden states.
+    # A cached teacher runs only for its hidden states.
     runs = config.hidden_weight or not config.teacher_cache
     run = Teacher.of(teacher) if teacher and runs else None
     loss = weighted_loss(model, run, mlm_weight=config.mlm_weight, terms=terms)
@@ -94,15 +94,15 @@ def objective(
 
 
 def teacher_terms(config: PretrainConfig, teacher: Checkpoint | None) -> dict[str, Term]:
-    """The losses that a teacher or its answers are there for."""
+    """The losses that need a teacher or its cache."""
     terms = {}
     if config.distill_weight and (teacher or config.teacher_cache):
-        of = answered if config.teacher_cache else live
+        of = cached_distillation if config.teacher_cache else live_distillation
         terms["distillation"] = Term(
             config.distill_weight, partial(of, temperature=config.temperature)
         )
     if config.hidden_weight:
-        terms["hidden"] = Term(config.hidden_weight, hidden)
+        terms["hidden"] = Term(config.hidden_weight, hidden_state_loss)
     return terms
 
 
@@ -139,20 +139,20 @@ def weighted_loss(
     return loss_fn
 
 
-def live(seen: Seen, *, temperature: float) -> jax.Array:
+def live_distillation(seen: Seen, *, temperature: float) -> jax.Array:
     """Distillation from a teacher that has read the same batch."""
     weights = seen.batch["weights"]
     return distillation(seen.logits, seen.teacher_logits, weights, temperature=temperature)
 
 
-def answered(seen: Seen, *, temperature: float) -> jax.Array:
-    """Distillation from the answers that come with the batch."""
+def cached_distillation(seen: Seen, *, temperature: float) -> jax.Array:
+    """Distillation from the cached distributions that come with the batch."""
     batch = seen.batch
     kept = TopK(batch["top_ids"].astype("int32"), batch["top_log_p"], batch["log_tail"])
     return top_k_distillation(seen.logits, kept, batch["weights"], temperature=temperature)
 
 
-def hidden(seen: Seen) -> jax.Array:
+def hidden_state_loss(seen: Seen) -> jax.Array:
     """Error of the hidden states, mapped linearly to the teacher's where they are of other size."""
     states = seen.states
     if MAP in seen.params:
@@ -179,11 +179,11 @@ def without_map(params):
 
 
 def stream_of(corpus: Corpus, config: PretrainConfig, teacher: Checkpoint | None) -> Stream:
-    """The batches of a run, with a teacher's answers where there are some.
+    """The batches of a run, with a cached teacher's distributions where there is one.
 
     Raises:
-      FileNotFoundError, ValueError: a teacher that does not fit, answers that do not, or to fewer
-        steps than the run has.
+      FileNotFoundError, ValueError: a teacher or a cache that does not fit, or a cache with fewer
+        batches than the run has steps.
     """
     stream = corpus.stream(
         seed=config.seed,
@@ -199,9 +199,9 @@ def stream_of(corpus: Corpus, config: PretrainConfig, teacher: Checkpoint | None
         if teacher and config.distill_weight:
             check_predicts(teacher, corpus.tokenizer.vocab_size)
         return stream
-    answered = open_answers(config.teacher_cache, corpus, stream, temperature=config.temperature)
-    if teacher and fingerprint(teacher) != answered.answers.made_from["teacher_sha256"]:
-        raise ValueError(f"{config.teacher} is not the teacher that answered {answered.folder}")
+    cached = open_cache(config.teacher_cache, corpus, stream, temperature=config.temperature)
+    if teacher and fingerprint(teacher) != cached.cache.made_from["teacher_sha256"]:
+        raise ValueError(f"{config.teacher} is not the teacher of {config.teacher_cache}")
     if config.hours is None:
-        answered.check_steps(config.steps)
-    return answered
+        cached.check_steps(config.steps)
+    return cached

@@ -14,11 +14,11 @@ from bort_jax.engine.parallel import BoundStep, State, new_state
 from bort_jax.engine.processes import leader_first
 from bort_jax.interop import Checkpoint, load
 from bort_jax.model import BertConfig, MaskedLM
-from bort_jax.stages.pretrain.answers import AnsweredStream
 from bort_jax.stages.pretrain.config import HOUR, PretrainConfig
 from bort_jax.stages.pretrain.objectives import Stream, step_function, stream_of, with_map
 from bort_jax.stages.pretrain.starting import initial_params, starting_point
 from bort_jax.stages.pretrain.teacher import fingerprint
+from bort_jax.stages.pretrain.teacher_cache import CachedTeacherStream
 
 
 class Stage(NamedTuple):
@@ -71,9 +71,9 @@ class Stage(NamedTuple):
 
     @property
     def taught_by(self) -> str | None:
-        """Fingerprint of the teacher, whether it runs or has answered before."""
-        if isinstance(self.stream, AnsweredStream):
-            return self.stream.answers.made_from["teacher_sha256"]
+        """Fingerprint of the teacher, whether it runs or is cached."""
+        if isinstance(self.stream, CachedTeacherStream):
+            return self.stream.cache.made_from["teacher_sha256"]
         return fingerprint(self.teacher) if self.teacher else None
 
     def step(self, *, clock: Callable[[], float] | None = None) -> BoundStep:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distillation: from a teacher that runs, from its kept answers, and from its hidden states."""
+"""Distillation: from a teacher that runs, from its cache, and from its hidden states."""
 
 import json
 import shutil
@@ -29,19 +29,12 @@ from bort_jax.model import (
     top_k,
     top_k_distillation,
 )
-from bort_jax.stages.pretrain import teaching
-from bort_jax.stages.pretrain.answers import (
-    ANSWERS,
-    HEADER,
-    check_answers,
-    open_answers,
-    read_answers,
-)
+from bort_jax.stages.pretrain.cache_teacher import TopKTeacher, cache_teacher
 from bort_jax.stages.pretrain.objectives import objective, stream_of, with_map, without_map
 from bort_jax.stages.pretrain.run import pretrain
 from bort_jax.stages.pretrain.stage import Stage
-from bort_jax.stages.pretrain.teacher import fingerprint
-from bort_jax.stages.pretrain.teaching import teach
+from bort_jax.stages.pretrain.teacher import Teacher, fingerprint
+from bort_jax.stages.pretrain.teacher_cache import CACHE, check_cache, open_cache, read_cache
 from bort_jax.storage.run_folder import RunMismatch
 
 # The loss of the k likeliest.
@@ -152,7 +145,7 @@ def test_fillers_and_padding_are_not_learnt():
     assert (np.asarray(gradient)[1, 2:] == 0).all() and np.abs(gradient[1, :2]).min() > 0
 
 
-# Answers that are kept.
+# A teacher cache.
 
 K = 8
 STUDENT, LARGER = Arch(1, 2, 16, 24), Arch(2, 2, 24, 32)
@@ -190,31 +183,25 @@ def configured(corpus, tmp_path, **more):
     return pretrain_config(corpus, tmp_path / "run", **settings)
 
 
-def asked(corpus, teacher, folder, *, steps=6, k=K, kind="joined", temperature=2.0, **more):
-    stream = corpus.stream(**dict(seed=3, batch_size=8, seq_len=32) | KINDS[kind] | more)
-    return teach(corpus, stream, teacher, folder, steps=steps, k=k, temperature=temperature)
+def cached(corpus, teacher, folder, *, steps=6, kind="joined", part_bytes=1 << 25):
+    stream = corpus.stream(seed=3, batch_size=8, seq_len=32, **KINDS[kind])
+    return cache_teacher(corpus, stream, teacher, folder, steps=steps, part_bytes=part_bytes)
 
 
 @pytest.fixture(scope="module")
-def compiled(teacher):
-    """The teacher of most tests, ready to be asked."""
-    return teaching.asked(teaching.Teacher.of(teacher), k=K, temperature=2.0)
+def live(teacher):
+    return TopKTeacher.of(teacher, top_k=K, temperature=2.0)
 
 
-@pytest.fixture
-def asks_at_once(compiled, monkeypatch):
-    monkeypatch.setattr(teaching, "asked", lambda *_, **__: compiled)
+TWO_BATCHES = 2 * 8 * 4 * (4 * K + 2)  # bytes
 
 
 @pytest.fixture(scope="module")
-def kept(corpus, teacher, compiled, tmp_path_factory):
-    """Answers to six batches, in several parts."""
-    folder = tmp_path_factory.mktemp("kept") / "answers"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(teaching, "PART_BYTES", 2 * 8 * 4 * (4 * K + 2))
-        patch.setattr(teaching, "asked", lambda *_, **__: compiled)
-        _, difference = asked(corpus, teacher, folder)
-    assert len(read_answers(folder).parts) == 3 and difference < 1e-3
+def kept(corpus, live, tmp_path_factory):
+    """A cache of six batches, in several parts."""
+    folder = tmp_path_factory.mktemp("kept") / "cache"
+    cache, difference = cached(corpus, live, folder, part_bytes=TWO_BATCHES)
+    assert len(cache.parts) == 3 and difference < 1e-3
     return folder
 
 
@@ -239,12 +226,12 @@ def sums_of(config, corpus, teacher, index=2):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kept_answers_give_the_live_teachers_loss(corpus, teacher, tmp_path, kind):
+def test_a_cache_of_all_tokens_gives_the_live_teachers_loss(corpus, teacher, tmp_path, kind):
     """With k = v, to what 16 bits cost, in the loss and in the gradient."""
-    v = corpus.tokenizer.vocab_size
-    asked(corpus, teacher, tmp_path / "answers", k=v, kind=kind)
+    everything = TopKTeacher.of(teacher, top_k=corpus.tokenizer.vocab_size)
+    cached(corpus, everything, tmp_path / "cache", kind=kind)
     live = configured(corpus, tmp_path, **KINDS[kind])
-    kept = replace(live, teacher_cache=str(tmp_path / "answers"))
+    kept = replace(live, teacher_cache=str(tmp_path / "cache"))
     gradient, sums = sums_of(live, corpus, teacher)
     other_gradient, other_sums = sums_of(kept, corpus, None)
     assert sums["mlm"] == pytest.approx(other_sums["mlm"], rel=1e-6)
@@ -263,144 +250,83 @@ def test_fewer_tokens_are_a_lower_bound(corpus, teacher, kept, tmp_path):
     assert sums["count"] == fewer["count"] == 8 * round(0.15 * 30)
 
 
-def test_hosts_together_read_what_one_host_reads(corpus, kept):
+def opened(corpus, folder):
     stream = corpus.stream(seed=3, batch_size=8, seq_len=32)
-    answers = open_answers(kept, corpus, stream, temperature=2.0)
+    return open_cache(folder, corpus, stream, temperature=2.0)
+
+
+def test_hosts_together_read_what_one_host_reads(corpus, kept):
+    stream = opened(corpus, kept)
     for index in (5, 0, 3):
-        whole = answers.batch(index)
+        whole = stream.batch(index)
         for hosts in (2, 4):
             for host in range(hosts):
-                mine = answers.batch(index, host=host, hosts=hosts)
+                mine = stream.batch(index, host=host, hosts=hosts)
                 for name, values in whole.items():
                     assert np.array_equal(mine[name], values[host::hosts]), name
 
 
-def test_answers_do_not_depend_on_the_number_of_devices(corpus, teacher, kept):
-    """Four devices here, one there: equal to what 16 bits show, but perhaps for a last digit."""
-    one = jax.local_devices()[:1]
-    stream = corpus.stream(seed=3, batch_size=8, seq_len=32)
-    batch = stream.batch(4)
-    of_four = open_answers(kept, corpus, stream, temperature=2.0).answers_to(4)
-    run = teaching.Teacher.of(teacher)
-    logits = jax.jit(lambda b: run.run(run.params, b)[1], device=one[0])(
+def test_a_cache_does_not_depend_on_the_number_of_devices(corpus, teacher, kept):
+    """Several devices here, one there: equal to what 16 bits show, perhaps but for a last digit."""
+    batch = corpus.stream(seed=3, batch_size=8, seq_len=32).batch(4)
+    of_all = opened(corpus, kept).targets(4)
+    run = Teacher.of(teacher)
+    logits = jax.jit(lambda b: run.run(run.params, b)[1], device=jax.local_devices()[0])(
         {name: batch[name] for name in ("ids", "mask", "positions")}
     )
     found = top_k(logits, k=K, temperature=2.0)
-    assert np.array_equal(found.ids, of_four["top_ids"])
-    assert np.allclose(found.log_p, of_four["top_log_p"], rtol=1e-3, atol=1e-3)
-    assert np.allclose(found.log_tail, of_four["log_tail"], rtol=1e-3, atol=1e-3)
+    assert np.array_equal(found.ids, of_all["top_ids"])
+    assert np.allclose(found.log_p, of_all["top_log_p"], rtol=1e-3, atol=1e-3)
+    assert np.allclose(found.log_tail, of_all["log_tail"], rtol=1e-3, atol=1e-3)
 
 
 def contents(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-class Killed(BaseException):
-    """Not an error: nothing may catch it and tidy up."""
+def test_cache_teacher_continues_to_the_same_bytes(corpus, live, kept, tmp_path):
+    for steps in (2, 4, 6):
+        cached(corpus, live, tmp_path / "cache", steps=steps, part_bytes=TWO_BATCHES)
+    assert contents(tmp_path / "cache") == contents(kept)
 
 
-@pytest.mark.parametrize("moment", [0, 1, 2, 3, 5])
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_teaching_stopped_around_any_rename_continues(
-    corpus, teacher, tmp_path, kept, monkeypatch, asks_at_once, moment, when
-):
-    rename, left = Path.replace, [moment]
-
-    def replace_until(path, target):
-        left[0] -= 1
-        if left[0] < 0 and when == "before":
-            raise Killed
-        rename(path, target)
-        if left[0] < 0:
-            raise Killed
-
-    monkeypatch.setattr(teaching, "PART_BYTES", 2 * 8 * 4 * (4 * K + 2))
-    monkeypatch.setattr(Path, "replace", replace_until)
-    with pytest.raises(Killed):
-        asked(corpus, teacher, tmp_path / "answers")
-    monkeypatch.setattr(Path, "replace", rename)
-    asked(corpus, teacher, tmp_path / "answers")
-    assert contents(tmp_path / "answers") == contents(kept)
-
-
-def test_more_steps_add_answers(corpus, teacher, copied, tmp_path, asks_at_once):
+def test_cache_teacher_adds_the_batches_that_a_run_misses(corpus, live, copied, tmp_path):
     few = configured(corpus, tmp_path, teacher_cache=str(copied), steps=9)
-    with pytest.raises(ValueError, match="answers 6 batches, not 9.* with --steps 9"):
+    with pytest.raises(ValueError, match="has 6 batches, not 9.* with --steps 9"):
         stream_of(corpus, few, None)
     before = contents(copied)
-    asked(corpus, teacher, copied, steps=9)
-    answers = check_answers(copied)
-    assert answers.batches == 9 and len(answers.parts) == 4
+    cached(corpus, live, copied, steps=9)
+    cache = check_cache(copied)
+    assert cache.batches == 9 and len(cache.parts) == 4
     assert all(contents(copied)[f"0000{k}.bin"] == before[f"0000{k}.bin"] for k in range(3))
     assert stream_of(corpus, few, None).batch(8)["top_ids"].shape == (8, 4, K)
 
 
-def test_a_missing_truncated_corrupt_or_foreign_part_is_named(
-    corpus, teacher, copied, asks_at_once
-):
-    stream = corpus.stream(seed=3, batch_size=8, seq_len=32)
+def test_a_corrupt_part_is_named_when_its_turn_comes(corpus, live, copied):
     file = copied / "00001.bin"
     good = file.read_bytes()
-
-    def refusal(check):
-        with pytest.raises((ValueError, FileNotFoundError)) as found:
-            check()
-        return str(found.value)
-
-    whole = lambda: check_answers(copied)
-    opened = lambda: open_answers(copied, corpus, stream, temperature=2.0)
-    more = lambda: asked(corpus, teacher, copied, steps=7)
-    file.unlink()
-    assert all(f"{file} is missing" in refusal(check) for check in (whole, opened, more))
-    file.write_bytes(good[:-3])
-    message = f"{file}: {len(good) - 3} bytes, the manifest says {len(good)}"
-    assert all(message in refusal(check) for check in (whole, opened, more))
-    file.write_bytes(good[:16] + bytes(32) + good[48:])
-    message = f"{file} holds answers in the tokens of another tokenizer: 00000000…"
-    assert all(message in refusal(check) for check in (whole, opened, more))
-    file.write_bytes(good[:48] + bytes(16) + good[64:])
-    assert all(f"{file} holds answers to another" in refusal(c) for c in (whole, opened, more))
-    file.write_bytes(b"GARBAGE!" + good[8:])
-    assert f"{file} does not begin as" in refusal(opened)
     file.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    assert all(f"{file} is corrupt" in refusal(check) for check in (whole, more))
-    assert f"{file} is corrupt" in refusal(lambda: opened().batch(2))
-    opened().batch(1)  # another part
+    for read in (
+        lambda: check_cache(copied),
+        lambda: cached(corpus, live, copied, steps=7),
+        lambda: opened(corpus, copied).batch(2),
+    ):
+        with pytest.raises(ValueError, match=f"{file} is corrupt"):
+            read()
+    opened(corpus, copied).batch(1)  # another part
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=f"{file} is missing"):
+        opened(corpus, copied)
 
 
-@given(data=st.data())
-def test_every_flipped_bit_of_a_part_is_noticed(kept, data):
-    file = kept / data.draw(st.sampled_from(["00000.bin", "00002.bin"]))
-    good = file.read_bytes()
-    at = data.draw(st.integers(0, HEADER + 40) | st.integers(0, len(good) - 1))
-    bad = bytearray(good)
-    bad[at] ^= 1 << data.draw(st.integers(0, 7))
-    try:
-        file.write_bytes(bytes(bad))
-        with pytest.raises(ValueError, match=str(file)):
-            check_answers(kept)
-    finally:
-        file.write_bytes(good)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda m: "",
-        lambda m: "[" * 100_000,
-        lambda m: json.dumps([m]),
-        lambda m: json.dumps({**m, "format": 9}),
-        lambda m: json.dumps({**m, "made_from": {**m["made_from"], "top_k": 10**9}}),
-        lambda m: json.dumps({**m, "made_from": {**m["made_from"], "tokenizer_sha256": "../"}}),
-        lambda m: json.dumps({**m, "parts": [{**m["parts"][0], "records": -1}]}),
-        lambda m: json.dumps({**m, "parts": [{"batches": 1}]}),
-    ],
-)
-def test_a_manifest_that_is_none_is_refused(copied, change):
-    file = copied / ANSWERS
-    file.write_text(change(json.loads(file.read_text())))
-    with pytest.raises(ValueError, match="answers.json is damaged, or none of format 1"):
-        check_answers(copied)
+@pytest.mark.parametrize("top_k", [0, 10**9, "8", None])
+def test_read_cache_refuses_an_absurd_top_k(copied, top_k):
+    file = copied / CACHE.manifest
+    found = json.loads(file.read_text())
+    found["made_from"]["top_k"] = top_k
+    file.write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="teacher_cache.json is damaged: "):
+        read_cache(copied)
 
 
 @pytest.mark.parametrize(
@@ -414,41 +340,39 @@ def test_a_manifest_that_is_none_is_refused(copied, change):
         ({"temperature": 1.0}, "temperature: 2.0 there, 1.0 asked for"),
     ],
 )
-def test_answers_to_another_question_are_refused(corpus, kept, tmp_path, change, message):
+def test_open_cache_refuses_other_settings(corpus, kept, tmp_path, change, message):
     config = configured(corpus, tmp_path, teacher_cache=str(kept), **change)
     with pytest.raises(ValueError, match=message):
         stream_of(corpus, config, None)
 
 
-def test_answers_of_another_text_tokenizer_or_teacher_are_refused(
-    corpus, teacher, kept, text_file, tmp_path
+def test_a_cache_of_another_text_tokenizer_or_teacher_is_refused(
+    corpus, teacher, live, kept, text_file, tmp_path
 ):
     config = configured(corpus, tmp_path, teacher_cache=str(kept))
     (tmp_path / "other.txt").write_text(text_file.read_text()[:-30])
     tokenizer = corpus.train.folder.parent / "tokenizer"
     other = prepare_corpus(tmp_path / "other.txt", tmp_path / "other", tokenizer=tokenizer)
-    with pytest.raises(ValueError, match="for something else .corpus_sha256: [^;]*.$"):
+    with pytest.raises(ValueError, match="other settings .corpus_sha256: [^;]*.$"):
         stream_of(other, config, None)
     third = prepare_corpus(text_file, tmp_path / "third", vocab_size=290)
     with pytest.raises(ValueError, match="corpus_sha256.*tokenizer_sha256.*vocab_size"):
         stream_of(third, config, None)
     stranger = small_model(corpus.tokenizer, seed=6, arch=LARGER)
-    with pytest.raises(ValueError, match="is not the teacher that answered"):
+    with pytest.raises(ValueError, match="stranger is not the teacher of"):
         stream_of(corpus, replace(config, teacher="stranger"), stranger)
     assert stream_of(corpus, replace(config, teacher="itself"), teacher).batch(0)
-    with pytest.raises(ValueError, match="another question .teacher_sha256"):
-        asked(corpus, stranger, kept)
+    with pytest.raises(ValueError, match="something else .teacher_sha256"):
+        cached(corpus, TopKTeacher.of(stranger, top_k=K), kept)
     with pytest.raises(ValueError, match="top_k: 8 there, 9 asked for"):
-        asked(corpus, teacher, kept, k=9)
+        cached(corpus, replace(live, top_k=9), kept)
 
 
-def test_answers_that_the_teacher_would_not_give_are_noticed(corpus, teacher, kept, monkeypatch):
-    """Another teacher under the same name: only asking again tells."""
-    other = small_model(corpus.tokenizer, seed=6, arch=LARGER)
-    known = read_answers(kept).made_from["teacher_sha256"]
-    monkeypatch.setattr(teaching, "fingerprint", lambda _: known)
+def test_cache_teacher_notices_probabilities_that_the_teacher_would_not_give(corpus, live, kept):
+    """Another teacher under the same fingerprint: only running it again tells."""
+    other = TopKTeacher.of(small_model(corpus.tokenizer, seed=6, arch=LARGER), top_k=K)
     with pytest.raises(ValueError, match="a probability differs by 0"):
-        asked(corpus, other, kept)
+        cached(corpus, replace(other, sha256=live.sha256), kept)
 
 
 # Hidden states.
@@ -524,8 +448,8 @@ def test_a_run_does_not_go_on_with_another_teacher_of_the_same_name(
 ):
     save(teacher, tmp_path / "teacher")
     live = configured(corpus, tmp_path, teacher=str(tmp_path / "teacher"), steps=2)
-    answers = configured(corpus, tmp_path, teacher_cache=str(kept), steps=2)
-    known = [Stage.of(config).identity["teacher"] for config in (live, answers)]
+    cached = configured(corpus, tmp_path, teacher_cache=str(kept), steps=2)
+    known = [Stage.of(config).identity["teacher"] for config in (live, cached)]
     assert known == [fingerprint(teacher)] * 2
     pretrain(live)
     (tmp_path / "run" / "scores.json").unlink()
@@ -534,20 +458,20 @@ def test_a_run_does_not_go_on_with_another_teacher_of_the_same_name(
         pretrain(live)
 
 
-def test_a_run_from_answers_is_the_run_from_the_teacher(
+def test_a_run_from_a_cache_is_the_run_from_the_teacher(
     corpus, teacher, teacher_folder, tmp_path, capsys
 ):
     """To what 16 bits cost: the losses of every step, and the finished model."""
     v = corpus.tokenizer.vocab_size
     source = corpus.train.folder.parent
-    command = f"data teach {source} {tmp_path}/answers --teacher {teacher_folder} --steps 6"
+    command = f"data cache-teacher {source} {tmp_path}/cache --teacher {teacher_folder} --steps 6"
     command += f" --batch-size 8 --seq-len 32 --seed 3 --top-k {v}"
     code, out, err = run(capsys, *command.split())
-    assert code == 0 and "asked again" in out and "bytes a token" in out, err
-    code, out, err = run(capsys, "data", "check", f"{tmp_path}/answers")
+    assert code == 0 and "probabilities now are the same" in out and "bytes a token" in out, err
+    code, out, err = run(capsys, "data", "check", f"{tmp_path}/cache")
     assert code == 0 and "every file has its checksum" in out, err
     live = configured(corpus, tmp_path / "a", teacher=str(teacher_folder))
-    kept = configured(corpus, tmp_path / "b", teacher_cache=f"{tmp_path}/answers")
+    kept = configured(corpus, tmp_path / "b", teacher_cache=f"{tmp_path}/cache")
     one, two = pretrain(live), pretrain(kept)
     assert two.loss == pytest.approx(one.loss, rel=1e-3)
     plain = pretrain(configured(corpus, tmp_path / "c"))
@@ -574,11 +498,11 @@ def test_a_run_with_a_map_leaves_it_behind_and_converts(corpus, tmp_path, capsys
 @pytest.mark.parametrize(
     "argv, message",
     [
-        ("data teach a", "needs CORPUS, OUT and --teacher"),
-        ("data teach a b", "needs CORPUS, OUT and --teacher"),
-        ("data teach nowhere b --teacher c", "no manifest.json in nowhere"),
-        ("data teech a b", "did you mean 'teach'"),
+        ("data cache-teacher a", "needs CORPUS, OUT and --teacher"),
+        ("data cache-teacher a b", "needs CORPUS, OUT and --teacher"),
+        ("data cache-teacher nowhere b --teacher c", "no manifest.json in nowhere"),
+        ("data cache-teecher a b", "did you mean 'cache-teacher'"),
     ],
 )
-def test_bad_teaching_commands_are_one_clear_line(capsys, argv, message):
+def test_bad_cache_teacher_commands_are_one_clear_line(capsys, argv, message):
     assert message in refused(capsys, *argv.split())

@@ -400,16 +400,20 @@ def test_a_dry_run_of_hours_says_how_many_steps_fit(corpus, tmp_path):
 
 
 def test_dry_run_repeats_the_batches_of_a_short_teacher_cache(corpus, tiny, tmp_path):
-    stream = corpus.stream(seed=0, batch_size=8, seq_len=24)
+    stream = corpus.stream(seed=0, batch_size=4, seq_len=24)
     cache_teacher(corpus, stream, TopKTeacher.of(tiny, top_k=4), tmp_path / "cache", steps=3)
-    cached = config(corpus, tmp_path / "run", teacher_cache=str(tmp_path / "cache"), steps=3)
+    cached = pretrain_config(
+        corpus, tmp_path / "run", teacher_cache=str(tmp_path / "cache"), steps=3
+    )
     assert dry_run(cached).steps == 3
 
 
 def test_from_run_keeps_the_family_that_the_run_started_from(corpus, tiny, tmp_path):
     save(replace(tiny, family="roberta"), tmp_path / "start")
     shape = {"arch": str(tiny.config.arch), "positions": tiny.config.positions}
-    start = config(corpus, tmp_path / "run", init_from=str(tmp_path / "start"), steps=1, **shape)
+    start = pretrain_config(
+        corpus, tmp_path / "run", init_from=str(tmp_path / "start"), steps=1, **shape
+    )
     pretrain(start)
     assert load(tmp_path / "run" / "model").family == "roberta"
     assert from_run(tmp_path / "run").family == "roberta"

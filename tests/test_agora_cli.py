@@ -98,6 +98,11 @@ def lineage(folder):
     return [line for number in range(1, store.rounds() + 1) for line in store.lineage(number)]
 
 
+def test_agora_has_no_champion_that_diverged(argv, tmp_path, capsys):
+    words = ["--learning-rate", "[1e30]", "--out", tmp_path / "out"]
+    assert "every fine-tuning diverged" in refused(capsys, *argv, *words)
+
+
 def test_a_run_leaves_scores_lineage_a_model_and_a_page(straight, data):
     found, lines = results(straight), lineage(straight)
     assert found["leaked"] == 0 and len(found["rounds"]) == 3

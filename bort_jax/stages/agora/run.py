@@ -136,8 +136,10 @@ def rounds(
         begin_replay(config, store, first)
 
     def watch(state: AgoraState) -> dict:
-        report = material.report.points
-        return {"report": tuner.accuracy(state.champion.model, Points(*report))}
+        accuracy = tuner.accuracy(state.champion.model, Points(*material.report.points))
+        if np.isnan(accuracy):  # the best copy is one that diverged: all of them did
+            raise ValueError("every fine-tuning diverged: try smaller --learning-rates")
+        return {"report": accuracy}
 
     state = first
     for state in resume(store, first, material.steer.points, calls=calls, watch=watch):

@@ -25,7 +25,7 @@ from bort_jax.model import (
     init_params,
     row_outputs,
 )
-from bort_jax.stages.finetune import groups as tuning_module
+from bort_jax.stages.finetune import groups
 from bort_jax.stages.finetune import run as module
 from bort_jax.stages.finetune.config import Config, one_of_many
 from bort_jax.stages.finetune.tuner import FineTuner, Theta
@@ -41,7 +41,7 @@ TRAINED = [task for task in TASKS.values() if task.rows[0]]
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
     """A program for each number of devices would be compiled; test_population.py has those."""
-    monkeypatch.setattr(tuning_module, "devices_for", lambda jobs: 1)
+    monkeypatch.setattr(groups, "devices_for", lambda jobs: 1)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def tuners(small):
     def tuner_of(task) -> FineTuner:
         form = task.head, task.outputs
         if form not in made:
-            made[form] = FineTuner.of(small, task.labels, head=task.head, steps=1, mapping="loop")
+            made[form] = FineTuner.of(small, task.labels, head=task.head, steps=1)
         return replace(made[form])
 
     return tuner_of
@@ -146,10 +146,10 @@ def test_a_regression_and_a_choice_are_learnt(small):
     x = rng.integers(5, 250, (8, 12)).astype(np.int32)
     y = np.linspace(-1, 1, 8).astype(np.float32)
     theta = Theta(0, 1e-2, 0.0, 0.1, 8)
-    tuner = FineTuner.of(small, (), head="regression", steps=80, dropout=0.0, mapping="loop")
+    tuner = FineTuner.of(small, (), head="regression", steps=80, dropout=0.0)
     predicted = tuner.predict(tuner.fit(theta, Points(x, y)), x)
     assert np.abs(predicted - y).max() < 0.25
-    tuner = FineTuner.of(small, (), head="choice", steps=80, dropout=0.0, mapping="loop")
+    tuner = FineTuner.of(small, (), head="choice", steps=80, dropout=0.0)
     questions = Points(x.reshape(4, 2, 12), np.array([0, 1, 1, 0], np.int32))
     assert tuner.accuracy(tuner.fit(theta, questions), questions) == 1.0
 

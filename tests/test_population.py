@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Populations: each member is what it would be alone; groups fit the memory; stopping; decay."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bort_jax.engine.optimizer import Hyper
-from bort_jax.engine.parallel import MAPPINGS
 from bort_jax.model import classification
-from bort_jax.stages.finetune import groups as tuning_module
-from bort_jax.stages.finetune.groups import SEGMENT, Group, Job, Stopping, Tuned, Tuning, segments
-from bort_jax.stages.finetune.plan import Planner, largest_group, rounded
+from bort_jax.stages.finetune import groups
+from bort_jax.stages.finetune.early_stopping import EarlyStopping, Tuned
+from bort_jax.stages.finetune.group_size import (
+    LARGEST_GROUP,
+    largest_group,
+    members_at_once,
+    round_up,
+)
+from bort_jax.stages.finetune.groups import (
+    SEGMENT,
+    GroupShape,
+    GroupTrainer,
+    TuningJob,
+    segments,
+)
 from bort_jax.stages.finetune.population import Member, Population, layer_factors, tree_bytes
 from bort_jax.stages.finetune.tuner import FineTuner, Recipe, Theta, labelled_batches, trimmed
 from bort_jax.stages.predict.outputs import scores_of
@@ -39,8 +48,8 @@ def points():
     return Points(x, np.arange(11, dtype=np.int32) % 2)
 
 
-def tuner_of(tiny, mapping="loop", **recipe):
-    return FineTuner.of(tiny, ("a", "b"), mapping=mapping, **({"steps": STEPS} | recipe))
+def tuner_of(tiny, **recipe):
+    return FineTuner.of(tiny, ("a", "b"), **({"steps": STEPS} | recipe))
 
 
 def assert_close(one, two, atol=2e-5):
@@ -53,10 +62,10 @@ def differ(one, two):
 
 def test_members_of_a_real_model_are_what_they_would_be_alone(tiny, points, monkeypatch):
     """BERT, with dropout."""
-    monkeypatch.setattr(tuning_module, "devices_for", lambda jobs: 1)
-    loop = tuner_of(tiny)
-    alone = [loop.fit(theta, points) for theta in THETAS]
-    together = list(tuner_of(tiny, "vmap").fit_all(THETAS, points))
+    monkeypatch.setattr(groups, "devices_for", lambda jobs: 1)
+    tuner = tuner_of(tiny, at_once=8)
+    alone = [tuner.fit(theta, points) for theta in THETAS]
+    together = list(tuner.fit_all(THETAS, points))
     for one, other in zip(together, alone, strict=True):
         assert_close(one, other)
     assert differ(alone[0], alone[3]) > 1e-3  # another seed makes another model
@@ -82,13 +91,12 @@ def toy_choice_loss(params, batch, key):
     return classification(logits, batch["labels"], batch["weights"])
 
 
-def toy_tuning(mapping, file=None, loss=toy_loss) -> Tuning:
+def toy_trainer(at_once=1, loss=toy_loss, **rest) -> GroupTrainer:
     encoder = {"table": {"embedding": np.linspace(-1, 1, 1000, dtype=np.float32).reshape(250, 4)}}
-    programs = lambda mapping: Population.of(loss, toy_outputs, mapping=mapping)
-    return Tuning(programs, encoder, planner=Planner("toy", file=file), mapping=mapping)
+    return GroupTrainer(Population.of(loss, toy_outputs, **rest), encoder, at_once=at_once)
 
 
-def toy_job(theta, points, steps=STEPS, width=2) -> Job:
+def toy_job(theta, points, steps=STEPS, width=2) -> TuningJob:
     hyper = Hyper.of(
         learning_rate=theta.learning_rate,
         weight_decay=theta.weight_decay,
@@ -98,13 +106,15 @@ def toy_job(theta, points, steps=STEPS, width=2) -> Job:
     kernel = np.random.default_rng(theta.seed).normal(size=(4, width)).astype(np.float32)
     head = {"output": {"kernel": kernel, "bias": np.zeros(width, np.float32)}}
     key = np.asarray(jax.random.key_data(jax.random.key(theta.seed)))
-    return Job(lambda: Member(hyper, key, head), lambda: labelled_batches(points, theta), steps)
+    return TuningJob(
+        lambda: Member(hyper, key, head), lambda: labelled_batches(points, theta), steps
+    )
 
 
-def all_of(tuning, jobs, **rest):
+def all_of(trainer, jobs):
     tuned = []
     while len(tuned) < len(jobs):
-        tuned += tuning.first(jobs[len(tuned) :], **rest)
+        tuned += trainer.first(jobs[len(tuned) :])
     return tuned
 
 
@@ -115,14 +125,15 @@ def jobs(points):
 
 @pytest.fixture(scope="module")
 def alone(jobs):
-    return [toy_tuning("loop").first([job])[0] for job in jobs]
+    trainer = toy_trainer()
+    return [trainer.first([job])[0] for job in jobs]
 
 
-@pytest.mark.parametrize("mapping", MAPPINGS)
-@pytest.mark.parametrize("devices", [1, 4])
-def test_members_are_what_they_would_be_alone(mapping, devices, jobs, alone, monkeypatch):
-    monkeypatch.setattr(tuning_module, "devices_for", lambda jobs: min(jobs, devices))
-    together = all_of(toy_tuning(mapping), jobs)
+@pytest.mark.parametrize("at_once", [1, 8])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_members_are_what_they_would_be_alone(at_once, devices, jobs, alone, monkeypatch):
+    monkeypatch.setattr(groups, "devices_for", lambda jobs: min(jobs, devices))
+    together = all_of(toy_trainer(at_once), jobs)
     for one, other in zip(together, alone, strict=True):
         assert_close(one.params, other.params, atol=1e-6)
     assert differ(alone[0].params, alone[1].params) > 1e-3
@@ -141,7 +152,7 @@ def test_models_come_one_by_one_in_the_order_of_theta(tiny, points, monkeypatch)
         trained.append(done)
         return [Tuned(seed, STEPS) for seed in done]
 
-    monkeypatch.setattr(tuner.tuning, "first", first)
+    monkeypatch.setattr(tuner.trainer, "first", first)
     models = tuner.fit_all(thetas, points)
     assert trained == []
     assert next(models) == 0 and trained == [[0, 1]]
@@ -169,111 +180,69 @@ def test_the_group_is_halved_until_it_fits(most, each, limit):
 
 
 def test_groups_have_few_sizes_and_few_idle_places():
-    sizes = [rounded(group) for group in range(1, 65)]
+    sizes = [round_up(group) for group in range(1, 65)]
     assert set(sizes) == {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64}
     for group, size in enumerate(sizes, start=1):
         assert group <= size and 3 * (size - group) <= size
 
 
-def test_five_members_are_trained_in_a_group_of_six(points, monkeypatch):
-    monkeypatch.setattr(tuning_module, "devices_for", lambda jobs: 1)
-    tuning = toy_tuning("vmap")
-    thetas = [Theta(k, 0.1 * k, 0, 0, 4) for k in range(5)]
-    jobs = [toy_job(theta, points) for theta in thetas]
-    assert tuning.group_for(jobs) == Group("vmap", 6)
-    assert len(tuning.first(jobs)) == 5
+def test_members_at_once_is_one_on_a_cpu_with_dropout_alone(monkeypatch):
+    assert members_at_once(0.1) == 1 and members_at_once(0.0) == LARGEST_GROUP
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert members_at_once(0.1) == LARGEST_GROUP
 
 
-def test_the_compiler_says_how_many_members_fit(points, monkeypatch):
-    monkeypatch.setattr(tuning_module, "devices_for", lambda jobs: 4)
-    tuning, jobs = toy_tuning("vmap"), [toy_job(Theta(k, 0, 0, 0, 4), points) for k in range(16)]
-    assert tuning.group_for(jobs) == Group("vmap", 4)  # four on each of four devices
-    asked = []
+def test_group_shape_has_as_many_members_as_the_memory_holds(points, monkeypatch):
+    trainer = toy_trainer(64)
+    jobs = [toy_job(Theta(k, 0, 0, 0, 4), points) for k in range(16)]
+    assert trainer.group_shape(jobs) == GroupShape(8)  # eight on each of two devices
+    assert trainer.group_shape(jobs[:9]) == GroupShape(6)  # and five of which have a place in six
+    needs, bytes_of = [], trainer.population.train.bytes
     monkeypatch.setattr(
-        tuning_module,
-        "largest_group",
-        lambda needed, *, limit, most: asked.extend(map(needed, (1, 2, 4))) or 1,
+        trainer.population.train, "bytes", lambda *args: needs.append(bytes_of(*args)) or needs[-1]
     )
-    tuning.group_for(jobs)
-    one, two, four = asked
-    assert one < two < four  # members take memory of their own
-    monkeypatch.setattr(tuning_module, "largest_group", largest_group)
-    monkeypatch.setattr(tuning_module, "memory_limit", lambda: two)
-    assert tuning.group_for(jobs) == Group("vmap", 2)
-    monkeypatch.setattr(tuning_module, "memory_limit", lambda: one // 2)
-    assert tuning.group_for(jobs) == Group("vmap", 1)
+    monkeypatch.setattr(groups, "memory_limit", lambda: 10**5)
+    assert trainer.group_shape(jobs).members < 8
+    eight, *_, last = needs
+    assert last <= 10**5 < eight  # members take memory of their own
 
 
-def test_two_small_members_run_side_by_side_and_a_large_one_alone(jobs, monkeypatch):
-    monkeypatch.setattr(tuning_module, "devices_for", lambda jobs: 1)
-    tuning = toy_tuning("loop")
-    assert tuning.group_for(jobs) == Group("loop", 1, beside=2)
-    monkeypatch.setattr(tuning_module, "SMALL", tree_bytes(tuning.encoder))
-    assert tuning.group_for(jobs) == Group("loop", 1)
+def test_group_shape_has_two_small_members_side_by_side(jobs, monkeypatch):
+    monkeypatch.setattr(groups, "devices_for", lambda jobs: 1)
+    trainer = toy_trainer()
+    assert trainer.group_shape(jobs) == GroupShape(1, beside=2)
+    monkeypatch.setattr(groups, "SMALL", tree_bytes(trainer.encoder))
+    assert trainer.group_shape(jobs) == GroupShape(1)
 
 
 def test_a_device_that_runs_out_of_memory_gets_fewer_members(jobs, alone, monkeypatch):
-    monkeypatch.setattr(tuning_module, "devices_for", lambda jobs: 1)
-    tuning, sizes, word = toy_tuning("vmap"), [], ["RESOURCE_EXHAUSTED: out of memory"]
-    program = tuning.programs("vmap")
+    monkeypatch.setattr(groups, "devices_for", lambda jobs: 1)
+    trainer, sizes, word = toy_trainer(4), [], ["RESOURCE_EXHAUSTED: out of memory"]
+    train = trainer.population.train
 
     class Scarce:
-        bytes = program.train.bytes
+        bytes = train.bytes
 
         def __call__(self, trainees, members, batches, n):
             sizes.append(members.key.shape[1])
             if sizes[-1] > 1:
                 raise jax.errors.JaxRuntimeError(word[0])
-            return program.train(trainees, members, batches, n)
+            return train(trainees, members, batches, n)
 
-    tuning.built["vmap"] = program._replace(train=Scarce())
-    for one, other in zip(all_of(tuning, jobs[:4]), alone, strict=False):
+    trainer.population = trainer.population._replace(train=Scarce())
+    for one, other in zip(all_of(trainer, jobs[:4]), alone, strict=False):
         assert_close(one.params, other.params, atol=1e-6)
-    assert sizes == [4, 2, 1, 1, 1, 1]  # what it has learnt of the device it remembers
-    tuning.most, word[0] = 4, "INTERNAL: something else"
+    assert sizes == [4, 2, 1, 1, 1, 1]  # the trainer remembers how many the device holds
+    trainer.at_once, word[0] = 4, "INTERNAL: something else"
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
-        tuning.first(jobs)
-
-
-# Which mapping
-
-
-def test_the_fastest_mapping_is_measured_once(tmp_path):
-    file, asked = tmp_path / "cache" / "populations.json", []
-
-    def trial(mapping):
-        asked.append(mapping)
-        return {"loop": 0.3, "vmap": 0.1, "map": 0.2}[mapping]
-
-    assert Planner("m", file=file).mapping("8", trial=trial, work=3) == "loop"
-    assert asked == ["loop"] and not file.exists()  # too little work for a race
-    assert Planner("m", file=file).mapping("8", trial=trial, work=1000) == "vmap"
-    assert asked == ["loop", "loop", "vmap", "map"]
-    assert Planner("m", file=file).mapping("8", trial=trial, work=3) == "vmap"
-    assert len(asked) == 4  # remembered
-    Planner("m", file=file).mapping("16", trial=trial, work=3)
-    Planner("another", file=file).mapping("8", trial=trial, work=3)
-    assert len(asked) == 6  # other sizes, another model: not the same question
-    file.write_text('{"cut short')
-    assert Planner("m", file=file).mapping("8", trial=trial, work=1000) == "vmap"
-
-
-def test_a_race_between_mappings_runs_and_decides(jobs, tmp_path, monkeypatch):
-    monkeypatch.setattr("bort_jax.stages.finetune.plan.WORTH", 0.0)
-    monkeypatch.setattr(tuning_module, "devices_for", lambda jobs: 1)
-    file = tmp_path / "populations.json"
-    tuning = toy_tuning(None, file)
-    assert len(all_of(tuning, jobs)) == len(jobs)
-    (seconds,) = json.loads(file.read_text()).values()
-    assert seconds.keys() == set(MAPPINGS) and all(value > 0 for value in seconds.values())
-    assert list(tuning.chosen.values()) == [min(seconds, key=seconds.get)]
+        trainer.first(jobs)
 
 
 # Early stopping
 
 
 def test_each_member_stops_by_itself_and_keeps_its_best(points, monkeypatch):
-    monkeypatch.setattr(tuning_module, "devices_for", lambda jobs: 1)
+    monkeypatch.setattr(groups, "devices_for", lambda jobs: 1)
     scores = {0: [0.5, 0.6, 0.4, 0.6, 0.9], 1: [0.1, 0.2, 0.3, 0.2, 0.4]}
     seen = []
 
@@ -282,9 +251,9 @@ def test_each_member_stops_by_itself_and_keeps_its_best(points, monkeypatch):
         seen.append(outputs)
         return scores[member][evaluation]
 
-    stopping = Stopping(points.x, score_fn, every=2, patience=2)
+    stopping = EarlyStopping(points.x, score_fn, every=2, patience=2)
     jobs = [toy_job(Theta(k, 1e-2, 0.0, 0.1, 4), points, steps=10) for k in range(2)]
-    first, second = toy_tuning("vmap").first(jobs, stopping=stopping)
+    first, second = toy_trainer(2).first(jobs, stopping=stopping)
     # The first one's late 0.9 comes after its end; the second has no two in a row.
     assert (first.steps, second.steps) == (4, 10) and len(seen) == 10
     for tuned, outputs in ((first, seen[2]), (second, seen[9])):
@@ -299,9 +268,9 @@ def test_a_group_ends_with_its_last_member(points):
         seen.append(outputs)
         return np.nan
 
-    stopping = Stopping(points.x, score_fn, every=2, patience=1)
+    stopping = EarlyStopping(points.x, score_fn, every=2, patience=1)
     job = toy_job(Theta(0, 1e-2, 0.0, 0.1, 4), points, steps=10)
-    (tuned,) = toy_tuning("loop").first([job], stopping=stopping)
+    (tuned,) = toy_trainer().first([job], stopping=stopping)
     assert tuned.steps == 2 and len(seen) == 2  # no score at all is no improvement
 
 
@@ -318,8 +287,8 @@ def test_early_stopping_scores_every_choice(choices, rng):
         return headline(scores_of(outputs, task, examples=examples))
 
     job = toy_job(Theta(0, 1e-2, 0.0, 0.1, 4), Points(x, examples.labels), width=1)
-    stopping = Stopping(x, score_fn, every=2, patience=5)
-    (tuned,) = toy_tuning("loop", loss=toy_choice_loss).first([job], stopping=stopping)
+    stopping = EarlyStopping(x, score_fn, every=2, patience=5)
+    (tuned,) = toy_trainer(loss=toy_choice_loss).first([job], stopping=stopping)
     outputs = toy_outputs(tuned.params, x)
     assert {part.shape for part in seen} == {(6 * choices, 1)}
     assert any(np.allclose(part, outputs.reshape(-1, 1), atol=1e-5) for part in seen)
@@ -339,14 +308,10 @@ def test_layer_factors_by_hand(tiny):
 def test_layerwise_decay_scales_the_first_step(points):
     """The toy's table is what lies below all layers, of which it has none: decay¹."""
     job = toy_job(Theta(0, 1e-2, 0.0, 0.0, 4), points, steps=1)
-    start = toy_tuning("loop").encoder["table"]["embedding"]
+    start = toy_trainer().encoder["table"]["embedding"]
     moved = {}
     for decay in (1.0, 0.5):
-        tuning = toy_tuning("loop")
-        tuning.build = lambda mapping, decay=decay: Population.of(
-            toy_loss, toy_outputs, mapping=mapping, layer_decay=decay
-        )
-        params = tuning.first([job])[0].params
+        params = toy_trainer(layer_decay=decay).first([job])[0].params
         moved[decay] = params["encoder"]["table"]["embedding"] - start, params["output"]
     assert np.abs(moved[1.0][0]).max() > 1e-3
     np.testing.assert_allclose(moved[0.5][0], 0.5 * moved[1.0][0], atol=1e-7)

@@ -35,7 +35,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jsonargparse import auto_cli
@@ -104,8 +104,8 @@ class Settings:
       min_distance: smallest fraction of changed tokens.
       max_distance: largest.
       min_confidence: pseudo-labels less confident do not join, in no arm.
-      mapping: how a device runs the members of a population, `loop`, `vmap` or `map`; None: the
-        fastest, measured. It changes nothing but the time.
+      at_once: members of a population that a device trains together, at the most; None: as many
+        as is fastest. It changes nothing but the time.
     """
 
     data_dir: str
@@ -132,7 +132,7 @@ class Settings:
     min_distance: float = 0.1
     max_distance: float = 0.9
     min_confidence: float = 0.95
-    mapping: Literal["loop", "vmap", "map"] | None = None
+    at_once: int | None = None
 
 
 class Ground(NamedTuple):
@@ -158,7 +158,7 @@ def main() -> None:
     if settings.seeds < 2:
         raise SystemExit(f"--seeds must be 2 or more to compare by seed; got {settings.seeds}")
     # Tasks and seeds may be added later to what is there.
-    out = claim(settings.out, replace(settings, tasks=(), seeds=0, first_seed=0, mapping=None))
+    out = claim(settings.out, replace(settings, tasks=(), seeds=0, first_seed=0, at_once=None))
     timaeus, results = load(settings.timaeus), {}
     for reference in settings.tasks:
         folder = out / reference.replace("/", "-")
@@ -180,7 +180,7 @@ def study(reference: str, timaeus: Checkpoint, folder: Path, settings: Settings)
             steps=settings.steps,
             dropout=0.0,
             dtype=settings.dtype,
-            mapping=settings.mapping,
+            at_once=settings.at_once,
         )
         table = load(settings.socrates).params["encoder"]["embeddings"]["word"]["embedding"]
         tau = taus(np.asarray(table), timaeus.required_tokenizer, label_fn, settings)

@@ -8,7 +8,7 @@ Rows of 128 tokens without padding, AdamW, warm-up and decay, gradients clipped 
 of float32 run in TF32 on GPUs that have it, in torch too. Compilation is left out and told by
 itself. On an accelerator the ratio that counts is that of the population to sequential JAX:
 
-    python tools/bench_agora.py --arch bort --members 8 --steps 160 --mapping vmap
+    python tools/bench_agora.py --arch bort --members 8 --steps 160
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--mapping", choices=("loop", "vmap", "map"), default=None)
+    parser.add_argument("--at-once", type=int, help="members of a device; 1: in turns")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--without-torch", action="store_true")
@@ -95,8 +95,8 @@ def made_up_tokenizer(size: int) -> Tokenizer:
 
 def ours(start: Checkpoint, given, thetas: list[Theta], points: Points) -> dict[str, Callable]:
     recipe = {name: getattr(given, name) for name in ("steps", "dropout", "dtype")}
-    tuner_of = lambda mapping: FineTuner.of(start, ("no", "yes"), mapping=mapping, **recipe)
-    together, alone = tuner_of(given.mapping), tuner_of("loop")
+    tuner_of = lambda at_once: FineTuner.of(start, ("no", "yes"), at_once=at_once, **recipe)
+    together, alone = tuner_of(given.at_once), tuner_of(1)
 
     def population() -> None:
         for _ in together.fit_all(thetas, points):

@@ -22,7 +22,6 @@ from bort_jax.engine.optimizer import Hyper, begun, clipping, learning_rate, lim
 
 AXIS = "data"
 LAG = 2
-MAPPINGS = ("loop", "vmap", "map")
 
 
 class State(NamedTuple):
@@ -246,23 +245,13 @@ class OverMembers:
     """`fn` mapped over a population, on as many devices as its arguments say.
 
     Arguments with axis 0 are `[devices, members of a device, …]`, and so are the results; the
-    others are shared by all members. One compilation serves each shape, and threads may call it.
-
-    Args:
-      mapping: `vmap`, `map` (one member after the other, in one program) or `loop` (a device
-        has one member).
-
-    Raises:
-      ValueError: another mapping.
+    others are shared by all members. The members of a device run under `vmap`; a single one runs as
+    it would alone. One compilation serves each shape, and threads may call it.
     """
 
-    def __init__(
-        self, fn: Callable, in_axes: tuple[int | None, ...], *, mapping: str, donate: bool = False
-    ):
-        if mapping not in MAPPINGS:
-            raise ValueError(f"mapping must be one of {', '.join(MAPPINGS)}; got {mapping!r}")
+    def __init__(self, fn: Callable, in_axes: tuple[int | None, ...], *, donate: bool = False):
         self.in_axes, self.donate = in_axes, (0,) if donate else ()
-        self.fn = _mapped(fn, in_axes, mapping)
+        self.fn = _over_members(fn, in_axes)
         self.programs: dict[int, CompiledOnce] = {}
 
     def __call__(self, *args):
@@ -285,21 +274,18 @@ class OverMembers:
         return self.programs[devices]
 
 
-def _mapped(fn: Callable, in_axes: tuple[int | None, ...], mapping: str) -> Callable:
-    if mapping == "vmap":
-        return jax.vmap(fn, in_axes=in_axes)
+def _over_members(fn: Callable, in_axes: tuple[int | None, ...]) -> Callable:
+    """`vmap`, but for a device with one member, whose products need no batch axis."""
+    own = [axis == 0 for axis in in_axes]
 
-    def one_after_the_other(*args):
-        def call(own):
-            own = iter(own)
-            return fn(*(next(own) if axis == 0 else arg for arg, axis in zip(args, in_axes)))
+    def mapped(*args):
+        if jax.tree.leaves(args[own.index(True)])[0].shape[0] > 1:
+            return jax.vmap(fn, in_axes=in_axes)(*args)
+        alone = jax.tree.map(lambda x: x[0], [arg for arg, is_own in zip(args, own) if is_own])
+        found = fn(*(alone.pop(0) if is_own else arg for arg, is_own in zip(args, own)))
+        return jax.tree.map(lambda x: x[None], found)
 
-        own = tuple(arg for arg, axis in zip(args, in_axes) if axis == 0)
-        if mapping == "map":
-            return jax.lax.map(call, own)
-        return jax.tree.map(lambda x: x[None], call(jax.tree.map(lambda x: x[0], own)))
-
-    return one_after_the_other
+    return mapped
 
 
 def on_devices(fn: Callable, items: Sequence) -> list:

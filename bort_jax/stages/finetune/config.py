@@ -11,7 +11,7 @@ import numpy as np
 
 from bort_jax.engine.joining import Joining
 from bort_jax.interop import Checkpoint
-from bort_jax.stages.finetune.groups import Stopping
+from bort_jax.stages.finetune.early_stopping import EarlyStopping
 from bort_jax.stages.finetune.tuner import FineTuner, Theta
 from bort_jax.tasks import Examples, Points, Task, TaskOptions, find_task, headline
 
@@ -66,11 +66,11 @@ class Config(TaskOptions, Joining):
     evaluate_every: int = 50
 
 
-def stop_rule(config: Config, dev: "HeldOut", scores_fn) -> Stopping | None:
+def stop_rule(config: Config, dev: "HeldOut", scores_fn) -> EarlyStopping | None:
     if not config.patience:
         return None
     score_fn = lambda outputs: headline(scores_fn(outputs))
-    return Stopping(dev.x, score_fn, config.evaluate_every, config.patience)
+    return EarlyStopping(dev.x, score_fn, config.evaluate_every, config.patience)
 
 
 def tuner_of(config: Config, task: Task, start: Checkpoint) -> FineTuner:

@@ -20,12 +20,12 @@ CLIP = 1.0  # largest global norm of a member's gradient
 
 
 class Member(NamedTuple):
-    """What tells a member from its neighbours, as arrays.
+    """Per-run inputs: hyperparameters, dropout key, fresh head.
 
     Attributes:
-      hyper: rate, decay, warm-up and length of its training.
-      key: data of the key that its dropout is drawn from.
-      head: its fresh head, a tree of parameters.
+      hyper: rate, decay, warm-up and length of the training.
+      key: data of the key that dropout is drawn from.
+      head: parameters of everything but the encoder.
     """
 
     hyper: Hyper
@@ -42,50 +42,44 @@ class Trainee(NamedTuple):
 
 
 class Population(NamedTuple):
-    """The programs, each over `[devices, members of a device, …]` under one mapping.
+    """The programs, each over `[devices, members of a device, …]`.
 
     Attributes:
       begin: `(encoder, members) -> trainees`.
       train: `(trainees, members, batches [k, …], n) -> trainees`, after n ≤ k steps; its first
         argument is donated.
       outputs: `(params, ids [m, s]) -> [m, k]` of every member, without dropout.
-      better: `(new, old, chosen) -> params`, the new ones where a member's is chosen.
+      choose: `(new, old, chosen) -> params`, the new ones where a member's is chosen.
     """
 
     begin: OverMembers
     train: OverMembers
     outputs: OverMembers
-    better: OverMembers
+    choose: OverMembers
 
     @classmethod
     def of(
-        cls, loss_fn: Callable, outputs_fn: Callable, *, mapping: str, layer_decay: float = 1.0
+        cls, loss_fn: Callable, outputs_fn: Callable, *, layer_decay: float = 1.0
     ) -> "Population":
         """Builds the programs.
 
         Args:
           loss_fn: `(params, batch, key) -> sums`, with at least `loss` and `count`.
           outputs_fn: `(params, ids) -> [m, k]`.
-          mapping: `loop`, `vmap` or `map`.
           layer_decay: as in `layer_factors`.
         """
         choose = lambda new, old, chosen: jax.tree.map(
             lambda new, old: jnp.where(chosen, new, old), new, old
         )
         return cls(
-            OverMembers(begun, (None, 0), mapping=mapping),
-            OverMembers(
-                steps_fn(loss_fn, layer_decay=layer_decay),
-                (0, 0, 0, None),
-                mapping=mapping,
-                donate=True,
-            ),
-            OverMembers(outputs_fn, (0, None), mapping=mapping),
-            OverMembers(choose, (0, 0, 0), mapping=mapping),
+            OverMembers(start_member, (None, 0)),
+            OverMembers(steps_fn(loss_fn, layer_decay=layer_decay), (0, 0, 0, None), donate=True),
+            OverMembers(outputs_fn, (0, None)),
+            OverMembers(choose, (0, 0, 0)),
         )
 
 
-def begun(encoder, member: Member) -> Trainee:
+def start_member(encoder, member: Member) -> Trainee:
     """The start of a member: the shared encoder under its own head."""
     params = {"encoder": encoder} | member.head
     transform = make_optimizer("adamw", member.hyper, rate=0.0)
@@ -124,8 +118,8 @@ def steps_fn(loss_fn: Callable, *, layer_decay: float) -> Callable:
 
 
 def layer_factors(params, decay: float):
-    """What the rate of each parameter is multiplied by: 1 for the head, `decay` for the last layer,
-    decay² for the one before, and so on down to the embeddings (arXiv 1801.06146, section 3.2)."""
+    """Factors of each parameter's rate: 1 for the head, `decay` for the last layer, decay² for the
+    one before, and so on down to the embeddings (arXiv 1801.06146, section 3.2)."""
     layers = [name for name in params["encoder"] if name.startswith("layer_")]
 
     def factor(path, _) -> float:
@@ -137,7 +131,7 @@ def layer_factors(params, decay: float):
     return jax.tree_util.tree_map_with_path(factor, params)
 
 
-def stacked(trees: list, devices: int):
+def stack_members(trees: list, devices: int):
     """Trees of host arrays as one, `[devices, members of a device, …]`."""
 
     def put(*leaves):
@@ -146,7 +140,7 @@ def stacked(trees: list, devices: int):
     return jax.tree.map(put, *trees)
 
 
-def unstacked(tree, count: int) -> list:
+def unstack_members(tree, count: int) -> list:
     """The first `count` members' trees, on the host."""
     tree = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
     return [jax.tree.map(lambda x, k=k: x[k], tree) for k in range(count)]

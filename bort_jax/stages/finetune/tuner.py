@@ -23,8 +23,9 @@ from bort_jax.model import (
     param_structs,
     row_outputs,
 )
-from bort_jax.stages.finetune.groups import Job, Stopping, Tuned, Tuning
-from bort_jax.stages.finetune.plan import Planner
+from bort_jax.stages.finetune.early_stopping import EarlyStopping, Tuned
+from bort_jax.stages.finetune.group_size import members_at_once
+from bort_jax.stages.finetune.groups import GroupTrainer, TuningJob
 from bort_jax.stages.finetune.population import Member, Population
 from bort_jax.stages.predict.forward import class_logits
 from bort_jax.tasks import Points, head_decisions
@@ -54,8 +55,8 @@ class Recipe:
       layer_decay: the rate of each layer is this share of the next one's (arXiv 1801.06146);
         1: all have the same.
       balance: rows of rare classes weigh more, so that all classes weigh the same.
-      mapping: how a device runs the members of a population, `loop`, `vmap` or `map`; None: the
-        fastest, measured.
+      at_once: members of a population that a device trains in one program, at the most; None: as
+        `members_at_once` says.
 
     Raises:
       ValueError: a setting is outside its range.
@@ -67,7 +68,7 @@ class Recipe:
     dtype: str = "float32"
     layer_decay: float = 1.0
     balance: bool = False
-    mapping: str | None = None
+    at_once: int | None = None
 
     def __post_init__(self):
         if (self.steps > 0) == (self.epochs > 0):
@@ -94,7 +95,7 @@ class FineTuner:
       head: `classification`, `regression` or `choice`.
       recipe: what all runs have in common.
       logits_fn: `(params, x: int[n, s]) -> outputs: float[n, k]`.
-      tuning: trains populations.
+      trainer: trains populations.
     """
 
     start: Checkpoint
@@ -102,7 +103,7 @@ class FineTuner:
     head: str
     recipe: Recipe
     logits_fn: Callable
-    tuning: Tuning
+    trainer: GroupTrainer
 
     @classmethod
     def of(
@@ -128,24 +129,19 @@ class FineTuner:
         names = output_names(head, labels)
         model, pad = Classifier(config, len(names)), start.required_tokenizer.special.pad
 
-        def population(mapping: str) -> Population:
-            return Population.of(
-                head_loss(model, head, pad=pad),
-                lambda params, ids: row_outputs(model, params, ids, pad=pad),
-                mapping=mapping,
-                layer_decay=given.layer_decay,
-            )
-
-        planner = Planner(f"{config}, {len(names)} outputs")
+        population = Population.of(
+            head_loss(model, head, pad=pad),
+            lambda params, ids: row_outputs(model, params, ids, pad=pad),
+            layer_decay=given.layer_decay,
+        )
+        at_once = given.at_once or members_at_once(given.dropout)
         return cls(
             start=replace(start, config=config),
             labels=names,
             head=head,
             recipe=given,
             logits_fn=class_logits(model, pad=pad),
-            tuning=Tuning(
-                population, start.params["encoder"], planner=planner, mapping=given.mapping
-            ),
+            trainer=GroupTrainer(population, start.params["encoder"], at_once=at_once),
         )
 
     def fit(self, theta: Theta, points: Points) -> Any:
@@ -161,7 +157,7 @@ class FineTuner:
         return (tuned.params for tuned in self.tune_all(thetas, points))
 
     def tune_all(
-        self, thetas: Sequence[Theta], points: Points, *, stopping: Stopping | None = None
+        self, thetas: Sequence[Theta], points: Points, *, stopping: EarlyStopping | None = None
     ) -> Iterator[Tuned]:
         """As `fit_all`, perhaps with early stopping."""
         points = Points(trimmed(points.x, self._pad), points.y)
@@ -172,11 +168,11 @@ class FineTuner:
                 alike = [j for j, other in enumerate(thetas) if other.batch_size == size]
                 alike = [j for j in alike if j >= k and j not in ready]
                 jobs = [self.job(thetas[j], points) for j in alike]
-                ready |= zip(alike, self.tuning.first(jobs, stopping=stopping), strict=False)
+                ready |= zip(alike, self.trainer.first(jobs, stopping=stopping), strict=False)
             yield ready.pop(k)
 
-    def job(self, theta: Theta, points: Points) -> Job:
-        """What a population's program does for θ."""
+    def job(self, theta: Theta, points: Points) -> TuningJob:
+        """The fine-tuning with θ, as a population's program takes it."""
         steps = self.recipe.total_steps(theta, len(points.y))
         hyper = Hyper.of(
             learning_rate=theta.learning_rate,
@@ -190,7 +186,7 @@ class FineTuner:
             return Member(hyper, key, self.fresh_head(theta.seed))
 
         weights = self.class_weights(points)
-        return Job(member, lambda: labelled_batches(points, theta, weights=weights), steps)
+        return TuningJob(member, lambda: labelled_batches(points, theta, weights=weights), steps)
 
     def fresh_head(self, seed: int) -> Any:
         """Parameters of everything but the encoder."""

@@ -21,7 +21,7 @@ from bort_jax.model import init_params
 from bort_jax.stages.agora import run as command
 from bort_jax.stages.agora.material import read_material
 from bort_jax.stages.agora.models import cast_outputs, distances, labeller, tau_shares
-from bort_jax.stages.predict.outputs import outputs_of
+from bort_jax.stages.predict.outputs import outputs_fn
 from bort_jax.tasks import TASKS, Examples, Task
 
 WORDS = "cat mat moon film ending ships storm letter week house nothing old seven bad one".split()
@@ -68,7 +68,7 @@ def folders(tiny, tmp_path_factory):
         write_rows(out / "rich" / f"{split}.jsonl", rows)
     cli.main(
         f"""finetune --model {out}/tiny --data {out}/rich --out {out}/socrates --steps 150
-        --batch-size 16 --seq-len 32 --learning-rates [1e-2] --dropout 0.0""".split()
+        --batch-sizes [16] --seq-len 32 --learning-rates [1e-2] --dropout 0.0""".split()
     )
     return out
 
@@ -321,7 +321,7 @@ def test_socrates_may_have_another_tokenizer(tiny, folders, data, text_file):
     (texts,) = zip(*row_texts(x, tiny.required_tokenizer), strict=True)
     examples = Examples.of([texts], np.zeros(len(texts), np.int32))
     labels, confidences = labeller(socrates, material)(x)
-    outputs = outputs_of(socrates, material.task, examples=examples, seq_len=32)
+    outputs = outputs_fn(socrates, material.task, seq_len=32)(examples)
     assert labels.tolist() == outputs.argmax(axis=1).tolist()
     shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
     expected = (shifted / shifted.sum(axis=1, keepdims=True)).max(axis=1)

@@ -176,7 +176,7 @@ def test_finetune_then_agora_then_evaluate(pretrained, labelled, tmp_path, capsy
     code, out, err = run(
         capsys,
         *f"""finetune --model {pretrained}/model --data {labelled} --out {tmp_path}/socrates
-        --steps 60 --batch-size 8 --seq-len 24 --learning-rates [1e-2] --seeds [0,1]
+        --steps 60 --batch-sizes [8] --seq-len 24 --learning-rates [1e-2] --seeds [0,1]
         --dropout 0.0""".split(),
     )
     assert code == 0 and "on test" in out, err

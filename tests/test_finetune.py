@@ -25,8 +25,6 @@ from bort_jax.model import (
     init_params,
     row_outputs,
 )
-from bort_jax.stages.finetune import groups
-from bort_jax.stages.finetune import run as module
 from bort_jax.stages.finetune.config import Config, one_of_many
 from bort_jax.stages.finetune.tuner import FineTuner, Theta
 from bort_jax.stages.predict.outputs import scores_of
@@ -36,12 +34,6 @@ from bort_jax.tasks.submission import submission_lines
 DATA = Path(os.environ.get("BORT_JAX_DATA", "no such folder"))
 THETA = Theta(0, 1e-3, 0.01, 0.0, 2)
 TRAINED = [task for task in TASKS.values() if task.rows[0]]
-
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-    """A program for each number of devices would be compiled; test_population.py has those."""
-    monkeypatch.setattr(groups, "devices_for", lambda jobs: 1)
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +181,7 @@ def model(small, tmp_path_factory):
     return save(small, tmp_path_factory.mktemp("model"))
 
 
-OPTIONS = "--steps 2 --seq-len 16 --dropout 0.0 --batch-size 2"
+OPTIONS = "--steps 2 --seq-len 16 --dropout 0.0 --batch-sizes [2]"
 
 
 def test_many_tasks_then_evaluate_and_submit(model, data, tmp_path, capsys):
@@ -233,43 +225,30 @@ def test_many_tasks_then_evaluate_and_submit(model, data, tmp_path, capsys):
     assert zipfile.ZipFile(tmp_path / "out/superglue.zip").namelist() == ["COPA.jsonl", "WiC.jsonl"]
 
 
-def test_a_killed_command_does_no_run_twice(model, data, tmp_path, monkeypatch):
-    argv = f"""finetune --task glue/rte --data-dir {data} --model {model} --seeds [0,1,2,3,4,5]
-        {OPTIONS} --out""".split()
-    main([*argv, str(tmp_path / "straight")])
-    write, trained = module.write_json, []
-    tune = FineTuner.tune_all
-
-    def killed_after_two(file, value):
-        write(file, value)
-        if file.name == module.RUNS and len(value) == 2:
-            raise KeyboardInterrupt
-
-    def counted(self, thetas, points, **rest):
-        trained.append(len(thetas))
-        return tune(self, thetas, points, **rest)
-
-    monkeypatch.setattr(FineTuner, "tune_all", counted)
-    monkeypatch.setattr(module, "write_json", killed_after_two)
-    with pytest.raises(SystemExit):
-        main([*argv, str(tmp_path / "killed")])
-    assert not (tmp_path / "killed/results.json").exists()
-    monkeypatch.setattr(module, "write_json", write)
-    main([*argv, str(tmp_path / "killed")])
-    assert trained == [6, 4]
-    straight, killed = (
-        json.loads((tmp_path / name / "results.json").read_text())
-        for name in ("straight", "killed")
-    )
-    assert straight == killed
-    main([*argv, str(tmp_path / "killed")])
-    assert trained == [6, 4]  # a finished command answers at once
+def test_finish_runs_does_no_run_twice(model, data, tmp_path, capsys):
+    argv = f"""finetune --task glue/rte --data-dir {data} --model {model} --seeds [0,1,2,3]
+        {OPTIONS} --out {tmp_path}""".split()
+    main(argv)
+    straight = json.loads((tmp_path / "results.json").read_text())
+    records = json.loads((tmp_path / "runs.json").read_text())
+    # As a kill after the second run leaves the folder.
+    (tmp_path / "runs.json").write_text(json.dumps(records[:2]))
+    (tmp_path / "results.json").unlink()
+    capsys.readouterr()
+    main(argv)
+    said = capsys.readouterr().out
+    assert "4 runs, 2 done" in said and "3 of 4" in said and "2 of 4" not in said
+    assert json.loads((tmp_path / "results.json").read_text()) == straight
+    main(argv)
+    said = capsys.readouterr().out
+    assert "is finished; its results" in said and "of 4" not in said
 
 
+@pytest.mark.slow
 def test_processes_share_the_runs_and_one_keeps_them(model, data, tmp_path):
     """Five runs over three processes, with early stopping, are those of one process."""
     argv = f"""finetune --task glue/rte --data-dir {data} --model {model} --seeds [0,1,2,3,4]
-        {OPTIONS} --steps 6 --patience 1 --evaluate-every 2 --out""".split()
+        {OPTIONS} --steps 6 --patience 1 --eval-every 2 --out""".split()
     main([*argv, str(tmp_path / "alone")])
     said, *others = together([*argv, str(tmp_path / "shared")], processes=3)
     alone, shared = (
@@ -283,7 +262,7 @@ def test_processes_share_the_runs_and_one_keeps_them(model, data, tmp_path):
 def test_early_stopping_keeps_the_best_evaluation(model, data, tmp_path):
     main(
         f"""finetune --task glue/rte --data-dir {data} --model {model} --steps 40 --seq-len 16
-        --batch-size 2 --dropout 0.0 --learning-rates [3e-2] --patience 2 --evaluate-every 2
+        --batch-sizes [2] --dropout 0.0 --learning-rates [3e-2] --patience 2 --eval-every 2
         --out {tmp_path}""".split()
     )
     (run,) = json.loads((tmp_path / "results.json").read_text())["runs"]
@@ -303,6 +282,7 @@ def mostly_no(tmp_path_factory):
     rows = [{"text": f"the cat {k}", "label": int(k >= 7)} for k in range(10)]
     for split in ("train", "validation"):
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "test.jsonl").write_text('{"text": "its label is withheld"}')
     return folder
 
 
@@ -311,6 +291,7 @@ def test_finetune_gives_a_diverged_run_no_score(model, mostly_no, tmp_path, caps
     results = finetuned(mostly_no, model, tmp_path / "out", *rates)
     assert [run["validation"] is None for run in results["runs"]] == [True, False]
     assert results["best_validation"] == results["runs"][1]["validation"]
+    assert "test" not in results
     assert [row["mean"] is None for row in results["by_set"]] == [False, True]
     best = load(tmp_path / "out/model").params
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(best))
@@ -318,7 +299,7 @@ def test_finetune_gives_a_diverged_run_no_score(model, mostly_no, tmp_path, caps
 
 
 def test_finetune_says_that_every_run_diverged(model, mostly_no, tmp_path, capsys):
-    for patience in ([], ["--patience", "1", "--evaluate-every", "1"]):
+    for patience in ([], ["--patience", "1", "--eval-every", "1"]):
         out = tmp_path / f"out{len(patience)}"
         with pytest.raises(SystemExit):
             finetuned(mostly_no, model, out, "--learning-rates", "[1e30]", *patience)
@@ -353,9 +334,15 @@ def test_numbers_of_ones_own(model, tmp_path):
         ("--tasks [glue/rte] --task glue/rte", "give one of --data FOLDER, --task SUITE/TASK and"),
         ("--tasks [glue/rte,glue/ax] --model x", "AX has no train split"),
         ("--tasks [glue/rte,glue/cola] --init-from y", "CoLA is not one of the tasks that start"),
-        ("--task glue/stsb --model x --balance", "balance is of classes; STS-B has a regression"),
-        ("--task glue/rte --model x --seeds []", "must each name at least one value"),
-        ("--task glue/rte --model x --patience 1 --evaluate-every 0", "must be at least 1; got 0"),
+        (
+            "--task glue/stsb --model x --class-weights",
+            "class_weights are for classes; STS-B has a regression",
+        ),
+        (
+            "--task glue/rte --model x --seeds []",
+            "every list of hyperparameters, such as seeds, must name a value",
+        ),
+        ("--task glue/rte --model x --patience 1 --eval-every 0", "must be at least 1; got 0"),
         ("--data x --head rank --model x", "classification, regression; got 'rank'"),
         ("--data x --head regression --labels [1] --model x", "must be the two ends of the scale"),
     ],

@@ -26,7 +26,13 @@ from bort_jax.stages.finetune.groups import (
     segments,
 )
 from bort_jax.stages.finetune.population import Member, Population, layer_factors, tree_bytes
-from bort_jax.stages.finetune.tuner import FineTuner, Recipe, Theta, labelled_batches, trimmed
+from bort_jax.stages.finetune.tuner import (
+    FineTuner,
+    FinetuneRecipe,
+    Theta,
+    labelled_batches,
+    trimmed,
+)
 from bort_jax.stages.predict.outputs import scores_of
 from bort_jax.tasks import Examples, Points, Task, headline
 
@@ -320,7 +326,7 @@ def test_layerwise_decay_scales_the_first_step(points):
 
 def test_classes_weigh_the_same(tiny):
     points = Points(np.full((4, 3), 7, np.int32), np.array([0, 0, 0, 1], np.int32))
-    weights = tuner_of(tiny, balance=True).class_weights(points)
+    weights = tuner_of(tiny, class_weights=True).class_weights(points)
     np.testing.assert_allclose(weights, [4 / 6, 2])
     assert tuner_of(tiny).class_weights(points) is None
     batch = next(labelled_batches(points, Theta(0, 1e-3, 0, 0, 4), weights=weights))
@@ -347,10 +353,10 @@ def test_columns_of_padding_are_not_trained_on():
 )
 def test_settings_out_of_range_are_refused(recipe, message):
     with pytest.raises(ValueError, match=message):
-        Recipe(**recipe)
+        FinetuneRecipe(**recipe)
 
 
 def test_epochs_are_steps_of_the_data_at_hand():
-    recipe = Recipe(epochs=2.5)
+    recipe = FinetuneRecipe(epochs=2.5)
     assert recipe.total_steps(Theta(0, 0, 0, 0, 4), rows=11) == 8  # 2.5 · 3, to the nearest even
-    assert Recipe(steps=7).total_steps(Theta(0, 0, 0, 0, 4), rows=11) == 7
+    assert FinetuneRecipe(steps=7).total_steps(Theta(0, 0, 0, 0, 4), rows=11) == 7

@@ -466,7 +466,7 @@ def test_real_weights_become_a_classifier_that_answers(tmp_path):
     for split in ("train", "validation"):
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     command = f"""finetune --model {minilm()} --data {tmp_path} --out {tmp_path}/run --steps 6
-        --batch-size 4 --seq-len 8 --learning-rates [1e-3] --dropout 0.0"""
+        --batch-sizes [4] --seq-len 8 --learning-rates [1e-3] --dropout 0.0"""
     main(command.split())
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["best_validation"] == 1.0

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from task_rows import rows_of_task, unlabelled, write_data, write_rows
 
 from bort_jax.cli import main
-from bort_jax.commands.submit import predictors
 from bort_jax.interop import save
 from bort_jax.model import Classifier, drawn_params
+from bort_jax.stages.predict.submissions import predicted_tasks
 from bort_jax.tasks import TASKS, Task, find_task, read_task, suite_tasks
 from bort_jax.tasks import checker as checker_module
 from bort_jax.tasks.checker import SHOWN, check_content, check_file, check_zip
@@ -316,26 +316,26 @@ def test_a_line_of_a_file_in_a_zip_is_told(suite_zip, tmp_path):
 def test_zips_that_are_none_too_large_or_double_are_refused(suite_zip, tmp_path, monkeypatch):
     file, examples, _ = suite_zip
     tasks = suite_tasks("superglue")
-    told = lambda file: str(check_zip(file, tasks, examples=examples)[0])
+    first_problem = lambda file: str(check_zip(file, tasks, examples=examples)[0])
     cut = tmp_path / "cut.zip"
     cut.write_bytes(file.read_bytes()[:-30])
-    assert "not a zip that can be read" in told(cut)
+    assert "not a zip that can be read" in first_problem(cut)
     content = bytearray(file.read_bytes())
     content[60:70] = b"\0" * 10  # in the first file's compressed bytes
     cut.write_bytes(content)
-    assert "not a zip that can be read" in told(cut)
+    assert "not a zip that can be read" in first_problem(cut)
     with pytest.warns(UserWarning), zipfile.ZipFile(tmp_path / "double.zip", "w") as archive:
         archive.writestr("CB.jsonl", "")
         archive.writestr("CB.jsonl", "")
-    assert told(tmp_path / "double.zip") == "CB.jsonl: is in the zip twice"
+    assert first_problem(tmp_path / "double.zip") == "CB.jsonl: is in the zip twice"
     with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
         for k in range(65):
             archive.writestr(str(k), "")
-    assert "65 files, expected 10" in told(tmp_path / "many.zip")
+    assert "65 files, expected 10" in first_problem(tmp_path / "many.zip")
     monkeypatch.setattr(checker_module, "LARGEST_FILE", 100)
-    assert "larger than 100 bytes" in told(file)
+    assert "larger than 100 bytes" in first_problem(file)
     monkeypatch.setattr(checker_module, "LARGEST_ZIP", 100)
-    assert "larger than 100 bytes unpacked" in told(file)
+    assert "larger than 100 bytes unpacked" in first_problem(file)
 
 
 def test_a_bomb_is_refused_before_it_is_read(tmp_path):
@@ -362,7 +362,7 @@ def test_a_single_file_is_known_by_its_name(data, tmp_path):
 
 def test_diagnostics_are_predicted_by_the_models_they_belong_to():
     given = ["glue/mnli=a", "superglue/rte=b", "glue/sst2_sentences=c"]
-    chosen = {task.reference: folder for task, folder in predictors(given)}
+    chosen = {task.reference: folder for task, folder, _ in predicted_tasks(given)}
     assert chosen == {
         "glue/sst2": "c",
         "glue/mnli_matched": "a",
@@ -372,9 +372,9 @@ def test_diagnostics_are_predicted_by_the_models_they_belong_to():
         "superglue/axb": "b",
         "superglue/axg": "b",
     }
-    own = dict(predictors(["glue/mnli=a", "glue/ax=d"]))
+    own = {task: folder for task, folder, _ in predicted_tasks(["glue/mnli=a", "glue/ax=d"])}
     assert own[TASKS["glue/ax"]] == "d"
-    (sentences,) = [task for task, _ in predictors(given) if task.key == "sst2"]
+    (sentences,) = [task for task, *_ in predicted_tasks(given) if task.key == "sst2"]
     assert sentences.place.folders == ("sst2_sentences",)
 
 
@@ -502,7 +502,7 @@ def test_finetune_from_mnli_then_evaluate_and_submit(models, data, tmp_path, cap
     """RTE from MNLI's model, chosen by its own metric; its zip passes the checker."""
     main(
         f"""finetune --task superglue/rte --data-dir {data} --init-from {models}/three --steps 3
-        --batch-size 4 --seq-len 24 --dropout 0.0 --out {tmp_path}/rte""".split()
+        --batch-sizes [4] --seq-len 24 --dropout 0.0 --out {tmp_path}/rte""".split()
     )
     results = json.loads((tmp_path / "rte/results.json").read_text())
     assert results["runs"][0]["metrics"].keys() == {"accuracy"} and "test" not in results

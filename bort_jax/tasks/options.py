@@ -68,15 +68,20 @@ class TaskOptions:
 
     @property
     def source(self) -> str:
-        """What the data is called on a model card."""
+        """The data's name on a model card."""
         return self.task or self.data.rstrip("/").rpartition("/")[2]
 
     def read(self, split: str) -> Examples:
-        """Reads and checks a split; raises FileNotFoundError or ValueError."""
+        """Reads and checks a split, of which only test may lack labels.
+
+        Raises:
+          FileNotFoundError: there is no such split.
+          ValueError: a row cannot be read; the message names it.
+        """
         task = self.record()
         if self.task:
             return read_task(task, self.data_dir, split)
-        return read_examples(find_split(self.data, split), task)
+        return read_examples(find_split(self.data, split), task, required=split != "test")
 
     def has(self, split: str) -> bool:
         """Whether there is such a split; on the hub, whether the official set has one."""

@@ -165,7 +165,7 @@ def socrates_config(config: Config, out: Path) -> FinetuneConfig:
         model=f"{out}/teacher/model",
         out=f"{out}/socrates",
         steps=config.socrates.steps,
-        batch_size=config.socrates.batch_size,
+        batch_sizes=(config.socrates.batch_size,),
         learning_rates=(config.socrates.learning_rate,),
         seeds=(config.seed,),
         seq_len=config.seq_len,

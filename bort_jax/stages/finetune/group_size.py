@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many members of a population a device trains in one program."""
+"""Group sizes: members of a population that a device trains in one program."""
 
 import os
 from collections.abc import Callable

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a fine-tuning shows: tables, a page, the next command."""
+"""Tables, a page and the next command of a fine-tuning."""
 
 from pathlib import Path
 
 from bort_jax.report import page
 from bort_jax.report.terminal import say, show_box, show_table
-from bort_jax.stages.finetune.config import Config, one_of_many
 from bort_jax.stages.finetune.tuner import Theta
 from bort_jax.tasks import find_task
 
 HEADER = ("learning rate", "decay", "warm-up", "batch", "validation mean", "std", "seeds")
 
 
-def told(theta: Theta) -> str:
+def theta_text(theta: Theta) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in theta._asdict().items())
 
 
@@ -42,8 +41,14 @@ def show(summary: dict, out: Path, metrics: str) -> None:
     )
 
 
-def show_many(config: Config, summaries: dict[str, dict]) -> None:
-    """A line a task: its best hyperparameter set over seeds, and the best run."""
+def show_many(
+    summaries: dict[str, dict], models: dict[str, str], *, out: Path, data_dir: str
+) -> None:
+    """A line a task: its best hyperparameter set over seeds, and the best run.
+
+    Args:
+      models: the folder of each task's best model.
+    """
     header = ("task", "metrics", *HEADER, "best run", "test")
     rows = [
         (
@@ -56,8 +61,8 @@ def show_many(config: Config, summaries: dict[str, dict]) -> None:
         for reference, summary in summaries.items()
     ]
     show_table("the best set of each task, mean over seeds, on validation", header, rows)
-    page.write_page(Path(config.out) / "report.html", "Fine-tuning", [page.table(header, rows)])
-    models = ",".join(f"{name}={one_of_many(config, name).out}/model" for name in summaries)
-    data = f" --data-dir {config.data_dir}" if config.data_dir else ""
-    show_box("fine-tuning", [f"{len(rows)} tasks: {config.out}/report.html"])
-    say(f"next: bort-jax submit --models '[{models}]'{data} --partial")  # unbroken, to be copied
+    page.write_page(out / "report.html", "Fine-tuning", [page.table(header, rows)])
+    given = ",".join(f"{name}={folder}" for name, folder in models.items())
+    data = f" --data-dir {data_dir}" if data_dir else ""
+    show_box("fine-tuning", [f"{len(rows)} tasks: {out}/report.html"])
+    say(f"next: bort-jax submit --models '[{given}]'{data} --partial")  # unbroken, to be copied

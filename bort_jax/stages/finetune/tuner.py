@@ -44,17 +44,17 @@ class Theta(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What all of Θ have in common.
+class FinetuneRecipe:
+    """Settings that all of Θ have in common.
 
     Attributes:
-      steps: gradient steps, whatever the size of the data.
+      steps: training steps, whatever the size of the data.
       epochs: instead of `steps`: passes over the data.
       dropout: everywhere BERT has it.
       dtype: `float32` or `bfloat16`, as in `BertConfig`.
-      layer_decay: the rate of each layer is this share of the next one's (arXiv 1801.06146);
-        1: all have the same.
-      balance: rows of rare classes weigh more, so that all classes weigh the same.
+      layer_decay: layer-wise learning-rate decay: each layer's rate is this share of the next
+        one's (arXiv 1801.06146); 1: all have the same.
+      class_weights: inverse-frequency class weights in the loss.
       at_once: members of a population that a device trains in one program, at the most; None: as
         `members_at_once` says.
 
@@ -67,7 +67,7 @@ class Recipe:
     dropout: float = 0.1
     dtype: str = "float32"
     layer_decay: float = 1.0
-    balance: bool = False
+    class_weights: bool = False
     at_once: int | None = None
 
     def __post_init__(self):
@@ -93,7 +93,7 @@ class FineTuner:
       start: the pretrained checkpoint; its encoder is kept, its head is not.
       labels: names of the outputs: of the classes, or of the one number.
       head: `classification`, `regression` or `choice`.
-      recipe: what all runs have in common.
+      recipe: settings that all runs have in common.
       logits_fn: `(params, x: int[n, s]) -> outputs: float[n, k]`.
       trainer: trains populations.
     """
@@ -101,7 +101,7 @@ class FineTuner:
     start: Checkpoint
     labels: tuple[str, ...]
     head: str
-    recipe: Recipe
+    recipe: FinetuneRecipe
     logits_fn: Callable
     trainer: GroupTrainer
 
@@ -118,13 +118,13 @@ class FineTuner:
 
         Args:
           labels: names of the classes; of no account for other heads.
-          recipe: the fields of `Recipe`.
+          recipe: the fields of `FinetuneRecipe`.
 
         Raises:
           ValueError: an unknown head, a setting outside its range, or a checkpoint without a
             tokenizer.
         """
-        given = Recipe(**recipe)
+        given = FinetuneRecipe(**recipe)
         config = replace(start.config, dropout=given.dropout, dtype=given.dtype)
         names = output_names(head, labels)
         model, pad = Classifier(config, len(names)), start.required_tokenizer.special.pad
@@ -194,8 +194,8 @@ class FineTuner:
         return drawn_like(structs, seed=seed)
 
     def class_weights(self, points: Points) -> Float[np.ndarray, " c"] | None:
-        """What a row of each class weighs: n / (c · rows of the class); None: all the same."""
-        if not self.recipe.balance:
+        """The weight of a row of each class: n / (c · rows of the class); None: all the same."""
+        if not self.recipe.class_weights:
             return None
         counts = np.bincount(points.y, minlength=len(self.labels))
         present = (counts > 0).sum()

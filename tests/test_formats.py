@@ -23,6 +23,7 @@ from helpers import (
     variants,
 )
 from safetensors.numpy import load_file, save, save_file
+from scipy.special import softmax
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.cli import main
@@ -40,7 +41,6 @@ from bort_jax.interop.tensor_files import read_tensors
 from bort_jax.interop.verify import inputs_beside, logits
 from bort_jax.model import Headless, drawn_params, forward
 from bort_jax.model.bert import token_types
-from bort_jax.stages.predict.forward import probabilities
 
 MUTATIONS = 10_000
 ARRAYS = {
@@ -206,7 +206,7 @@ def test_stock_pipelines_give_our_probabilities(tmp_path, tiny, family):
     ids = words.encode([["the <mask> sat"]], seq_len=12)
     ids = ids.ids[:, : ids.mask.sum()]
     at = int(np.flatnonzero(ids[0] == words.special.mask)[0])
-    chances = probabilities(logits(masked, ids)[0, at])
+    chances = softmax(logits(masked, ids)[0, at], axis=-1)
     for guess in found:
         assert guess["score"] == pytest.approx(chances[guess["token"]], abs=1e-6)
 
@@ -216,7 +216,7 @@ def test_stock_pipelines_give_our_probabilities(tmp_path, tiny, family):
     found = pipeline("text-classification", model=str(tmp_path / "classes"))("the cat", top_k=2)
     ids = words.encode([["the cat"]], seq_len=12)
     ids = ids.ids[:, : ids.mask.sum()]
-    wanted = dict(zip(before.labels, probabilities(logits(before, ids)[0]), strict=True))
+    wanted = dict(zip(before.labels, softmax(logits(before, ids)[0]), strict=True))
     assert {guess["label"]: guess["score"] for guess in found} == pytest.approx(wanted, abs=1e-6)
 
 

@@ -15,23 +15,23 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import softmax
 
 from bort_jax.cli import main
-from bort_jax.commands import predict
 from bort_jax.interop import save
 from bort_jax.interop.orbax_folder import save_orbax
 from bort_jax.model import Classifier, Headless, drawn_params, forward
+from bort_jax.stages.predict import answer_file
 from bort_jax.stages.predict.forward import (
     by_length,
     class_logits,
     for_device,
     lengths,
-    probabilities,
     text_states,
     widths,
 )
 from bort_jax.storage.growing import GrowingLines, GrowingVectors
-from bort_jax.tasks.stream import Read, about_rows, after, sound, windows
+from bort_jax.tasks.stream import ReadRow, about_rows, skip_answered, stop_at_wrong, windows
 
 PAD = 1
 ROWS = [
@@ -79,8 +79,8 @@ def test_the_same_logits_as_padded_to_the_longest(tiny):
 
 READS = st.lists(
     st.one_of(
-        st.integers(0, 4).map(lambda n: Read(items=(None,) * n)),
-        st.just(Read(wrong="here: bad")),
+        st.integers(0, 4).map(lambda n: ReadRow(items=(None,) * n)),
+        st.just(ReadRow(wrong="here: bad")),
     ),
     max_size=30,
 )
@@ -97,11 +97,11 @@ def test_windows_hold_every_row_once_and_are_bounded(reads, size):
 @given(READS, st.integers(1, 7))
 def test_a_wrong_row_stops_after_the_rows_before_it(reads, size):
     good = next((n for n, row in enumerate(reads) if row.wrong), len(reads))
-    found, stream = [], windows(sound(reads, hint="stop"), size)
+    found, stream = [], windows(stop_at_wrong(reads, hint="stop"), size)
     if good < len(reads):
         with pytest.raises(ValueError, match="here: bad; stop"):
             found += [row for window in stream for row in window]
-    for window in windows(sound(reads[:good], hint="stop"), size):
+    for window in windows(stop_at_wrong(reads[:good], hint="stop"), size):
         found += window
     assert found == reads[:good]
 
@@ -110,7 +110,7 @@ def test_a_wrong_row_stops_after_the_rows_before_it(reads, size):
 def test_a_run_goes_on_after_the_last_whole_row(reads, answered):
     total = sum(row.answers for row in reads)
     answered = min(answered, total)
-    rows, answers, rest = after(reads, answered)
+    rows, answers, rest = skip_answered(reads, answered)
     rest = list(rest)
     assert reads[:rows] + rest == reads
     assert answers == sum(row.answers for row in reads[:rows]) <= answered
@@ -194,7 +194,7 @@ def answers(model, data, out, *more, seq_len=24):
 def test_predictions_are_those_of_evaluate_whatever_the_file(
     classifier, tmp_path, monkeypatch, kind
 ):
-    monkeypatch.setattr(predict, "WINDOW", 5)
+    monkeypatch.setattr(answer_file, "WINDOW", 5)
     labelled = written(tmp_path, "jsonl", [row | {"label": "yes"} for row in ROWS])
     main(f"evaluate --model {classifier} --data {labelled} --out {tmp_path}/e --seq-len 24".split())
     lines = (tmp_path / "e" / "predictions.jsonl").read_text().splitlines()
@@ -210,7 +210,7 @@ def test_predictions_are_those_of_evaluate_whatever_the_file(
 
 
 def test_a_killed_run_ends_in_the_same_file(classifier, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(predict, "WINDOW", 6)
+    monkeypatch.setattr(answer_file, "WINDOW", 6)
     data, out = written(tmp_path, "jsonl"), tmp_path / "out"
     straight = answers(classifier, data, out)
     file = out / "predictions.jsonl"
@@ -229,7 +229,7 @@ def test_a_killed_run_ends_in_the_same_file(classifier, tmp_path, monkeypatch, c
 def test_a_bad_row_stops_the_run_by_name_or_keeps_its_place(
     classifier, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(predict, "WINDOW", 5)
+    monkeypatch.setattr(answer_file, "WINDOW", 5)
     lines = [json.dumps(row) for row in ROWS]
     lines[7], lines[9], lines[11] = '{"text": "cut', '{"text": "\\ud800 half"}', '{"text": ""}'
     data, out = tmp_path / "rows.jsonl", tmp_path / "out"
@@ -273,7 +273,7 @@ def test_a_masked_lm_fills_each_mask_with_the_likeliest(tiny, tmp_path, capsys):
         ids = tiny.tokenizer.encode([[text]], seq_len=24).ids
         at = np.flatnonzero(ids[0] == tiny.tokenizer.special.mask)
         logits = forward(tiny.model, tiny.params, ids, ids != tiny.tokenizer.special.pad, at[None])
-        chances = probabilities(np.asarray(logits)[0])
+        chances = softmax(np.asarray(logits)[0], axis=-1)
         best = np.argsort(-chances, axis=1)[:, :3]
         assert [[guess["id"] for guess in fill] for fill in record["fills"]] == best.tolist()
         found = [[guess["probability"] for guess in fill] for fill in record["fills"]]
@@ -311,7 +311,7 @@ def test_evaluate_scores_the_text_that_it_is_given(tiny, tmp_path):
 
 @pytest.mark.parametrize("pool", ["mean", "first"])
 def test_embeddings_are_the_encoders_states(tiny, tmp_path, monkeypatch, pool):
-    monkeypatch.setattr(predict, "WINDOW", 5)
+    monkeypatch.setattr(answer_file, "WINDOW", 5)
     model = save(tiny, tmp_path / "model")
     data = written(tmp_path, "jsonl", [*ROWS[:9], {"text": None}])
     command = f"predict --model {model} --data {data} --out {tmp_path}/out --seq-len 24"

@@ -18,10 +18,19 @@ from task_rows import ROWS, rows_of_task, unlabelled, write_data, write_rows
 from bort_jax.cli import main
 from bort_jax.stages.agora.split import split_dev
 from bort_jax.tasks import TASKS, Examples, Task, TaskOptions, find_task, metrics, read_task
-from bort_jax.tasks.encode import Mark, Piece, encode, kept, marked, plain, shares, whole
-from bort_jax.tasks.race import asked
-from bort_jax.tasks.read import examples_of, find_file, part_of, read_examples, rows_of
-from bort_jax.tasks.scoring import METRICS, arranged, decide, headline, score
+from bort_jax.tasks.encode import (
+    Mark,
+    Piece,
+    cuttable,
+    encode,
+    join_pieces,
+    mark_spans,
+    share_room,
+    uncut,
+)
+from bort_jax.tasks.race import fill_blank
+from bort_jax.tasks.read import examples_of, find_file, read_examples, row_filter, rows_of
+from bort_jax.tasks.scoring import METRICS, align_outputs, decide, headline, score
 from bort_jax.tasks.suites import other_folders, suite_tasks
 from bort_jax.tasks.survey import survey, survey_split
 from bort_jax.tasks.task import label_of
@@ -261,7 +270,7 @@ def test_the_parts_of_mnli_are_told_apart_by_folder_file_or_row(tmp_path):
     assert ids(parts[1], "validation") == wanted[0]  # a file of its own is not divided
     write_rows(tmp_path / "glue/mnli_matched/validation.jsonl", two)
     assert ids(parts[0], "validation") == wanted[1]
-    assert part_of(parts[0], tmp_path, "train") is None
+    assert row_filter(parts[0], tmp_path, "train") is None
 
 
 def test_the_schools_of_race_are_told_apart_by_article(tmp_path):
@@ -302,7 +311,7 @@ def test_how_each_special_task_reads():
     def text(reference, number, choice=0):
         row = rows_of_task(reference)[number]
         (item, *_) = TASKS[reference].items(row, TASKS[reference])
-        return plain(item.texts[choice]).replace("\x1f", " | ")
+        return join_pieces(item.texts[choice]).replace("\x1f", " | ")
 
     assert text("superglue/wic", 1) == "You must *carry* lot 1. | Sound 1 *carries* well."
     wsc = "Ann told *Ben* 1 lies about himself, which #he# put in a book."
@@ -312,22 +321,22 @@ def test_how_each_special_task_reads():
     assert text("superglue/record", 0).endswith(" | It was seen by Ann.")
     assert text("race/high", 0, 2).endswith(" | What sat three there?")
     assert text("race/high", 1, 2).endswith(" | Why did it sit? three")
-    assert asked("_ or _ ?", "a; b") == "_ or _ ? a; b"
+    assert fill_blank("_ or _ ?", "a; b") == "_ or _ ? a; b"
 
 
 def test_wsc_spans_are_found_where_the_index_is_a_word_off():
     task, row = TASKS["superglue/wsc"], {**rows_of_task("superglue/wsc")[0], "span2_index": 7}
-    assert "#he#" in plain(task.items(row, task)[0].texts[0])
+    assert "#he#" in join_pieces(task.items(row, task)[0].texts[0])
 
 
 def test_spans_may_lie_in_one_another():
-    segment = marked("so their mothers said", [Mark(3, 16, "*"), Mark(3, 8, "#")])
+    segment = mark_spans("so their mothers said", [Mark(3, 16, "*"), Mark(3, 8, "#")])
     assert [piece.text for piece in segment] == ["so", " *#their# mothers*", " said"]
 
 
 @given(lengths=st.lists(st.integers(0, 30), min_size=1, max_size=5), room=st.integers(0, 80))
 def test_the_longest_are_cut_first(lengths, room):
-    left = shares(lengths, room)
+    left = share_room(lengths, room)
     assert sum(left) == min(sum(lengths), room)
     assert all(0 <= a <= b for a, b in zip(left, lengths, strict=True))
     cut = [a for a, b in zip(left, lengths, strict=True) if a < b]
@@ -341,10 +350,10 @@ texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=20).map(" ".join)
 
 @given(first=texts, second=texts, seq_len=st.integers(8, 60))
 def test_plain_pairs_are_encoded_as_the_tokenizer_does(first, second, seq_len, corpus):
-    ours = encode([(whole(first), whole(second))], corpus.tokenizer, seq_len=seq_len)
+    ours = encode([(cuttable(first), cuttable(second))], corpus.tokenizer, seq_len=seq_len)
     theirs = corpus.tokenizer.encode([[first], [second]], seq_len=seq_len).ids
     assert np.array_equal(ours, theirs)
-    single = encode([(whole(first),)], corpus.tokenizer, seq_len=seq_len)
+    single = encode([(cuttable(first),)], corpus.tokenizer, seq_len=seq_len)
     assert np.array_equal(single, corpus.tokenizer.encode([[first]], seq_len=seq_len).ids)
 
 
@@ -373,14 +382,17 @@ def test_spans_and_questions_survive_the_cut(before, after, passage, seq_len, co
 
 def test_what_stands_beside_a_span_is_kept(corpus):
     tokenizer, far = corpus.tokenizer, "storm " * 30
-    segment = marked(f"{far}the cat sat {far}", [Mark(len(far) + 4, len(far) + 7, "*")])
+    segment = mark_spans(f"{far}the cat sat {far}", [Mark(len(far) + 4, len(far) + 7, "*")])
     assert [piece.cut for piece in segment] == ["start", "never", "end"]
     (ids,) = encode([(segment,)], tokenizer, seq_len=16)
     assert "the *cat* sat" in tokenizer.backend.decode(list(ids))
 
 
 def test_a_question_that_does_not_fit_keeps_its_answer(corpus):
-    text = (whole("a passage"), kept("why did the cat sit there for so long because it was warm"))
+    text = (
+        cuttable("a passage"),
+        uncut("why did the cat sit there for so long because it was warm"),
+    )
     (ids,) = encode([text], corpus.tokenizer, seq_len=12)
     (asked,) = corpus.tokenizer.encode_documents([text[1][0].text])
     assert list(ids[3:-1]) == asked[-8:]
@@ -402,20 +414,20 @@ def test_equal_texts_of_pieces_and_of_columns_stand_on_the_same_side(data):
 def test_a_head_in_another_order_is_arranged():
     task, outputs = TASKS["superglue/cb"], np.array([[1.0, 2.0, 3.0]])
     for labels in (task.labels, ("0", "1", "2"), ("LABEL_0", "LABEL_1", "LABEL_2")):
-        assert arranged(outputs, task, labels=labels).tolist() == [[1, 2, 3]]
+        assert align_outputs(outputs, task, labels=labels).tolist() == [[1, 2, 3]]
     other = ("neutral", "entailment", "contradiction")
-    assert arranged(outputs, task, labels=other).tolist() == [[2, 3, 1]]
+    assert align_outputs(outputs, task, labels=other).tolist() == [[2, 3, 1]]
     with pytest.raises(ValueError, match="CB .* wants a head with entailment, contradiction"):
-        arranged(outputs[:, :2], task, labels=("no", "yes"))
+        align_outputs(outputs[:, :2], task, labels=("no", "yes"))
     with pytest.raises(ValueError, match=r"STS-B \(regression\) wants a head with one output"):
-        arranged(outputs, TASKS["glue/stsb"], labels=other)
+        align_outputs(outputs, TASKS["glue/stsb"], labels=other)
 
 
 def test_a_choice_is_the_largest_of_its_rows(data):
     task = TASKS["superglue/copa"]
     examples = read_task(task, data, "train")
     pairs = np.stack([np.zeros(10), np.tile([0.0, 1.0], 5)], axis=1)
-    outputs = arranged(pairs, task, labels=("wrong", "right"))
+    outputs = align_outputs(pairs, task, labels=("wrong", "right"))
     assert decide(outputs, task, examples=examples).tolist() == [1] * 5
     assert decide(-outputs, task, examples=examples).tolist() == [0] * 5
 
@@ -542,7 +554,7 @@ def test_real_rows_encode_and_score(reference, corpus, rng):
     except FileNotFoundError:
         pytest.skip(f"BORT_JAX_DATA names no folder with {reference}")
     split = file.stem
-    rows = rows_of(file, keep=part_of(task, DATA, split))
+    rows = rows_of(file, keep=row_filter(task, DATA, split))
     examples = examples_of(islice(rows, 64), task, required=split != "test")
     points = examples.encode(corpus.tokenizer, seq_len=64)
     assert points.x.shape[-1] == 64 and len(points.x) == len(examples.labels) >= 32

@@ -39,6 +39,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jsonargparse import auto_cli
+from scipy.special import softmax
 from study_report import SPLITS, report, sentence, write_submissions
 from study_sets import distilled, draw_scarce, joined, near_random
 
@@ -67,7 +68,7 @@ from bort_jax.report.terminal import say
 from bort_jax.stages.agora.sides import token_sides
 from bort_jax.stages.agora.split import split_dev
 from bort_jax.stages.finetune.tuner import FineTuner, Theta
-from bort_jax.stages.predict.forward import class_logits, probabilities
+from bort_jax.stages.predict.forward import class_logits
 from bort_jax.storage.run_folder import claim, write_json
 from bort_jax.tasks import Examples, Points, Task, decide, find_task, read_task, score
 from bort_jax.tasks.submission import submission_lines
@@ -241,7 +242,7 @@ def labeller(socrates: Checkpoint) -> Callable:
     run = class_logits(socrates.model, pad=socrates.required_tokenizer.special.pad)
 
     def label(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        chances = probabilities(run(socrates.params, x))
+        chances = softmax(run(socrates.params, x), axis=1)
         return chances.argmax(axis=1), chances.max(axis=1)
 
     return label

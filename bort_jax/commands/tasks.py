@@ -17,7 +17,7 @@ ACTIONS = ("list", "check")
 
 @dataclass(frozen=True)
 class Config:
-    """What to say of the test sets. Lists are written [a,b].
+    """The test sets to list or check. Lists are written [a,b].
 
     Attributes:
       action: `list` or `check`.
@@ -89,7 +89,7 @@ def table_row(parts: list[Survey]) -> tuple[str, ...]:
 
 
 def cell(part: Survey) -> str:
-    """How many rows there are, and how many there officially are where that is another number."""
+    """The number of rows, and the official one where that is another."""
     official = part.task.rows[("train", "validation", "test").index(part.split)]
     if part.file is None:
         return "missing"

@@ -3,7 +3,7 @@
 
 from bort_jax.tasks.options import TaskOptions, own_task
 from bort_jax.tasks.read import find_file, find_split, read_examples, read_task
-from bort_jax.tasks.scoring import arranged, decide, head_decisions, headline, score
+from bort_jax.tasks.scoring import align_outputs, decide, head_decisions, headline, score
 from bort_jax.tasks.suites import TASKS, find_task, suite_tasks
 from bort_jax.tasks.task import Examples, Key, Points, Task
 
@@ -14,7 +14,7 @@ __all__ = [
     "Points",
     "Task",
     "TaskOptions",
-    "arranged",
+    "align_outputs",
     "decide",
     "find_file",
     "find_split",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with a submission: names, headers, row counts, ids and label strings, by line.
+"""Checks submissions: names, headers, row counts, ids and label strings, by line.
 
 Nothing is unpacked to disk, sizes are bounded before anything is read, and content is only parsed.
 """
@@ -90,18 +90,18 @@ def check_content(content: bytes, task: Task, *, examples: Examples | None) -> l
         return [problem(line, "not UTF-8")]
     entries: list[Entry] = []
     problems: list[Problem] = []
-    for line, read in _parsed(text, task):
+    for line, read in _parse_lines(text, task):
         if isinstance(read, Malformed):
             problems.append(problem(line, str(read)))
         else:
             entries += read
     problems += [problem(*found) for found in _answer_problems(entries, task, examples)]
     problems += [problem(*found) for found in _id_problems(entries, task, examples)]
-    return _shortened(sorted(problems, key=lambda p: (p.line == 0, p.line)))
+    return _shorten(sorted(problems, key=lambda p: (p.line == 0, p.line)))
 
 
 def _member_problems(members: list[ZipInfo], wanted: Mapping[str, Task]) -> list[Problem]:
-    """What is wrong with a zip before any of it is read."""
+    """Problems of a zip, before any of it is read."""
     if len(members) > MOST_FILES:
         return [Problem("zip", 0, f"{len(members)} files, expected {len(wanted)}")]
     if sum(member.file_size for member in members) > LARGEST_ZIP:
@@ -121,7 +121,7 @@ def _member_problems(members: list[ZipInfo], wanted: Mapping[str, Task]) -> list
     return problems
 
 
-def _parsed(text: str, task: Task) -> Iterator[tuple[int, list[Entry] | Malformed]]:
+def _parse_lines(text: str, task: Task) -> Iterator[tuple[int, list[Entry] | Malformed]]:
     lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()
@@ -197,7 +197,7 @@ def _id_problems(
     for number, line in seen.items():
         if number not in wanted:
             yield line, f"{_named(number)} is not in the test split"
-    missing = [_named(number) for number in wanted if number not in seen]
+    missing = [_id_text(number) for number in wanted if number not in seen]
     if missing:
         few = ", ".join(missing[:SHOWN]) + (", …" if len(missing) > SHOWN else "")
         yield 0, f"no answer for {len(missing):,} of {len(wanted):,}: {few}"
@@ -207,15 +207,15 @@ def _wanted_ids(task: Task, examples: Examples) -> dict:
     """The ids of the test split, in its order."""
     if task.form.layout != "race":
         return dict.fromkeys(key.id for key in examples.keys)
-    asked: dict[Any, int] = {}
+    questions: dict[Any, int] = {}
     wanted = {}
     for key in examples.keys:
-        wanted[key.id, asked.setdefault(key.id, 0)] = None
-        asked[key.id] += 1
+        wanted[key.id, questions.setdefault(key.id, 0)] = None
+        questions[key.id] += 1
     return wanted
 
 
-def _named(number: Any) -> str:
+def _id_text(number: Any) -> str:
     if isinstance(number, tuple) and isinstance(number[0], str):
         return f"question {number[1] + 1} of {number[0]}"
     if isinstance(number, tuple):
@@ -223,17 +223,18 @@ def _named(number: Any) -> str:
     return f"id {number}"
 
 
-def _shortened(problems: list[Problem]) -> list[Problem]:
+def _shorten(problems: list[Problem]) -> list[Problem]:
     if len(problems) <= SHOWN:
         return problems
     rest = [p for p in problems if not p.line][: SHOWN - 1]
     lines = [p for p in problems if p.line][: SHOWN - len(rest)]
     more = len(problems) - len(lines) - len(rest)
-    told = [*lines, *rest]
-    return told + [Problem(problems[0].file, 0, f"and {more:,} more problems")] * bool(more)
+    shown = [*lines, *rest]
+    return shown + [Problem(problems[0].file, 0, f"and {more:,} more problems")] * bool(more)
 
 
-def refuse(problems: Sequence[Problem]) -> None:
+def raise_problems(problems: Sequence[Problem]) -> None:
+    """Prints each problem; raises ValueError where there are any."""
     for problem in problems:
         say(str(problem))
     if problems:

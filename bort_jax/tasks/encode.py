@@ -39,17 +39,17 @@ class Mark(NamedTuple):
     sign: str
 
 
-def whole(text: str) -> Segment:
+def cuttable(text: str) -> Segment:
     """A text that may be cut at its end."""
     return (Piece(text),)
 
 
-def kept(text: str, *, fixed: bool = False) -> Segment:
+def uncut(text: str, *, fixed: bool = False) -> Segment:
     """A text that is cut only where nothing else is left to cut."""
     return (Piece(text, "never", fixed),)
 
 
-def marked(text: str, marks: Sequence[Mark]) -> Segment:
+def mark_spans(text: str, marks: Sequence[Mark]) -> Segment:
     """Puts a sign on both sides of each span and keeps the spans; the rest is cut away from them.
 
     `You must carry it.` with a mark around `carry` reads `You must *carry* it.` Spans may lie
@@ -73,7 +73,7 @@ def marked(text: str, marks: Sequence[Mark]) -> Segment:
     return tuple(piece for piece in pieces if piece.text)
 
 
-def plain(text: Text) -> str:
+def join_pieces(text: Text) -> str:
     """The text of a row, its segments separated by a control character."""
     return "\x1f".join("".join(piece.text for piece in segment) for segment in text)
 
@@ -94,13 +94,13 @@ def encode(texts: Sequence[Text], tokenizer: Tokenizer, *, seq_len: int) -> Int[
         room = tokenizer.room(len(text), seq_len=seq_len)
         if room < len(text):
             raise ValueError(f"seq_len {seq_len} is too short for {len(text)} texts in a row")
-        tokens = tokenizer.framed(fitted(text, ids, room))
+        tokens = tokenizer.framed(fit_to_room(text, ids, room))
         row[: len(tokens)] = tokens
     return rows
 
 
-def shares(lengths: Sequence[int], room: int) -> list[int]:
-    """How much of each length is left when the longest are cut first, down to `room` in all."""
+def share_room(lengths: Sequence[int], room: int) -> list[int]:
+    """Lengths that are left when the longest are cut first, down to `room` in all."""
     if sum(lengths) <= room:
         return list(lengths)
     total = lambda cap: sum(min(length, cap) for length in lengths)
@@ -113,7 +113,7 @@ def shares(lengths: Sequence[int], room: int) -> list[int]:
     return left
 
 
-def fitted(text: Text, ids: dict[str, list[int]], room: int) -> list[list[int]]:
+def fit_to_room(text: Text, ids: dict[str, list[int]], room: int) -> list[list[int]]:
     """The token ids of each segment, cut to `room` together."""
     sizes = iter(piece_sizes(text, ids, room))
     return [
@@ -123,7 +123,7 @@ def fitted(text: Text, ids: dict[str, list[int]], room: int) -> list[list[int]]:
 
 
 def piece_sizes(text: Text, ids: dict[str, list[int]], room: int) -> list[int]:
-    """How many tokens of each piece stand in a row."""
+    """Tokens of each piece that stand in a row."""
     pieces = [piece for segment in text for piece in segment]
     lengths = [len(ids[piece.text]) for piece in pieces]
     return _sizes([piece.cut for piece in pieces], lengths, room)
@@ -132,8 +132,8 @@ def piece_sizes(text: Text, ids: dict[str, list[int]], room: int) -> list[int]:
 def _sizes(cuts: list[str], lengths: list[int], room: int) -> list[int]:
     loose = [0 if cut == "never" else length for cut, length in zip(cuts, lengths, strict=True)]
     fixed = [length - free for length, free in zip(lengths, loose, strict=True)]
-    fixed = shares(fixed, room)  # cuts only where nothing loose could stay
-    free = shares(loose, room - sum(fixed))
+    fixed = share_room(fixed, room)  # cuts only where nothing loose could stay
+    free = share_room(loose, room - sum(fixed))
     return [a + b for a, b in zip(fixed, free, strict=True)]
 
 
@@ -165,6 +165,6 @@ def _signed(text: str, marks: Sequence[Mark], start: int, end: int) -> str:
     return "".join([*parts, text[done:end]])
 
 
-def words(text: str) -> list[tuple[int, int]]:
+def word_spans(text: str) -> list[tuple[int, int]]:
     """Where the words of `text.split()` begin and end."""
     return [match.span() for match in re.finditer(r"\S+", text)]

@@ -9,13 +9,13 @@ MATCHED = 9815  # rows of MNLI's matched dev set, which come first where both ar
 SENTENCES = ("sentence1", "sentence2")
 
 
-def matched(row: Row) -> bool:
+def is_matched(row: Row) -> bool:
     """Whether a row of MNLI's two dev sets in one file is of the matched one (our reading)."""
     return _number(row) < MATCHED
 
 
-def mismatched(row: Row) -> bool:
-    return not matched(row)
+def is_mismatched(row: Row) -> bool:
+    return not is_matched(row)
 
 
 def _number(row: Row) -> int:
@@ -86,8 +86,10 @@ TASKS = (
         **F1,
         **BINARY,
     ),
-    _mnli("MNLI-m", "mnli_matched", keep=matched, rows=(392702, 9815, 9796)),
-    _mnli("MNLI-mm", "mnli_mismatched", keep=mismatched, rows=(392702, 9832, 9847), scored_by=MNLI),
+    _mnli("MNLI-m", "mnli_matched", keep=is_matched, rows=(392702, 9815, 9796)),
+    _mnli(
+        "MNLI-mm", "mnli_mismatched", keep=is_mismatched, rows=(392702, 9832, 9847), scored_by=MNLI
+    ),
     _task(
         "QNLI",
         "qnli",

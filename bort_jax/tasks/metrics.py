@@ -46,17 +46,17 @@ def matthews(predicted: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) ->
 
 
 def pearson(predicted: Float[np.ndarray, " n"], labels: Float[np.ndarray, " n"]) -> float:
-    x, y = (values - values.mean() for values in (np.float64(predicted), np.float64(labels)))
-    scale = np.linalg.norm(x) * np.linalg.norm(y)
-    varied = np.ptp(predicted) > 0 and np.ptp(labels) > 0
-    return float(x @ y / scale) if varied and scale > 0 else 0.0
+    """Correlation of the values."""
+    from scipy.stats import pearsonr  # slow to import
+
+    return _correlation(pearsonr, predicted, labels)
 
 
 def spearman(predicted: Float[np.ndarray, " n"], labels: Float[np.ndarray, " n"]) -> float:
-    """Pearson's correlation of the ranks, equal values sharing theirs."""
-    from scipy.stats import rankdata  # slow to import
+    """Correlation of the ranks, equal values sharing theirs."""
+    from scipy.stats import spearmanr  # slow to import
 
-    return pearson(rankdata(predicted), rankdata(labels))
+    return _correlation(spearmanr, predicted, labels)
 
 
 def exact_groups(
@@ -108,3 +108,9 @@ def normal(text: str) -> str:
 def _word_f1(said: list[str], gold: list[str]) -> float:
     common = sum((Counter(said) & Counter(gold)).values())
     return 2 * common / (len(said) + len(gold)) if common else 0.0
+
+
+def _correlation(coefficient: Callable, predicted: np.ndarray, labels: np.ndarray) -> float:
+    if np.ptp(predicted) == 0 or np.ptp(labels) == 0:
+        return 0.0
+    return float(coefficient(np.float64(predicted), np.float64(labels)).statistic)

@@ -3,7 +3,7 @@
 
 import re
 
-from bort_jax.tasks.encode import kept, whole
+from bort_jax.tasks.encode import cuttable, uncut
 from bort_jax.tasks.task import Form, Item, Key, Place, Row, Task, text_of, value_of
 
 LETTERS = ("A", "B", "C", "D")
@@ -12,15 +12,15 @@ BLANK = re.compile(r"_+")
 
 def choices(row: Row, task: Task) -> list[Item]:
     """The article with question and option, for each of the four options (our reading)."""
-    article, question = whole(text_of(row, "article")), text_of(row, "question")
+    article, question = cuttable(text_of(row, "article")), text_of(row, "question")
     options = value_of(row, "options")
     if len(options) != len(LETTERS) or not all(isinstance(o, str) and o.strip() for o in options):
         raise ValueError(f"column 'options' must hold {len(LETTERS)} texts, got {options!r}")
-    texts = tuple((article, kept(asked(question, option))) for option in options)
+    texts = tuple((article, uncut(fill_blank(question, option))) for option in options)
     return [Item(texts, Key(text_of(row, "example_id"), source=row))]
 
 
-def asked(question: str, option: str) -> str:
+def fill_blank(question: str, option: str) -> str:
     """The question with the option in its blank, or after it where there is not just one."""
     if len(BLANK.findall(question)) != 1:
         return f"{question} {option}"

@@ -50,10 +50,10 @@ def read_task(task: Task, data_dir: str | Path, split: str) -> Examples:
     """
     required = split != "test"
     if not str(data_dir):
-        rows = _numbered(_hub_rows(task, split), f"{'/'.join(task.place.hub)} {split}", "row")
+        rows = _number_rows(_hub_rows(task, split), f"{'/'.join(task.place.hub)} {split}", "row")
         return examples_of(rows, task, required=required)
     file = find_file(task, data_dir, split)
-    rows = rows_of(file, keep=part_of(task, data_dir, split))
+    rows = rows_of(file, keep=row_filter(task, data_dir, split))
     return examples_of(rows, task, required=required)
 
 
@@ -75,7 +75,7 @@ def examples_of(rows: Iterable[tuple[str, Row]], task: Task, *, required: bool) 
     items: list[Item] = []
     labels: list[int | float] = []
     for where, row in rows:
-        found, label = checked(where, row, task, required=required)
+        found, label = read_row(where, row, task, required=required)
         items += found
         labels += [label if item.label is None else item.label for item in found]
     if not items:
@@ -85,8 +85,8 @@ def examples_of(rows: Iterable[tuple[str, Row]], task: Task, *, required: bool) 
     return Examples(texts, np.array(labels, dtype=kind), keys)
 
 
-def checked(where: str, row: Row, task: Task, *, required: bool) -> tuple[list[Item], int | float]:
-    """The examples of a row and its label; raises ValueError with `where` before the reason."""
+def read_row(where: str, row: Row, task: Task, *, required: bool) -> tuple[list[Item], int | float]:
+    """Reads a row's examples and its label; raises ValueError with `where` before the reason."""
     try:
         items = task.items(row, task)
         if required and any(item.label == UNLABELLED for item in items):
@@ -106,7 +106,7 @@ def rows_of(
       ValueError: a row that cannot be parsed, or no rows.
     """
     lines = Path(file).suffix == ".jsonl"
-    rows = _json_lines(Path(file)) if lines else _numbered(read_rows(file), str(file), "row")
+    rows = _json_lines(Path(file)) if lines else _number_rows(read_rows(file), str(file), "row")
     found = False
     for where, row in rows:
         if keep is None or keep(row):
@@ -116,8 +116,8 @@ def rows_of(
         raise ValueError(f"{file}: no rows" + (" of this task" if keep else ""))
 
 
-def part_of(task: Task, data_dir: str | Path, split: str) -> Callable[[Row], bool] | None:
-    """What rows of the split's file are the task's; None for all of them."""
+def row_filter(task: Task, data_dir: str | Path, split: str) -> Callable[[Row], bool] | None:
+    """Says which rows of the split's file are the task's; None: all of them."""
     file = find_file(task, data_dir, split)
     shared = dict(_candidates(task, data_dir, split))[file]
     trains = split == "train" and not task.place.keep_train
@@ -138,7 +138,7 @@ def _candidates(task: Task, data_dir: str | Path, split: str) -> list[tuple[Path
     return places
 
 
-def _numbered(rows: Iterable[Row], source: str, unit: str) -> Iterator[tuple[str, Row]]:
+def _number_rows(rows: Iterable[Row], source: str, unit: str) -> Iterator[tuple[str, Row]]:
     number = 0
     try:
         for number, row in enumerate(rows, start=1):

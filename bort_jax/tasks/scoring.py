@@ -12,11 +12,11 @@ from bort_jax.tasks.task import Examples, Task
 Decisions = Int[np.ndarray, " n"] | Float[np.ndarray, " n"]
 
 
-def _said(examples: Examples, predicted: np.ndarray) -> list[str]:
+def _chosen_texts(examples: Examples, predicted: np.ndarray) -> list[str]:
     return [examples.keys[k].text for k in np.flatnonzero(predicted == 1)]
 
 
-def _gold(examples: Examples, predicted: np.ndarray) -> list[tuple[str, ...]]:
+def _gold_texts(examples: Examples, predicted: np.ndarray) -> list[tuple[str, ...]]:
     return [examples.keys[k].gold for k in np.flatnonzero(predicted == 1)]
 
 
@@ -34,12 +34,16 @@ METRICS: dict[str, Callable[[Examples, np.ndarray], float]] = {
     "F1a": lambda e, p: metrics.f1(p, e.labels),  # over the answers of all questions
     "EM of questions": lambda e, p: metrics.exact_groups(p, e.labels, groups=_groups(e)),
     "gender parity": lambda e, p: metrics.gender_parity(p, groups=_groups(e)),
-    "token F1": lambda e, p: metrics.over_answers(metrics.token_f1, _said(e, p), _gold(e, p)),
-    "exact match": lambda e, p: metrics.over_answers(metrics.exact_match, _said(e, p), _gold(e, p)),
+    "token F1": lambda e, p: metrics.over_answers(
+        metrics.token_f1, _chosen_texts(e, p), _gold_texts(e, p)
+    ),
+    "exact match": lambda e, p: metrics.over_answers(
+        metrics.exact_match, _chosen_texts(e, p), _gold_texts(e, p)
+    ),
 }
 
 
-def arranged(
+def align_outputs(
     outputs: Float[np.ndarray, "m k"], task: Task, *, labels: Sequence[str]
 ) -> Float[np.ndarray, "m k"]:
     """A head's outputs with a column a class, in the task's order, or one column.

@@ -13,7 +13,7 @@ from bort_jax.tasks.read import json_lines, json_row, rows_of
 from bort_jax.tasks.task import UNLABELLED, Examples, Item, Row, Task
 
 
-class Read(NamedTuple):
+class ReadRow(NamedTuple):
     """A row as it was read: its examples, or what is wrong with it.
 
     Attributes:
@@ -26,11 +26,11 @@ class Read(NamedTuple):
 
     @property
     def answers(self) -> int:
-        """How many answers stand for the row: one an example, or one that says what is wrong."""
+        """Answers that stand for the row: one an example, or one that says what is wrong."""
         return 1 if self.wrong else len(self.items)
 
 
-def read_each(source: str | Path, task: Task) -> Iterator[Read]:
+def read_each(source: str | Path, task: Task) -> Iterator[ReadRow]:
     """Streams the rows of a file as the task reads them, labels left alone.
 
     Raises:
@@ -47,23 +47,23 @@ def read_each(source: str | Path, task: Task) -> Iterator[Read]:
     found = False
     for where, parse in rows:
         found = True
-        yield _read(where, parse, task)
+        yield _read_row(where, parse, task)
     if not found:
         raise ValueError(f"{source}: no rows")
 
 
-def _read(where: str, parse: Callable[[], Row], task: Task) -> Read:
+def _read_row(where: str, parse: Callable[[], Row], task: Task) -> ReadRow:
     try:
         row = parse()
     except ValueError as error:
-        return Read(wrong=str(error))
+        return ReadRow(wrong=str(error))
     try:
-        return Read(tuple(task.items(row, task)))
+        return ReadRow(tuple(task.items(row, task)))
     except ValueError as error:
-        return Read(wrong=f"{where}: {error}")
+        return ReadRow(wrong=f"{where}: {error}")
 
 
-def sound(reads: Iterable[Read], *, hint: str) -> Iterator[Read]:
+def stop_at_wrong(reads: Iterable[ReadRow], *, hint: str) -> Iterator[ReadRow]:
     """The same rows up to a wrong one, which raises ValueError, with what one could do."""
     for read in reads:
         if read.wrong:
@@ -71,8 +71,12 @@ def sound(reads: Iterable[Read], *, hint: str) -> Iterator[Read]:
         yield read
 
 
-def after(reads: Iterable[Read], answered: int) -> tuple[int, int, Iterator[Read]]:
-    """(rows whose answers are among the first `answered`, their answers, the other rows)."""
+def skip_answered(reads: Iterable[ReadRow], answered: int) -> tuple[int, int, Iterator[ReadRow]]:
+    """Leaves out the rows whose answers are all among the first `answered`.
+
+    Returns:
+      the rows left out, their answers, and the other rows.
+    """
     reads, rows, answers = iter(reads), 0, 0
     for read in reads:
         if answers + read.answers > answered:
@@ -81,7 +85,7 @@ def after(reads: Iterable[Read], answered: int) -> tuple[int, int, Iterator[Read
     return rows, answers, iter(())
 
 
-def windows(reads: Iterable[Read], size: int) -> Iterator[list[Read]]:
+def windows(reads: Iterable[ReadRow], size: int) -> Iterator[list[ReadRow]]:
     """Whole rows with at least `size` examples together, but the last; before an error too."""
     window, examples = [], 0
     try:
@@ -99,7 +103,7 @@ def windows(reads: Iterable[Read], size: int) -> Iterator[list[Read]]:
         yield window
 
 
-def examples_in(window: Iterable[Read]) -> Examples:
+def examples_in(window: Iterable[ReadRow]) -> Examples:
     """The examples of a window's rows, without labels."""
     items = [item for read in window for item in read.items]
     texts, keys = tuple(item.texts for item in items), tuple(item.key for item in items)
@@ -107,7 +111,7 @@ def examples_in(window: Iterable[Read]) -> Examples:
 
 
 def about_rows(source: str | Path) -> int | None:
-    """How many rows there are, for the time left: lines, or what parquet says; None on the hub."""
+    """Rows of a file, for the time left: its lines, or as parquet says; None on the hub."""
     files = open_source(source).files
     return sum(map(_about_rows, files)) if files else None
 

@@ -54,13 +54,13 @@ def write_zip(file: str | Path, lines: Mapping[str, list[str]]) -> Path:
 
 
 def _write_tsv(predicted: Decisions, task: Task, examples: Examples) -> list[str]:
-    told = sorted(zip((key.id for key in examples.keys), predicted, strict=True))
-    return [HEADER, *(f"{number}\t{_answer(value, task)}" for number, value in told)]
+    ordered = sorted(zip((key.id for key in examples.keys), predicted, strict=True))
+    return [HEADER, *(f"{number}\t{_answer(value, task)}" for number, value in ordered)]
 
 
 def _write_jsonl(predicted: Decisions, task: Task, examples: Examples) -> list[str]:
-    told = sorted(zip((key.id for key in examples.keys), predicted, strict=True))
-    return [_dumped({"idx": number, "label": _answer(value, task)}) for number, value in told]
+    ordered = sorted(zip((key.id for key in examples.keys), predicted, strict=True))
+    return [json.dumps({"idx": number, "label": _answer(value, task)}) for number, value in ordered]
 
 
 def _write_multirc(predicted: Decisions, task: Task, examples: Examples) -> list[str]:
@@ -71,7 +71,7 @@ def _write_multirc(predicted: Decisions, task: Task, examples: Examples) -> list
         answers.append({"idx": answer, "label": _answer(value, task)})
     nested = lambda questions: [{"idx": q, "answers": a} for q, a in questions.items()]
     return [
-        _dumped({"idx": number, "passage": {"questions": nested(questions)}})
+        json.dumps({"idx": number, "passage": {"questions": nested(questions)}})
         for number, questions in passages.items()
     ]
 
@@ -79,7 +79,7 @@ def _write_multirc(predicted: Decisions, task: Task, examples: Examples) -> list
 def _write_record(predicted: Decisions, task: Task, examples: Examples) -> list[str]:
     chosen = [key for key, value in zip(examples.keys, predicted, strict=True) if value == 1]
     chosen = sorted(chosen, key=lambda key: key.id)
-    return [_dumped({"idx": key.id, "label": key.text}) for key in chosen]
+    return [json.dumps({"idx": key.id, "label": key.text}) for key in chosen]
 
 
 def _write_race(predicted: Decisions, task: Task, examples: Examples) -> list[str]:
@@ -92,7 +92,7 @@ def _write_race(predicted: Decisions, task: Task, examples: Examples) -> list[st
         article["options"].append(list(row["options"]))
         article["questions"].append(row["question"])
     # The companion code reads the files of articles in the order of their names.
-    return [_dumped(articles[name]) for name in sorted(articles)]
+    return [json.dumps(articles[name]) for name in sorted(articles)]
 
 
 WRITERS: dict[str, Callable[[Decisions, Task, Examples], list[str]]] = {
@@ -105,15 +105,11 @@ WRITERS: dict[str, Callable[[Decisions, Task, Examples], list[str]]] = {
 
 
 def _answer(value, task: Task) -> str | int:
-    """What the leaderboard wants to read for a decision; scores keep to their scale."""
+    """A decision as the leaderboard reads it; scores keep to their scale."""
     if task.head == "regression":
         low, high = map(float, task.labels)
         return f"{min(max(float(value), low), high):.3f}"
     return task.form.answers[int(value)]
-
-
-def _dumped(record: dict) -> str:
-    return json.dumps(record)
 
 
 def _read_tsv(line: str) -> list[tuple]:
@@ -127,17 +123,17 @@ def _read_tsv(line: str) -> list[tuple]:
 
 def _read_jsonl(line: str) -> list[tuple]:
     record = _record(line, ("idx", "label"))
-    return [(_whole(record["idx"]), record["label"])]
+    return [(_whole_number(record["idx"]), record["label"])]
 
 
 def _read_multirc(line: str) -> list[tuple]:
     record = _record(line, ("idx", "passage"))
-    paragraph, pairs = _whole(record["idx"]), []
+    paragraph, pairs = _whole_number(record["idx"]), []
     for question in _list(_fields(record["passage"], ("questions",))["questions"]):
-        number = _whole(_fields(question, ("idx", "answers"))["idx"])
+        number = _whole_number(_fields(question, ("idx", "answers"))["idx"])
         for answer in _list(question["answers"]):
             found = _fields(answer, ("idx", "label"))
-            pairs.append(((paragraph, number, _whole(found["idx"])), found["label"]))
+            pairs.append(((paragraph, number, _whole_number(found["idx"])), found["label"]))
     return pairs
 
 
@@ -183,7 +179,7 @@ def _list(value: Any) -> list:
     return value
 
 
-def _whole(value: Any) -> int:
+def _whole_number(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise Malformed(f"an idx must be a whole number, got {str(value)[:80]!r}")
     return value

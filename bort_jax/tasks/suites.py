@@ -54,7 +54,7 @@ def variant(task: Task, folder: str) -> Task:
 
 
 def other_folders(data_dir: str | Path) -> tuple[list[Task], list[str]]:
-    """What lies beside the usual folders: variants of tasks, and what belongs to none."""
+    """Folders beside the usual ones: variants of tasks, and those that belong to none."""
     usual = {(task.suite, folder) for task in TASKS.values() for folder in task.place.folders}
     places = [(suite, place.name) for suite in SUITES for place in Path(data_dir, suite).glob("*/")]
     found, unknown = [], []

@@ -4,7 +4,7 @@
 How rows become texts is our reading where said: the sources name the inputs, not their form.
 """
 
-from bort_jax.tasks.encode import Mark, kept, marked, whole, words
+from bort_jax.tasks.encode import Mark, cuttable, mark_spans, uncut, word_spans
 from bort_jax.tasks.task import Form, Item, Key, Place, Row, Task, text_of, value_of
 
 TWO_WAY = ("entailment", "not_entailment")
@@ -19,15 +19,15 @@ def copa(row: Row, task: Task) -> list[Item]:
     asks = text_of(row, "question")
     if asks not in ASKS:
         raise ValueError(f"column 'question' is {asks!r}, expected one of {', '.join(ASKS)}")
-    premise = (*whole(text_of(row, "premise")), *kept(" " + ASKS[asks], fixed=True))
-    choices = [kept(text_of(row, column)) for column in ("choice1", "choice2")]
+    premise = (*cuttable(text_of(row, "premise")), *uncut(" " + ASKS[asks], fixed=True))
+    choices = [uncut(text_of(row, column)) for column in ("choice1", "choice2")]
     return [Item(tuple((premise, choice) for choice in choices), Key(row.get("idx")))]
 
 
 def wic(row: Row, task: Task) -> list[Item]:
     """The two sentences, the word between asterisks in each (our reading)."""
     sentences = tuple(
-        marked(text_of(row, f"sentence{k}"), [_characters(row, f"start{k}", f"end{k}")])
+        mark_spans(text_of(row, f"sentence{k}"), [_characters(row, f"start{k}", f"end{k}")])
         for k in (1, 2)
     )
     return [Item((sentences,), Key(row.get("idx")))]
@@ -39,7 +39,7 @@ def wsc(row: Row, task: Task) -> list[Item]:
         _word_span(row, text_of(row, f"span{k}_text"), f"span{k}_index", sign)
         for k, sign in ((1, "*"), (2, "#"))
     ]
-    return [Item(((marked(text_of(row, "text"), marks),),), Key(row.get("idx")))]
+    return [Item(((mark_spans(text_of(row, "text"), marks),),), Key(row.get("idx")))]
 
 
 def multirc(row: Row, task: Task) -> list[Item]:
@@ -47,10 +47,10 @@ def multirc(row: Row, task: Task) -> list[Item]:
 
     The official train set has three empty answers, so an answer may be empty.
     """
-    asked = f"{text_of(row, 'question')} {text_of(row, 'answer', blank=True)}"
+    text = f"{text_of(row, 'question')} {text_of(row, 'answer', blank=True)}"
     parts = ("paragraph", "question", "answer")
     paragraph, question, answer = (_index(row, part) for part in parts)
-    texts = (whole(text_of(row, "paragraph")), kept(asked))
+    texts = (cuttable(text_of(row, "paragraph")), uncut(text))
     key = Key((paragraph, question, answer), group=(paragraph, question))
     return [Item((texts,), key)]
 
@@ -61,14 +61,14 @@ def record(row: Row, task: Task) -> list[Item]:
     The answer is the entity whose example is most surely right. An entity is right where it is
     one of the answers, whose texts are kept for scoring.
     """
-    passage, query = whole(text_of(row, "passage")), text_of(row, "query")
+    passage, query = cuttable(text_of(row, "passage")), text_of(row, "query")
     if BLANK not in query:
         raise ValueError(f"column 'query' has no {BLANK}: {query!r}")
     number, gold = _index(row, "query"), tuple(value_of(row, "answers") or ())
     entities = list(dict.fromkeys(value_of(row, "entities")))
     if not entities or not all(isinstance(entity, str) and entity for entity in entities):
         raise ValueError(f"column 'entities' must hold texts, got {entities!r}")
-    filled = [(passage, kept(query.replace(BLANK, entity), fixed=True)) for entity in entities]
+    filled = [(passage, uncut(query.replace(BLANK, entity), fixed=True)) for entity in entities]
     return [
         Item((text,), Key(number, group=number, text=entity, gold=gold), _right(entity, gold))
         for text, entity in zip(filled, entities, strict=True)
@@ -80,7 +80,7 @@ def gender_pair(row: Row, task: Task) -> list[Item]:
     number = value_of(row, "idx")
     if not isinstance(number, int):
         raise ValueError(f"column 'idx' holds no number: {number!r}")
-    texts = tuple(whole(text_of(row, column)) for column in task.columns)
+    texts = tuple(cuttable(text_of(row, column)) for column in task.columns)
     return [Item((texts,), Key(number, group=number // 2))]
 
 
@@ -107,7 +107,7 @@ def _characters(row: Row, start: str, end: str) -> Mark:
 def _word_span(row: Row, span: str, column: str, sign: str) -> Mark:
     """Where a span of whole words stands; the official index is off by a word in a few rows."""
     text, wanted = text_of(row, "text"), [_bare(word) for word in span.split()]
-    places, index = words(text), value_of(row, column)
+    places, index = word_spans(text), value_of(row, column)
     bare = [_bare(text[start:end]) for start, end in places]
     found = [k for k in range(len(bare)) if bare[k : k + len(wanted)] == wanted]
     if not found or not isinstance(index, int):

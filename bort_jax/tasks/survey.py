@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of the 23 test sets a data folder has, and what is wrong with it."""
+"""Surveys a data folder: which of the 23 test sets it has, and what is wrong with them."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from bort_jax.tasks.read import checked, find_file, part_of, rows_of
+from bort_jax.tasks.read import find_file, read_row, row_filter, rows_of
 from bort_jax.tasks.suites import TASKS, other_folders
 from bort_jax.tasks.task import SPLITS, Item, Task, is_missing
 
@@ -55,10 +55,10 @@ def survey_split(task: Task, data_dir: str | Path, split: str) -> Survey:
     problems: list[str] = []
     ids: dict = {}
     try:
-        for where, row in rows_of(file, keep=part_of(task, data_dir, split)):
+        for where, row in rows_of(file, keep=row_filter(task, data_dir, split)):
             rows += 1
             try:
-                items, label = checked(where, row, task, required=split != "test")
+                items, label = read_row(where, row, task, required=split != "test")
             except ValueError as error:
                 wrong += 1
                 problems += [str(error)] * (wrong <= SHOWN)

@@ -12,11 +12,11 @@ from jaxtyping import Float, Int
 
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.suggest import nearest
-from bort_jax.tasks.encode import Text, encode, kept, whole
+from bort_jax.tasks.encode import Text, cuttable, encode, uncut
 
 SPLITS = ("train", "validation", "test")
 HEADS = ("classification", "regression", "choice")
-HALVES = re.compile("[\ud800-\udfff]")  # JSON can spell them; no tokenizer takes them
+SURROGATES = re.compile("[\ud800-\udfff]")  # JSON can spell them; no tokenizer takes them
 # What Hugging Face puts where a leaderboard keeps the label. A score may be −1: among scores, which
 # are floats, NaN stands for a label that is missing.
 UNLABELLED = -1
@@ -24,7 +24,7 @@ Row = Mapping[str, Any]
 
 
 class Key(NamedTuple):
-    """What scoring and submission need to know of an example beside its label.
+    """Facts about an example, beside its label, that scoring and submission need.
 
     Attributes:
       id: the row's own number or name, as a leaderboard wants it back.
@@ -89,7 +89,7 @@ class Form:
 
 def from_columns(row: Row, task: "Task") -> list[Item]:
     """One example with the task's one or two columns as its text."""
-    piece = lambda column: kept if column == task.question else whole
+    piece = lambda column: uncut if column == task.question else cuttable
     texts = [piece(column)(text_of(row, column)) for column in task.columns]
     return [Item((tuple(texts),), Key(row.get("idx")))]
 
@@ -141,7 +141,7 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """How many numbers a model's head gives for a row of tokens."""
+        """Numbers that a model's head gives for a row of tokens."""
         return len(self.labels) if self.head == "classification" else 1
 
 
@@ -169,7 +169,7 @@ class Examples(NamedTuple):
     def of(cls, columns: Sequence[Sequence[str]], labels: Int[np.ndarray, " n"]) -> "Examples":
         """Examples of one's own: one or two columns of n texts."""
         rows = zip(*columns, strict=True)
-        texts = tuple((tuple(whole(text) for text in row),) for row in rows)
+        texts = tuple((tuple(cuttable(text) for text in row),) for row in rows)
         return cls(texts, labels, (Key(),) * len(texts))
 
     @property
@@ -204,7 +204,7 @@ def text_of(row: Row, column: str, *, blank: bool = False) -> str:
     text = value_of(row, column)
     if not isinstance(text, str) or not (blank or text.strip()):
         raise ValueError(f"column {column!r} holds no text: {text!r}")
-    if HALVES.search(text):
+    if SURROGATES.search(text):
         raise ValueError(f"column {column!r} holds half a character (a lone surrogate)")
     return text
 

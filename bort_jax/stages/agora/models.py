@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Float, Int
+from scipy.special import softmax
 
 from bort_jax.agora import (
     OneVsRest,
@@ -22,10 +23,10 @@ from bort_jax.data.row_text import row_texts
 from bort_jax.interop import Checkpoint, load
 from bort_jax.stages.agora.material import Material
 from bort_jax.stages.finetune.tuner import FineTuner, Theta
-from bort_jax.stages.predict.forward import class_logits, probabilities, resampler, text_states
+from bort_jax.stages.predict.forward import class_logits, resampler, text_states
 from bort_jax.stages.predict.outputs import check_length
 from bort_jax.suggest import nearest
-from bort_jax.tasks import arranged
+from bort_jax.tasks import align_outputs
 
 TAUS = ("mlm", "neighbour", "mix")
 DISTANCES = ("tokens", "first", "mean")
@@ -132,7 +133,7 @@ def labeller(socrates: Checkpoint, material: Material) -> Callable:
     Raises:
       ValueError: his head is not one for the task, or rows are longer than he reads.
     """
-    arranged(np.zeros((0, len(socrates.labels))), material.task, labels=socrates.labels)
+    align_outputs(np.zeros((0, len(socrates.labels))), material.task, labels=socrates.labels)
     own, theirs = socrates.required_tokenizer, material.tokenizer
     same, seq_len = own.sha256 == theirs.sha256, material.seq_len
     if same:
@@ -146,7 +147,7 @@ def labeller(socrates: Checkpoint, material: Material) -> Callable:
         if not same:
             columns = list(zip(*row_texts(rows, theirs), strict=True))
             rows = own.encode(columns, seq_len=seq_len).ids
-        outputs = arranged(run(socrates.params, rows), material.task, labels=socrates.labels)
+        outputs = align_outputs(run(socrates.params, rows), material.task, labels=socrates.labels)
         return cast_outputs(outputs.reshape(len(x), -1), material)
 
     return label
@@ -162,7 +163,7 @@ def cast_outputs(
         low, high = map(float, material.task.labels)
         away = np.abs(outputs - np.array(cast.cuts)).min(axis=1)
         return cast(outputs[:, 0]), np.clip(away / (high - low), 0, 1)
-    chances = probabilities(outputs)
+    chances = softmax(outputs, axis=1)
     said = chances.argmax(axis=1)
     if isinstance(cast, OneVsRest):
         positive = chances[:, cast.classes.index(cast.positive)]

@@ -11,7 +11,7 @@ from bort_jax.stages.agora.material import Material
 from bort_jax.stages.agora.models import full_theta
 from bort_jax.stages.finetune.tuner import FineTuner
 from bort_jax.tasks import Examples, Points, decide, score
-from bort_jax.tasks.checker import check_zip, refuse
+from bort_jax.tasks.checker import check_zip, raise_problems
 from bort_jax.tasks.submission import submission_lines, write_zip
 
 
@@ -65,5 +65,5 @@ def submission(out: Path, tuner: FineTuner, params, *, material: Material) -> No
     outputs = tuner.outputs(params, material.points(test).x)
     lines = submission_lines(decide(outputs, task, examples=test), task, examples=test)
     file = write_zip(out / "submission" / f"{task.suite}.zip", {task.form.file: lines})
-    refuse(check_zip(file, [task], examples={task.form.file: test}))
+    raise_problems(check_zip(file, [task], examples={task.form.file: test}))
     say(f"{file}: {task.form.file} by the best model, to be merged with the suite's other files")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from bort_jax.tasks.encode import plain
+from bort_jax.tasks.encode import join_pieces
 from bort_jax.tasks.task import Examples
 
 ALIKE = 0.8  # share of their words that near-duplicates have in common
@@ -87,14 +87,14 @@ def _common_parts(examples: Examples) -> Iterable[tuple[int, int]]:
     """Pairs of rows that have a text, such as a premise or a passage, in common."""
     first: dict[Hashable, int] = {}
     for k, row in enumerate(examples.texts):
-        for part in {part for text in row for part in plain(text).split("\x1f")}:
+        for part in {part for text in row for part in join_pieces(text).split("\x1f")}:
             words = tuple(part.lower().split())
             if len(words) >= FEWEST_WORDS:
                 yield first.setdefault(words, k), k
 
 
 def _row_text(row) -> str:
-    text = "\x1f".join(map(plain, row))
+    text = "\x1f".join(map(join_pieces, row))
     return "\x1f".join(" ".join(part.lower().split()) for part in text.split("\x1f"))
 
 

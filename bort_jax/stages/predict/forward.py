@@ -10,7 +10,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from bort_jax.data.tokenizer import Special
 from bort_jax.engine.parallel import parallel_map, replicate
@@ -57,7 +57,7 @@ def top_tokens(
 def text_states(
     config: BertConfig, params, *, pad: int, pooling: str, batch_size: int = 64
 ) -> Callable:
-    """Builds `x: int[n, s] -> float[n, h]`: what an encoder makes of each row.
+    """Builds `x: int[n, s] -> float[n, h]`: an encoder's state of each row.
 
     Args:
       params: of any model with an encoder.
@@ -84,7 +84,7 @@ def text_states(
 
 
 def resampler(model: MaskedLM, params, special: Special, *, batch_size: int = 64) -> Callable:
-    """Builds `(x, positions, seed) -> tokens`: what a masked LM would put there instead.
+    """Builds `(x, positions, seed) -> tokens`: other tokens that a masked LM draws.
 
     The token that stands there and the special tokens cannot be drawn, so every
     position changes. Resampling is at temperature 1.
@@ -96,8 +96,8 @@ def resampler(model: MaskedLM, params, special: Special, *, batch_size: int = 64
     def run_share(params, batch):
         ids, positions = batch["ids"], batch["positions"]
         rows = jnp.arange(len(ids))[:, None]
-        hidden = ids.at[rows, positions].set(special.mask)
-        logits = forward(model, params, hidden, ids != special.pad, positions)
+        masked = ids.at[rows, positions].set(special.mask)
+        logits = forward(model, params, masked, ids != special.pad, positions)
         logits = logits.at[..., jnp.array(special)].set(-jnp.inf)
         now = jnp.take_along_axis(ids, positions, axis=1)
         logits = jnp.where(jax.nn.one_hot(now, logits.shape[-1], dtype=bool), -jnp.inf, logits)
@@ -114,11 +114,6 @@ def resampler(model: MaskedLM, params, special: Special, *, batch_size: int = 64
         return run(params, {"ids": x, "positions": positions, "keys": np.asarray(keys)})
 
     return resample
-
-
-def probabilities(logits: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
 def in_batches(
@@ -178,5 +173,5 @@ def cut_to_width(run: Callable, *, pad: int) -> Callable:
 
 
 def lengths(ids: Int[np.ndarray, "n s"], *, pad: int) -> Int[np.ndarray, " n"]:
-    """Of rows padded on the right."""
+    """Tokens of each row, which is padded on the right."""
     return ids.shape[1] - (ids[:, ::-1] != pad).argmax(axis=1)

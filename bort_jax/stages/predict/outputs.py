@@ -4,16 +4,17 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.special import softmax
 
 from bort_jax.engine.parallel import replicate
 from bort_jax.interop import Checkpoint
-from bort_jax.stages.predict.forward import class_logits, probabilities
-from bort_jax.tasks import Examples, Task, arranged, decide, own_task, score
+from bort_jax.stages.predict.forward import class_logits
+from bort_jax.tasks import Examples, Task, align_outputs, decide, own_task, score
 
 
 def scores_of(outputs: np.ndarray, task: Task, *, examples: Examples) -> dict[str, float]:
     """The task's metrics of a head that has the task's own classes."""
-    outputs = arranged(outputs, task, labels=task.labels)
+    outputs = align_outputs(outputs, task, labels=task.labels)
     return score(decide(outputs, task, examples=examples), task, examples=examples)
 
 
@@ -24,8 +25,8 @@ def check_length(seq_len: int, start) -> None:
         )
 
 
-def own_data(checkpoint: Checkpoint, columns: Sequence[str], label: str = "") -> Task:
-    """One's own data, as far as the checkpoint says what it is."""
+def task_of_checkpoint(checkpoint: Checkpoint, columns: Sequence[str], label: str = "") -> Task:
+    """One's own rows as a task: the checkpoint knows the labels, or that they are scores."""
     if checkpoint.problem == "choice":
         raise ValueError("a model that chooses needs --task, which says between what")
     if checkpoint.problem == "regression":
@@ -33,17 +34,10 @@ def own_data(checkpoint: Checkpoint, columns: Sequence[str], label: str = "") ->
     return own_task(columns, label, checkpoint.labels)
 
 
-def outputs_of(
-    checkpoint: Checkpoint, task: Task, *, examples: Examples, seq_len: int
-) -> np.ndarray:
-    """As `outputs_fn`, for these examples alone."""
-    return outputs_fn(checkpoint, task, seq_len=seq_len)(examples)
-
-
 def outputs_fn(
     checkpoint: Checkpoint, task: Task, *, seq_len: int
 ) -> Callable[[Examples], np.ndarray]:
-    """A classifier's outputs on examples, a row of tokens a line, with the task's columns.
+    """Builds `examples -> outputs`: a classifier's, a row of tokens a line, in the task's columns.
 
     Raises:
       ValueError: the checkpoint has no head, or not one for the task. The function that is built
@@ -53,7 +47,7 @@ def outputs_fn(
         raise ValueError(f"a {checkpoint.head} checkpoint cannot predict {task.name}: fine-tune it")
     width, tokenizer = len(checkpoint.labels), checkpoint.required_tokenizer
     # An empty batch of the head's width: a wrong head is refused before any forward pass.
-    arranged(np.zeros((0, width)), task, labels=checkpoint.labels)
+    align_outputs(np.zeros((0, width)), task, labels=checkpoint.labels)
     logits_fn = class_logits(checkpoint.model, pad=tokenizer.special.pad)
     params = replicate(checkpoint.params)
 
@@ -62,16 +56,16 @@ def outputs_fn(
         logits = logits_fn(params, points.x.reshape(-1, seq_len))
         if not np.isfinite(logits).all():
             raise ValueError("the model's outputs are not finite: its training has diverged")
-        return arranged(logits, task, labels=checkpoint.labels)
+        return align_outputs(logits, task, labels=checkpoint.labels)
 
     return outputs
 
 
-def told(predicted: np.ndarray, outputs: np.ndarray, task: Task) -> list[dict]:
-    """Predictions as records."""
+def prediction_records(predicted: np.ndarray, outputs: np.ndarray, task: Task) -> list[dict]:
+    """A record of each prediction: its label's name with the probability, or its score."""
     if task.head == "regression":
         return [{"score": float(value)} for value in predicted]
-    chances = probabilities(outputs.reshape(len(predicted), -1))
+    chances = softmax(outputs.reshape(len(predicted), -1), axis=1)
     return [
         {"label": task.labels[label], "probability": float(chances[k, label])}
         for k, label in enumerate(predicted)

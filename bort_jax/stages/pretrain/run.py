@@ -56,7 +56,7 @@ def pretrain(config: PretrainConfig, *, profile: bool = False) -> MlmScores:
         state, scores = train(stage, dog, began=began, profile=profile)
         if is_leader():
             save(finished(stage, state, scores), out / "model")
-            write_json(out / SCORES, scores.plain())
+            write_json(out / SCORES, scores.measured())
         barrier("finished")
     return scores
 
@@ -178,7 +178,7 @@ class Evaluation:
             return
         self.scores = self.measure(state)
         if self.scores:
-            scores = self.scores.plain() | {"accuracy": self.scores.accuracy}
+            scores = self.scores.measured() | {"accuracy": self.scores.accuracy}
             metrics |= {f"heldout_{name}": value for name, value in scores.items()}
 
     def measure(self, state: State) -> MlmScores | None:

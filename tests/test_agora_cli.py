@@ -100,7 +100,7 @@ def lineage(folder):
 
 def test_agora_has_no_champion_that_diverged(argv, tmp_path, capsys):
     words = ["--learning-rate", "[1e30]", "--out", tmp_path / "out"]
-    assert "every fine-tuning diverged" in refused(capsys, *argv, *words)
+    assert "fine-tunings of round 1 diverged" in refused(capsys, *argv, *words)
 
 
 def test_a_run_leaves_scores_lineage_a_model_and_a_page(straight, data):

@@ -269,7 +269,7 @@ def run_seed(
     fit_fn = lambda thetas, train: fitted(tuner, thetas, train, settings)
     calls = Agora(
         fit_fn=ground.guard.wrap(reuse_fits(fit_fn, scarce)),
-        score_fn=lambda params, dev: tuner.predict(params, dev.x) == dev.y,
+        score_fn=lambda params, dev: tuner.correct(params, Points(*dev)),
         generate_fn=generator(
             tau,
             samples_per_error=settings.samples_per_error,

@@ -22,7 +22,7 @@ from bort_jax.stages.predict.forward import class_logits, in_batches, lengths, w
 
 
 def padded(model: Classifier, *, pad: int, batch_size: int = 64) -> Callable:
-    """What `class_logits` would be if every row were as wide as the longest allowed."""
+    """As `class_logits`, with every row as wide as the longest allowed."""
     run_share = lambda params, batch: forward(model, params, batch["ids"], batch["ids"] != pad)
     run = in_batches(parallel_map(run_share), batch_size)
     return lambda params, x: run(params, {"ids": x})

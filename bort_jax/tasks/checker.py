@@ -186,7 +186,7 @@ def _id_problems(
     seen: dict[Any, int] = {}
     for entry in entries:
         if entry.id in seen:
-            yield entry.line, f"{_named(entry.id)} is on line {seen[entry.id]} already"
+            yield entry.line, f"{_id_text(entry.id)} is on line {seen[entry.id]} already"
         seen.setdefault(entry.id, entry.line)
     if examples is None:
         official = task.rows[2]
@@ -196,7 +196,7 @@ def _id_problems(
     wanted = _wanted_ids(task, examples)
     for number, line in seen.items():
         if number not in wanted:
-            yield line, f"{_named(number)} is not in the test split"
+            yield line, f"{_id_text(number)} is not in the test split"
     missing = [_id_text(number) for number in wanted if number not in seen]
     if missing:
         few = ", ".join(missing[:SHOWN]) + (", …" if len(missing) > SHOWN else "")

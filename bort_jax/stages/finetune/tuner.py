@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from bort_jax.engine.optimizer import Hyper
 from bort_jax.engine.parallel import replicate
@@ -210,10 +210,14 @@ class FineTuner:
         has diverged."""
         return head_decisions(self.outputs(params, x), self.head, count=len(x))
 
+    def correct(self, params, points: Points) -> Bool[np.ndarray, " n"] | Float[np.ndarray, " n"]:
+        """Which examples are predicted right; all NaN where the training has diverged."""
+        predicted = self.predict(params, points.x)
+        return predicted if np.isnan(predicted).any() else predicted == points.y
+
     def accuracy(self, params, points: Points) -> float:
         """Share of examples that are predicted right; NaN where the training has diverged."""
-        predicted = self.predict(params, points.x)
-        return float(np.where(np.isnan(predicted), np.nan, predicted == points.y).mean())
+        return float(self.correct(params, points).mean())
 
     def checkpoint(self, params, facts: Mapping[str, str]) -> Checkpoint:
         """The classifier in the family of the start; `facts` are for its model card."""

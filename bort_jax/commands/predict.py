@@ -88,7 +88,7 @@ def predictor_of(checkpoint: Checkpoint, config: Config) -> Predictor:
         return classifier(
             checkpoint, task or task_of_checkpoint(checkpoint, config.columns), seq_len=seq_len
         )
-    if task or len(config.columns) > 1:
+    if task or len(config.columns) != 1:
         raise ValueError(f"{config.model} is a masked LM: it fills one of --columns, and no --task")
     return mask_filler(checkpoint, config.columns[0], seq_len=seq_len, top_k=config.top_k)
 

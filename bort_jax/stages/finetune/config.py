@@ -76,8 +76,9 @@ def recipe(config: Config) -> FinetuneRecipe:
 
 def thetas(config: Config) -> list[Theta]:
     """Every combination, the seed last."""
-    lists = (config.learning_rates, config.weight_decays, config.warmup_ratios, config.batch_sizes)
-    return [Theta(seed, *values) for *values, seed in product(*lists, config.seeds)]
+    rates, decays = config.learning_rates, config.weight_decays
+    every = product(rates, decays, config.warmup_ratios, config.batch_sizes, config.seeds)
+    return [Theta(seed, rate, decay, ratio, size) for rate, decay, ratio, size, seed in every]
 
 
 def check_settings(config: Config, task: Task) -> None:

@@ -70,3 +70,15 @@ def tiny(corpus):
     config = BertConfig(Arch(2, 2, 16, 24), corpus.tokenizer.vocab_size, positions=32)
     empty = Checkpoint(config, None, tokenizer=corpus.tokenizer)
     return Checkpoint(config, init_params(empty.model, seed=0), tokenizer=corpus.tokenizer)
+
+
+@pytest.fixture(scope="session")
+def small(tiny):
+    """As `tiny`, with one layer: half as much to compile."""
+    from dataclasses import replace
+
+    from bort_jax.arch import Arch
+    from bort_jax.model import init_params
+
+    one_layer = replace(tiny, config=replace(tiny.config, arch=Arch(1, 2, 16, 24)))
+    return replace(one_layer, params=init_params(one_layer.model, seed=0))

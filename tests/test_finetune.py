@@ -14,15 +14,12 @@ import pytest
 from command_line import together
 from task_rows import write_data
 
-from bort_jax.arch import Arch
 from bort_jax.cli import main
 from bort_jax.interop import hf_class, load, save
 from bort_jax.model import (
     Classifier,
-    MaskedLM,
     drawn_params,
     head_loss,
-    init_params,
     row_outputs,
 )
 from bort_jax.stages.finetune.config import Config, one_of_many
@@ -39,13 +36,6 @@ TRAINED = [task for task in TASKS.values() if task.rows[0]]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return write_data(tmp_path_factory.mktemp("data"), ending=".jsonl")
-
-
-@pytest.fixture(scope="module")
-def small(tiny):
-    """One layer: there is much to compile."""
-    config = replace(tiny.config, arch=Arch(1, 2, 16, 24))
-    return replace(tiny, config=config, params=init_params(MaskedLM(config), seed=0))
 
 
 @pytest.fixture(scope="module")

@@ -66,10 +66,10 @@ def differ(one, two):
     return max(jax.tree.leaves(jax.tree.map(lambda a, b: np.abs(a - b).max(), one, two)))
 
 
-def test_members_of_a_real_model_are_what_they_would_be_alone(tiny, points, monkeypatch):
+def test_members_of_a_real_model_are_what_they_would_be_alone(small, points, monkeypatch):
     """BERT, with dropout."""
     monkeypatch.setattr(groups, "devices_for", lambda jobs: 1)
-    tuner = tuner_of(tiny, at_once=8)
+    tuner = tuner_of(small, at_once=8)
     alone = [tuner.fit(theta, points) for theta in THETAS]
     together = list(tuner.fit_all(THETAS, points))
     for one, other in zip(together, alone, strict=True):

@@ -349,6 +349,7 @@ def test_devices_with_a_fused_attention_predict_in_bfloat16(tiny, monkeypatch, k
     np.testing.assert_allclose(*states, atol=1e-6 if dtype == "float32" else 0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "part"), [("jsonl", 1_000), ("csv", 10_000), ("parquet", 1_000), ("txt", 1_000)]
 )

@@ -38,19 +38,17 @@ def finish_runs(
     left = [theta for theta in thetas if json.dumps(theta._asdict()) not in done]
     finished = f", {len(done)} done" if done else ""
     say(f"{len(splits.train.y):,} train rows, {len(thetas)} runs{finished}")
-    best = max(map(rank, records), default=-np.inf)
     tuned = tuner.tune_all(left, splits.train, stopping=stopping)
     for theta, (params, steps) in zip(left, tuned, strict=True):
         scores = splits.dev.scores(tuner.outputs(params, splits.dev.x))
         record = {"theta": theta._asdict(), "steps": steps, **score_fields(scores)}
-        if rank(record) > best:
-            best = rank(record)
+        if rank(record) > best_score(records):
             save(tuner.checkpoint(params, {}), out / "model")
         records.append(record)
         write_json(out / RUNS, records)
         result = score_text(record["validation"])
         say(f"{len(records)} of {len(thetas)}: {theta_text(theta)}: {result}")
-    if best == -np.inf:
+    if best_score(records) == -np.inf:
         rates = ", ".join(f"{rate:g}" for rate in sorted({t.learning_rate for t in thetas}))
         raise ValueError(f"every run diverged, with learning rates {rates}: try smaller ones")
     return records
@@ -69,10 +67,14 @@ def rank(record: dict) -> float:
     return -np.inf if record["validation"] is None else record["validation"]
 
 
+def best_score(records: Sequence[dict]) -> float:
+    return max(map(rank, records), default=-np.inf)
+
+
 def summarise(records: Sequence[dict], test: dict[str, float] | None) -> dict:
     """The results: of all runs on validation, of the best one on test, where that is scored."""
     summary = {
-        "best_validation": max(map(rank, records)),
+        "best_validation": best_score(records),
         "runs": records,
         "by_set": by_set(records),
     }

@@ -284,7 +284,7 @@ def test_a_finished_search_is_not_searched_again(extracted, capsys):
     assert list(files.values())[0].count("\n") == 4
 
 
-@pytest.mark.parametrize("search", ["bounded", "interval"])
+@pytest.mark.parametrize("search", ["bounded", pytest.param("interval", marks=pytest.mark.slow)])
 def test_fitted_errors_and_other_searches(search, corpus, tmp_path, capsys):
     code, out, err = run(
         capsys,

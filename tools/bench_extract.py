@@ -57,7 +57,7 @@ class Instance(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a method found: W, and the seconds until it was found or the method ended."""
+    """The W of a method, and the seconds until it was found or the method ended."""
 
     shape: str
     method: str
@@ -344,7 +344,7 @@ def spread(values: list[float]) -> str:
 
 
 def claims(results: list[Result]) -> list[tuple[str, str]]:
-    """How many instances meet what is asked of the program, once compiled."""
+    """Counts of instances that meet what is asked of the program, once compiled."""
 
     def of(method: str) -> list[Result]:
         return [r for r in results if r.method == method]

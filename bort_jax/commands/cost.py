@@ -16,7 +16,7 @@ PARTS = ("embeddings", "encoder", "head", "total")
 
 @dataclass(frozen=True)
 class Config:
-    """What to count.
+    """One architecture, and the lengths at which it is counted.
 
     Attributes:
       arch: such as D4-A8-H1024-I768, or bort, bort-small, bert-base, bert-large.

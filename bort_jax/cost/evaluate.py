@@ -90,7 +90,7 @@ def network_cost(network: Network, *, batch: int = 1, bytes_per_number: int = 4)
         return exact, jnp.array([_agree(*pair) for pair in zip(exact, near, strict=True)]).all()
 
     compiled = jax.jit(evaluate)
-    return lambda rows: _in_chunks(compiled, _checked_rows(rows, network.names))
+    return lambda rows: _in_chunks(compiled, _check_rows(rows, network.names))
 
 
 def _costs(network: Network, row, bytes_alive: int) -> Costs:
@@ -128,7 +128,7 @@ def _in_chunks(evaluate: Callable, rows: Int[np.ndarray, "n k"]) -> Costs:
     return found
 
 
-def _checked_rows(rows, names) -> Int[np.ndarray, "n k"]:
+def _check_rows(rows, names) -> Int[np.ndarray, "n k"]:
     rows = np.asarray(rows)
     wanted = len(names)
     if rows.ndim != 2 or rows.shape[1] != wanted or not np.issubdtype(rows.dtype, np.integer):

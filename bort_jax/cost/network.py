@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Any A·Bⁿ·C network, f(x) = C(B_n(…B_1(A(x))…)), as what its parts cost.
+"""Any A·Bⁿ·C network, f(x) = C(B_n(…B_1(A(x))…)), as the costs of its parts.
 
 A count is a function of a row of architectural parameters that uses only `+ - * // **`: a
 `Polynomial`, or a function of one's own. It is called with Python integers (the oracle), with
@@ -18,7 +18,7 @@ def nothing(row: Any) -> Any:
 
 
 class Part(NamedTuple):
-    """What one part costs.
+    """The costs of one part.
 
     Attributes:
       params: trainable parameters.

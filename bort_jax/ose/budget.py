@@ -81,7 +81,7 @@ class Budget:
         return met
 
     def infeasible(self, archs: Sequence[Any], columns: Columns) -> Infeasible:
-        """What to raise: the architecture whose worst excess is least, and its binding limits."""
+        """The error to raise: names the member whose worst excess is least, and what binds."""
         excess = self.excess(columns)
         worst = np.nan_to_num(np.max(list(excess.values()), axis=0), nan=np.inf)
         k = int(worst.argmin())

@@ -21,7 +21,7 @@ WORST = 5  # broken assumptions that a certificate lists
 
 @dataclass(frozen=True)
 class Certificate:
-    """What is guaranteed about the winner, and exactly what the guarantee rests on.
+    """The guarantee about the winner, and exactly what it rests on.
 
     Attributes:
       search: name of the search.
@@ -171,7 +171,7 @@ def extract(
     while len(chosen := SEARCHES[search].rule(progress)):
         begun = time.monotonic()
         progress.asked[chosen] = True
-        progress.errors[chosen] = _measured(error_fn, [candidates.archs[k] for k in chosen])
+        progress.errors[chosen] = _measure(error_fn, [candidates.archs[k] for k in chosen])
         seconds[chosen] = (time.monotonic() - begun) / len(chosen)
     return conclude(progress, seconds, search=search, budget=budget)
 
@@ -320,7 +320,7 @@ def _violations(progress: Progress, relation) -> tuple[list[tuple[int, int, floa
     return sorted(broken, key=lambda pair: -pair[2]), pairs
 
 
-def _measured(error_fn: ErrorFn, archs: list[Any]) -> Float[np.ndarray, " m"]:
+def _measure(error_fn: ErrorFn, archs: list[Any]) -> Float[np.ndarray, " m"]:
     errors = np.asarray(error_fn(archs), dtype=float)
     if errors.shape != (len(archs),):
         raise ValueError(

@@ -32,7 +32,7 @@ from bort_jax.ose.candidates import Candidates, Relation
 
 
 class Progress(NamedTuple):
-    """What a rule decides on.
+    """The state of a search, which a rule decides on.
 
     Attributes:
       candidates: all of Ξ.
@@ -64,7 +64,7 @@ class Search(NamedTuple):
 
 
 def worth_training(progress: Progress) -> Bool[np.ndarray, " n"]:
-    """What saves something; under a ceiling on e also what saves nothing, lest it alone meets it.
+    """Members that save something; under a ceiling on e also others, lest they alone meet it.
 
     Members that save nothing have W = 0 whatever their error.
     """
@@ -113,7 +113,7 @@ def bounded(progress: Progress) -> Int[np.ndarray, " m"]:
 
 
 def _any_that_may_meet_the_ceiling(progress: Progress) -> Int[np.ndarray, " m"]:
-    """Where W is 0 for all that is left: the largest, until one meets the ceiling on e."""
+    """The largest left, until one meets the ceiling on e: W is 0 for all that is left."""
     met = progress.eligible & (progress.errors <= progress.max_error)
     least = progress.candidates.least_errors(progress.errors, "componentwise")
     left = worth_training(progress) & ~progress.asked & (least <= progress.max_error)

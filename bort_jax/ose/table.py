@@ -37,7 +37,7 @@ def save_table(extraction: Extraction, folder: Path, **notes: Any) -> None:
 
 
 def answer(extraction: Extraction) -> dict[str, Any]:
-    """What was found, as plain values: NaN and ∞ are None."""
+    """The answer as plain values: NaN and ∞ are None."""
     candidates, k, t = extraction.candidates, extraction.best, extraction.candidates.maximum_point
     runner_up = extraction.runner_up
     return _finite(
@@ -79,12 +79,12 @@ def load_table(folder: str | Path, arch_type: type) -> Extraction:
     if not (folder / ANSWER).is_file() or not (folder / TABLE).is_file():
         raise ValueError(f"{folder} holds no finished extraction: no {TABLE} or no {ANSWER}")
     try:
-        return _loaded(folder, arch_type)
+        return _load(folder, arch_type)
     except KeyError as missing:
         raise ValueError(f"{folder} is of another version: it has no {missing}") from missing
 
 
-def _loaded(folder: Path, arch_type: type) -> Extraction:
+def _load(folder: Path, arch_type: type) -> Extraction:
     import pyarrow.parquet as pq
 
     found = json.loads((folder / ANSWER).read_text())

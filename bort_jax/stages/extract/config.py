@@ -43,9 +43,9 @@ class Config:
       heads: choices of A; a tuple is valid where A divides H.
       hidden: choices of H.
       intermediate: choices of I.
-      search: interval (the published scheme), bounded (assumes less, trains what may be best) or
-        exhaustive, all over uniform networks; or layerwise: every layer its own heads and
-        intermediate size, or skipped, solved to a proved optimum over an additive surrogate.
+      search: over uniform networks: interval (the published scheme), bounded (assumes less,
+        trains what may be best) or exhaustive. Or layerwise: every layer has its own heads and
+        intermediate size, or is skipped; errors of layers are taken to add up.
       epsilon: ε in (0, 1): the winner's W is at least (1 − ε) of the best, see report.html.
       errors: trained (each candidate by itself), elastic (one masked network serves all) or fitted
         (a polynomial through a sample that is trained, which predicts the rest).

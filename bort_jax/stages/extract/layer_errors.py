@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each layer's choice adds to e: one elastic network, trained on random layerwise shapes.
+"""The error that each layer's choice adds: one elastic network, trained on random layerwise shapes.
 
 *Our reading* of e for layerwise extraction. One network of the maximum point's size is trained
 for s steps; at every other step each layer takes a random option, or is skipped. Then e is
@@ -62,7 +62,7 @@ class LayerSpace:
 
     @property
     def networks(self) -> float:
-        """How many there are."""
+        """The number of them."""
         return float(sum(len(options) ** self.depth for options in self.options.values()))
 
     def uniform(self, hidden: int, option: tuple[int, int]) -> LayerwiseArch:

@@ -30,14 +30,14 @@ def front(extraction: Extraction):
             color=BLUE,
             label="Pareto front of (p, i, e)",
         )
-        _circled(axis, costs[best], extraction.errors[best], extraction.best_arch)
+        _circle(axis, costs[best], extraction.errors[best], extraction.best_arch)
         _ticks(axis, costs)
         axis.set(xlabel=name, ylabel="error e")
     axes[0].legend(frameon=False, fontsize=8)
     dots = axes[2].scatter(
         extraction.params[trained], extraction.inference_cost[trained], c=extraction.errors[trained]
     )
-    _circled(axes[2], extraction.params[best], extraction.inference_cost[best], None)
+    _circle(axes[2], extraction.params[best], extraction.inference_cost[best], None)
     axes[2].set(xlabel="params", ylabel=extraction.candidates.inference)
     axes[2].yaxis.set_major_formatter(EngFormatter())
     drawn.colorbar(dots, ax=axes[2], label="error e")
@@ -49,7 +49,7 @@ def front(extraction: Extraction):
     return drawn
 
 
-def _circled(axis, x, y, arch) -> None:
+def _circle(axis, x, y, arch) -> None:
     label = f"largest W: {arch}" if arch else None
     axis.scatter(x, y, s=180, facecolors="none", edgecolors=ORANGE, linewidths=2, label=label)
 
@@ -77,7 +77,7 @@ def w_over_space(extraction: Extraction):
         label="possible",
     )  # fmt: skip
     axis.scatter(places[trained], extraction.w[trained], color=BLUE, s=18, label="measured")
-    _circled(axis, extraction.best, extraction.w[extraction.best], extraction.best_arch)
+    _circle(axis, extraction.best, extraction.w[extraction.best], extraction.best_arch)
     axis.set(xlabel="architectures, by falling savings of p and i", ylabel="W", ylim=(0, None))
     axis.grid(alpha=0.25)
     axis.legend(frameon=False, fontsize=8)
@@ -132,7 +132,7 @@ def latency(rows: Sequence[tuple]):
     top = 1.05 * max(predicted.max(), measured.max())
     axis.plot([0, top], [0, top], color=GREY, linewidth=1)
     axis.scatter(predicted, measured, color=BLUE)
-    _circled(axis, predicted[0], measured[0], rows[0][0])
+    _circle(axis, predicted[0], measured[0], rows[0][0])
     axis.set(xlabel="predicted, ms", ylabel="measured, ms", xlim=(0, top), ylim=(0, top))
     axis.legend(frameon=False, fontsize=8)
     axis.grid(alpha=0.25)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How candidates are trained and measured, and the batches of text that follow from it."""
+"""The training and the measure of candidates, and the batches of text that follow from them."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from bort_jax.stages.predict.forward import in_batches
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every candidate is trained, and what is measured of it.
+    """The training of every candidate, and what is measured of it.
 
     Attributes:
       steps: s, training steps of each candidate, AdamW, gradients clipped to norm 1.

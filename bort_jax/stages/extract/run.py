@@ -32,7 +32,7 @@ from bort_jax.stages.extract.layerwise import (
 from bort_jax.stages.extract.measure import Measure
 from bort_jax.stages.extract.page import write_extraction
 from bort_jax.stages.extract.recipe import Recipe
-from bort_jax.stages.extract.shared_errors import one_at_a_time, read_records, share_errors
+from bort_jax.stages.extract.shared_errors import SharedErrors, one_at_a_time, read_records
 from bort_jax.storage.run_folder import claim
 
 CHUNKS = {"elastic": 32, "trained": 4, "fitted": 4}  # architectures claimed and trained together
@@ -132,7 +132,7 @@ def error_function(config: Config, corpus: Corpus, space: SearchSpace, out: Path
         error_fn = trained_error(corpus, recipe)
     points = designed_sample(space, size=config.fit_points) if config.errors == "fitted" else []
     total = len(points) or (planned if config.search != "bounded" else None)
-    shared = share_errors(error_fn, out, chunk=CHUNKS[config.errors], on_result=Announcer(total))
+    shared = SharedErrors(error_fn, out, chunk=CHUNKS[config.errors], on_result=Announcer(total))
     if not points:
         return shared
     fitted = fitted_error(points, np.array(shared(points)))

@@ -11,14 +11,15 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-ErrorFn = Callable[[Sequence[Any]], Sequence[float]]
+from bort_jax.ose import ErrorFn
 
 
 def one_at_a_time(folder: Path) -> FileLock:
@@ -26,56 +27,66 @@ def one_at_a_time(folder: Path) -> FileLock:
     return FileLock(folder / "lock")
 
 
-def share_errors(
-    error_fn: ErrorFn,
-    folder: Path,
-    *,
-    chunk: int = 1,
-    poll: float = 0.5,
-    on_result: Callable[[Any, float], None] = lambda arch, error: None,
-) -> ErrorFn:
+@dataclass(frozen=True)
+class SharedErrors:
     """An error function that measures what no process has measured yet, and reads the rest.
 
-    Args:
+    Attributes:
       error_fn: measures; called with at most `chunk` architectures.
       folder: a file system that all processes see, with locks.
       chunk: architectures that are claimed, measured and written together.
       poll: seconds between looks at what others have measured.
       on_result: called once for each architecture asked for, as its error becomes known.
     """
-    claims = folder / "claims"
-    own = folder / f"errors.{socket.gethostname()}.{os.getpid()}.jsonl"
 
-    def measure(archs: list) -> None:
-        start = time.monotonic()
-        errors = [float(error) for error in error_fn(archs)]
-        _append(own, archs, errors, (time.monotonic() - start) / len(archs))
+    error_fn: ErrorFn
+    folder: Path
+    chunk: int = 1
+    poll: float = 0.5
+    on_result: Callable[[Any, float], None] = lambda arch, error: None
 
-    def lookup(archs: Sequence[Any]) -> list[float]:
-        claims.mkdir(parents=True, exist_ok=True)
+    def __call__(self, archs: Sequence[Any]) -> list[float]:
         known: dict[Any, float] = {}
-
-        def unknown() -> list:
-            """What nobody has measured yet; what somebody has is announced."""
-            left = [arch for arch in dict.fromkeys(archs) if arch not in known]
-            records = read_records(folder) if left else {}
-            for arch in [arch for arch in left if str(arch) in records]:
-                known[arch] = records[str(arch)]["error"]
-                on_result(arch, known[arch])
-            return [arch for arch in left if arch not in known]
-
-        while left := unknown():
+        while left := self._read(archs, known):
             with ExitStack() as locks:
-                claimed = _claim(left, claims, chunk=chunk, locks=locks)
+                claimed = self._claim(left, locks)
                 # Who held these locks until now may have measured: look again.
-                left = set(unknown())
+                left = self._read(archs, known)
                 if mine := [arch for arch in claimed if arch in left]:
-                    measure(mine)
+                    self._measure(mine)
             if left and not claimed:
-                time.sleep(poll)
+                time.sleep(self.poll)
         return [known[arch] for arch in archs]
 
-    return lookup
+    def _read(self, archs: Sequence[Any], known: dict[Any, float]) -> list:
+        """Announces what has become known, and returns what nobody has measured."""
+        records = read_records(self.folder)
+        left = [arch for arch in dict.fromkeys(archs) if arch not in known]
+        for arch in left:
+            if str(arch) in records:
+                known[arch] = records[str(arch)]["error"]
+                self.on_result(arch, known[arch])
+        return [arch for arch in left if arch not in known]
+
+    def _claim(self, archs: Sequence[Any], locks: ExitStack) -> list:
+        """The first architectures whose locks nobody holds; `locks` holds them from now on."""
+        (self.folder / "claims").mkdir(parents=True, exist_ok=True)
+        claimed = []
+        for arch in archs:
+            if len(claimed) == self.chunk:
+                break
+            with suppress(Timeout):
+                lock = FileLock(self.folder / "claims" / str(arch))
+                locks.enter_context(lock.acquire(blocking=False))
+                claimed.append(arch)
+        return claimed
+
+    def _measure(self, archs: list) -> None:
+        start = time.monotonic()
+        errors = [float(error) for error in self.error_fn(archs)]
+        seconds = (time.monotonic() - start) / len(archs)
+        own = self.folder / f"errors.{socket.gethostname()}.{os.getpid()}.jsonl"
+        _append(own, archs, errors, seconds)
 
 
 def read_records(folder: Path) -> dict[str, dict]:
@@ -93,19 +104,6 @@ def read_records(folder: Path) -> dict[str, dict]:
             except (json.JSONDecodeError, KeyError, TypeError):  # cut short by a kill
                 continue
     return records
-
-
-def _claim(archs: Iterable[Any], claims: Path, *, chunk: int, locks: ExitStack) -> list:
-    """The first architectures, at most `chunk`, whose locks nobody holds; `locks` holds them."""
-    claimed = []
-    for arch in archs:
-        if len(claimed) < chunk:
-            try:
-                locks.enter_context(FileLock(claims / str(arch)).acquire(blocking=False))
-            except Timeout:
-                continue
-            claimed.append(arch)
-    return claimed
 
 
 def _append(file: Path, archs: list, errors: list[float], seconds: float) -> None:

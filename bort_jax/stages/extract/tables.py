@@ -40,7 +40,7 @@ def ranking_rows(extraction: Extraction) -> list[tuple]:
 
 
 def certificate_lines(extraction: Extraction) -> list[str]:
-    """What is guaranteed, what it rests on, and where that failed."""
+    """The guarantee, what it rests on, and where that failed."""
     certificate = extraction.certificate
     lines = [
         f"{certificate.search} search, ε = {certificate.epsilon}: trained {certificate.trained} of "
@@ -75,7 +75,7 @@ def _bound_line(extraction: Extraction) -> str:
 
 
 def spread_lines(extraction: Extraction) -> list[str]:
-    """How far errors and costs lie apart; a warning where p and i alone decided."""
+    """Ranges of errors and costs; a warning where p and i alone decided."""
     if len(extraction.trained) < 2:
         return []
     errors, savings = extraction.spread

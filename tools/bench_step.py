@@ -6,9 +6,9 @@
 Rows of 128 tokens, 19 masked positions gathered before the vocabulary, AdamW, clipping. Each
 contestant is a process of its own that waits for its turn; medians over the repeats. torch, where
 it is installed, runs as it comes and, on CPUs, as `torch-huge`, with a malloc that asks for huge
-pages, as ours does; on GPUs, with `--compiled`, also through torch.compile. `--executions loop-none
-scan-none scan-full` races ways of running the layers. Parameters are float32; with `--dtype
-bfloat16` activations are not (torch: autocast). Memory is the process's, or the GPU's.
+pages, as ours does; on GPUs, with `--compiled`, also through torch.compile. `--remat none dots
+full` races policies of activation checkpointing. Parameters are float32; with `--dtype bfloat16`
+activations are not (torch: autocast). Memory is the process's, or the GPU's.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[8, 32])
     parser.add_argument("--dropout", nargs="+", type=float, default=[0.0, 0.1])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--executions", nargs="+", default=["loop-none"], help="such as scan-dots")
+    parser.add_argument("--remat", nargs="+", default=["none"], choices=("none", "dots", "full"))
     parser.add_argument("--without-torch", action="store_true")
     parser.add_argument("--compiled", action="store_true", help="also torch.compile, on GPUs")
     parser.add_argument("--repeats", type=int, default=7)
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def race(given: argparse.Namespace) -> None:
-    names = given.executions + ([] if given.without_torch else in_torch(given))
+    names = given.remat + ([] if given.without_torch else in_torch(given))
     print(f"{given.dtype}; s a step, median (min to max)")
     for arch in given.archs:
         for batch in given.batches:
@@ -188,14 +188,11 @@ def our_step(name: str, arch: str, batch: dict, dropout: float, dtype: str) -> S
     from bort_jax.arch import Arch
     from bort_jax.engine.optimizer import Hyper
     from bort_jax.engine.parallel import new_state, parallel_step
-    from bort_jax.model import BertConfig, Execution, MaskedLM, drawn_params
+    from bort_jax.model import BertConfig, MaskedLM, drawn_params
     from bort_jax.stages.pretrain.objectives import plain_loss
 
-    layers, remat = cast(Any, name.split("-"))
-    model = MaskedLM(
-        BertConfig(Arch.parse(arch), VOCAB, dropout=dropout, dtype=dtype),
-        Execution(layers, remat),
-    )
+    config = BertConfig(Arch.parse(arch), VOCAB, dropout=dropout, dtype=dtype)
+    model = MaskedLM(config, cast(Any, name))
     hyper = Hyper.of(learning_rate=1e-4, weight_decay=0.01, warmup_ratio=0.01, total_steps=1000)
     run = parallel_step(plain_loss(model), optimizer="adamw", clip=1.0)
     held = [new_state(drawn_params(model, seed=0), hyper, optimizer="adamw")]

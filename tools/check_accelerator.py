@@ -77,7 +77,7 @@ def attention_checks(shape: tuple[int, ...]) -> Iterator[Check]:
 
 
 def model_checks() -> Iterator[Check]:
-    """Loss and gradients of a masked LM in bfloat16, and what each execution makes of them."""
+    """Loss and gradients of a masked LM in bfloat16 beside those in float32."""
     batch = masked_batch()
     params = drawn_params(MaskedLM(MODEL), seed=0)
 

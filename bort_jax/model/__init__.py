@@ -2,7 +2,6 @@
 """BERT as pure functions of an `Arch`: the only place that knows Linen."""
 
 from bort_jax.model.bert import DTYPES, BertConfig, Classifier, Encoder, Headless, MaskedLM
-from bort_jax.model.execution import Execution
 from bort_jax.model.heads import head_loss, output_names, row_outputs
 from bort_jax.model.losses import (
     TopK,
@@ -30,7 +29,6 @@ __all__ = [
     "BertConfig",
     "Classifier",
     "Encoder",
-    "Execution",
     "Headless",
     "MaskedLM",
     "TopK",

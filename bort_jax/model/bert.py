@@ -20,9 +20,9 @@ from jaxtyping import Array, Bool, Float, Int
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.model.attention import attention, device_kind
 from bort_jax.model.dropout import Dropout
-from bort_jax.model.execution import Execution, run_layers
 from bort_jax.model.norm import LayerNorm
 from bort_jax.model.products import narrow_matmul, narrow_matmul_t
+from bort_jax.model.remat import Remat, with_remat
 
 DTYPES = ("float32", "bfloat16")
 INIT = nn.initializers.normal(stddev=0.02)
@@ -169,7 +169,7 @@ class Layer(nn.Module):
     intermediate: int
 
     @nn.compact
-    def __call__(self, x, mask, *, deterministic: bool):
+    def __call__(self, x, mask, deterministic: bool):
         def residual(branch, name):
             branch = Dropout(self.config.dropout)(branch, deterministic=deterministic)
             return self.config.layer_norm(name)(x + branch)
@@ -188,12 +188,13 @@ class Encoder(nn.Module):
     """
 
     config: BertConfig
-    execution: Execution = Execution()
+    remat: Remat = "none"
 
     def setup(self):
         self.embeddings = Embeddings(self.config)
+        layer = with_remat(Layer, self.remat)
         self.layers = [
-            Layer(self.config, heads, intermediate, name=f"layer_{n}")
+            layer(self.config, heads, intermediate, name=f"layer_{n}")
             for n, (heads, intermediate) in enumerate(self.config.arch.sizes())
         ]
 
@@ -201,28 +202,9 @@ class Encoder(nn.Module):
         self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"], *, deterministic: bool = True
     ) -> Float[Array, "b s h"]:
         x = self.embeddings(ids, mask, deterministic=deterministic)
-        if self.is_initializing():
-            for layer in self.layers:
-                x = layer(x, mask, deterministic=deterministic)
-            return x
-
-        def apply(sizes, params, x, key):
-            rngs = None if key is None else {"dropout": key}
-            layer = Layer(self.config, *sizes, parent=None)
-            return layer.apply({"params": params}, x, mask, deterministic=deterministic, rngs=rngs)
-
-        sizes = self.config.arch.sizes()
-        key = None if deterministic else self.make_rng("dropout")
-        return run_layers(
-            x,
-            [
-                (size, layer.variables["params"])
-                for size, layer in zip(sizes, self.layers, strict=True)
-            ],
-            apply=apply,
-            keys=None if key is None else jax.random.split(key, len(sizes)),
-            execution=self.execution,
-        )
+        for layer in self.layers:
+            x = layer(x, mask, deterministic)
+        return x
 
 
 class MlmHead(nn.Module):
@@ -259,10 +241,10 @@ class Headless(nn.Module):
     """`Encoder` alone, its parameters named as those of the models with a head."""
 
     config: BertConfig
-    execution: Execution = Execution()
+    remat: Remat = "none"
 
     def setup(self):
-        self.encoder = Encoder(self.config, self.execution)
+        self.encoder = Encoder(self.config, self.remat)
 
     def __call__(
         self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"], *, deterministic: bool = True
@@ -278,10 +260,10 @@ class MaskedLM(nn.Module):
     """
 
     config: BertConfig
-    execution: Execution = Execution()
+    remat: Remat = "none"
 
     def setup(self):
-        self.encoder = Encoder(self.config, self.execution)
+        self.encoder = Encoder(self.config, self.remat)
         self.head = MlmHead(self.config)
 
     def __call__(
@@ -316,10 +298,10 @@ class Classifier(nn.Module):
 
     config: BertConfig
     classes: int
-    execution: Execution = Execution()
+    remat: Remat = "none"
 
     def setup(self):
-        self.encoder = Encoder(self.config, self.execution)
+        self.encoder = Encoder(self.config, self.remat)
         self.pooler = self.config.dense(self.config.arch.hidden)
         self.output = self.config.dense(self.classes)
         self.dropout = Dropout(self.config.dropout)

@@ -9,7 +9,7 @@ from bort_jax.arch import Arch
 from bort_jax.data.packing import Packing, check_packing
 from bort_jax.engine.joining import Joining
 from bort_jax.model import DTYPES
-from bort_jax.model.execution import Execution, LayerRun, Remat
+from bort_jax.model.remat import Remat, check_remat
 
 HOUR = 3600.0  # seconds
 # What may differ when a run is resumed: the weights do not depend on it.
@@ -54,9 +54,8 @@ class PretrainConfig:
       dropout: everywhere BERT has it.
       dtype: of the operands of products: float32 or bfloat16, faster where the device has units
         for it.
-      layers: loop, or scan: compiles one layer for all, and copies the parameters at each step.
-      remat: computed again in the backward pass, for memory: none, dots (all but the products
-        with weights) or full (whole layers).
+      remat: activation checkpointing policy, what the backward pass computes again: none, dots
+        (all but the products with weights) or full (whole layers).
       mlm_weight: of the masked-LM loss beside distillation.
       distill_weight: of T²·KL(teacher ‖ student).
       hidden_weight: of the error of the last hidden states; for a teacher without masked-LM head.
@@ -98,7 +97,6 @@ class PretrainConfig:
     clip: float = 1.0
     dropout: float = 0.1
     dtype: str = "float32"
-    layers: LayerRun = "loop"
     remat: Remat = "none"
     mlm_weight: float = 0.1
     distill_weight: float = 0.5
@@ -113,18 +111,13 @@ class PretrainConfig:
     eval_rows: int = 512
     most_skipped: int = 10
 
-    @property
-    def execution(self) -> Execution:
-        """How the layers are run; raises ValueError where there is no such way."""
-        return Execution(self.layers, self.remat)
-
 
 def check(config: PretrainConfig) -> None:
     """Raises ValueError on what would only fail later, inside a trace."""
     Arch.parse(config.arch)
     check_packing(config.packing, buckets=config.buckets)
     check_weights(config)
-    _ = config.execution
+    check_remat(config.remat)
     if config.seq_len > config.positions:
         raise ValueError(
             f"seq_len {config.seq_len} is longer than the {config.positions} positions"

@@ -52,7 +52,7 @@ class Stage(NamedTuple):
         teacher = load(config.teacher) if config.teacher else None
         start = starting_point(config)
         corpus = leader_first(lambda: corpus_of(config))
-        model = MaskedLM(model_config(config, corpus, start=start), config.execution)
+        model = MaskedLM(model_config(config, corpus, start=start), config.remat)
         params = with_map(initial_params(model, start, seed=config.seed), config, teacher)
         stream = stream_of(corpus, config, teacher)
         return cls(config, corpus, model, params, stream, teacher, start)

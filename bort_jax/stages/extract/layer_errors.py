@@ -15,7 +15,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Float
-from tqdm import tqdm
 
 from bort_jax.arch import Arch, LayerwiseArch, SearchSpace
 from bort_jax.cost.layerwise import layer_options
@@ -24,6 +23,7 @@ from bort_jax.engine.loop import fit
 from bort_jax.engine.parallel import new_state, parallel_step
 from bort_jax.model import BertConfig, masked_lm
 from bort_jax.model.elastic import ElasticLM, Shape
+from bort_jax.report.terminal import progress_bar
 from bort_jax.stages.extract.errors import elastic_logits, elastic_loss
 from bort_jax.stages.extract.measure import Measure, measure_from_sums
 from bort_jax.stages.extract.recipe import Recipe, heldout_batch, training_batch, unigram_loss
@@ -100,13 +100,12 @@ def train_elastic(corpus: Corpus, layers: LayerSpace, recipe: Recipe) -> Elastic
     generator, key = np.random.default_rng(recipe.seed), jax.random.key(recipe.seed)
 
     def shaped_step(state, batch):
+        bar.update()
         return step(state, shape_of(random_network(generator, layers)), batch, key)
 
-    steps = tqdm(
-        range(recipe.steps), desc="elastic network", unit="step", leave=False, disable=None
-    )
-    batches = (training_batch(corpus, recipe, k) for k in steps)
-    state = fit(state, batches, step_fn=shaped_step)
+    batches = (training_batch(corpus, recipe, k) for k in range(recipe.steps))
+    with progress_bar("elastic network", total=recipe.steps, unit="step") as bar:
+        state = fit(state, batches, step_fn=shaped_step)
     heldout = heldout_batch(corpus, recipe)
     params, unigram = jax.device_get(state.params), unigram_loss(corpus, heldout)
     return Elastic(model, params, layers, heldout, recipe.measure, unigram)

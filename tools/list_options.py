@@ -16,7 +16,7 @@ from bort_jax.cli import VERBS
 FILE = Path(__file__).parent.parent / "docs" / "reference" / "options.md"
 HEAD = """# Options
 
-Every option of every verb. Lists are written `[a,b]`. All can stand in a YAML file (`--config FILE`).
+Every option of every verb. Lists are written `[a,b]`. All can stand in a YAML file (`--config F`).
 This page is written by `python tools/list_options.py`.
 """
 

@@ -150,7 +150,7 @@ def check_read(config: Config) -> None:
         what, unread = f"search {config.search}", given & UNREAD_UNIFORM
     if unread:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(unread))
-        raise ValueError(f"{what} does not read {names}: leave it out, or choose another search")
+        raise ValueError(f"{what} does not read {names}: leave it out")
 
 
 def check_layerwise(config: Config, space: SearchSpace) -> None:

@@ -5,13 +5,15 @@ import math
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bort_jax.arch import Arch, LayerwiseArch, SearchSpace
 from bort_jax.data.masking import masked_batch
 from bort_jax.engine.loop import fit
-from bort_jax.engine.parallel import new_state, parallel_step
+from bort_jax.engine.parallel import parallel_step
+from bort_jax.engine.step import new_state
 from bort_jax.model import BertConfig, MaskedLM, drawn_params, init_params
 from bort_jax.model.elastic import ElasticLM, Shape, slice_params
 from bort_jax.stages.extract.candidate import SEGMENT, candidate_errors
@@ -239,6 +241,16 @@ def test_candidate_errors_clip_the_weights_after_every_step(corpus, limit=0.02):
     uniform = corpus.tokenizer.vocab_size
     assert uniform * math.exp(-2 * limit) <= clipped < uniform
     assert free < 0.9 * uniform
+
+
+def test_candidate_errors_give_a_diverged_candidate_no_error(corpus):
+    """Its weights stay at the last finite ones, which could be measured."""
+
+    def logits_fn(params, _, batch):
+        return jnp.sqrt(0 * params["kernel"]) + 0 * batch["weights"][..., None]
+
+    row = np.ones(corpus.tokenizer.vocab_size)
+    assert math.isnan(row_error(corpus, row, logits_fn, steps=3, learning_rates=(1e-2,)))
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,32 @@ def test_segments_stop_at_each_evaluation_and_at_the_end(total, every):
     assert set(range(every, total + 1, every)) <= set(ends)
 
 
+# Runs that diverge
+
+
+def no_numbers(params) -> bool:
+    return all(np.isnan(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize("at_once", [1, 8])
+def test_group_trainer_has_no_numbers_for_a_member_that_diverged(at_once, points):
+    """Too high a rate makes the weights, and then every loss, infinite."""
+    thetas = [THETAS[0], THETAS[0]._replace(learning_rate=1e38)]
+    fine, lost = all_of(toy_trainer(at_once), [toy_job(theta, points) for theta in thetas])
+    assert not np.isnan(jax.tree.leaves(fine.params)[0]).any() and no_numbers(lost.params)
+
+
+def test_early_stopping_gives_a_member_whose_steps_are_skipped_no_score(points):
+    """Its parameters stay finite, and could be scored."""
+    loss_fn = lambda *inputs: toy_loss(*inputs) | {"loss": jnp.float32(jnp.inf)}
+    seen = []
+    score_fn = lambda outputs: seen.append(outputs) or float(outputs.mean())
+    stopping = EarlyStopping(points.x, score_fn, every=2, patience=2)
+    trainer = toy_trainer(loss=loss_fn)
+    (tuned,) = trainer.first([toy_job(THETAS[0], points)], stopping=stopping)
+    assert np.isnan(seen).all() and no_numbers(tuned.params)
+
+
 # Memory
 
 

@@ -24,8 +24,9 @@ from bort_jax.data.masking import masked_batch
 from bort_jax.engine import schedule, throughput
 from bort_jax.engine.loop import Diverged, Guard, fit, read_metrics
 from bort_jax.engine.optimizer import Hyper
-from bort_jax.engine.parallel import gradient_sums, new_state, parallel_step
+from bort_jax.engine.parallel import parallel_step
 from bort_jax.engine.processes import join_processes
+from bort_jax.engine.step import gradient_sums, new_state
 from bort_jax.engine.throughput import Meter, Peak, forward_flops, known_peak, step_flops
 from bort_jax.interop import load, save
 from bort_jax.model import BertConfig, MaskedLM, count_params, forward, init_params, param_structs

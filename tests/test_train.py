@@ -13,7 +13,8 @@ from bort_jax.arch import Arch
 from bort_jax.data.masking import masked_batch
 from bort_jax.engine.loop import read_metrics
 from bort_jax.engine.optimizer import Hyper, decay_mask, learning_rate, make_optimizer
-from bort_jax.engine.parallel import new_state, parallel_map, parallel_step, shard
+from bort_jax.engine.parallel import parallel_map, parallel_step, shard
+from bort_jax.engine.step import new_state
 from bort_jax.interop import Checkpoint, load, save
 from bort_jax.model import BertConfig, MaskedLM, count_params, init_params, masked_lm
 from bort_jax.stages.finetune.tuner import FineTuner, Theta

@@ -25,9 +25,9 @@ import numpy as np
 import optax
 
 from bort_jax.engine.loop import read_metrics
-from bort_jax.engine.optimizer import clipping, learning_rate, make_optimizer
-from bort_jax.engine.parallel import State
+from bort_jax.engine.optimizer import clip_scale, learning_rate, make_optimizer
 from bort_jax.engine.schedule import Steps
+from bort_jax.engine.step import State
 from bort_jax.stages.pretrain.config import PretrainConfig
 from bort_jax.stages.pretrain.objectives import plain_loss
 from bort_jax.stages.pretrain.run import batches
@@ -149,7 +149,7 @@ def bare_step(stage: Stage) -> Callable:
         grads, sums = jax.grad(summed, has_aux=True)(state.params)
         grads = jax.tree.map(lambda g: g / sums["count"], grads)
         rate = learning_rate(state.hyper, state.step)
-        scale = clipping(optax.global_norm(grads), config.clip)
+        scale = clip_scale(optax.global_norm(grads), config.clip)
         transform = make_optimizer(config.optimizer, state.hyper, rate=rate, scale=scale)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

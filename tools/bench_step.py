@@ -187,7 +187,8 @@ def our_step(name: str, arch: str, batch: dict, dropout: float, dtype: str) -> S
 
     from bort_jax.arch import Arch
     from bort_jax.engine.optimizer import Hyper
-    from bort_jax.engine.parallel import new_state, parallel_step
+    from bort_jax.engine.parallel import parallel_step
+    from bort_jax.engine.step import new_state
     from bort_jax.model import BertConfig, MaskedLM, drawn_params
     from bort_jax.stages.pretrain.objectives import plain_loss
 

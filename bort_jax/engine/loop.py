@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from bort_jax.engine.parallel import State
+from bort_jax.engine.step import State
 
 Hook = Callable[[int, State, dict], None]
 

@@ -56,29 +56,18 @@ def make_optimizer(
     )
 
 
-def begun(name: str, params):
-    """The optimizer's state before the first step: zeros in numpy, which take no memory until they
-    are read."""
+def initial_opt_state(name: str, params):
+    """The optimizer's state before the first step: zeros in numpy that take no memory."""
     transform = make_optimizer(name, Hyper(*[0.0] * len(Hyper._fields)), rate=0.0)
-    zeros = lambda leaf: np.zeros(leaf.shape, leaf.dtype)
+    # While tracing, a view of one number becomes no constant of the program's.
+    zeros = lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
     return jax.tree.map(zeros, jax.eval_shape(transform.init, params))
 
 
-def clipping(norm, largest: float):
+def clip_scale(norm, largest: float):
     """The scale that brings a gradient of this global norm to `largest`, where it is above."""
     return jnp.where(norm < largest, 1.0, largest / norm)
 
 
 def decay_mask(params):
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in DECAYED, params)
-
-
-def limited(params, largest: float | None):
-    """Every weight brought into [−largest, largest]; None: as they are.
-
-    That the paper's compact set (arXiv 2010.08512, strong AB^nC) is this box, and that it holds for
-    every trainable number, LayerNorm's scales too, is our reading.
-    """
-    if largest is None:
-        return params
-    return jax.tree.map(lambda weight: jnp.clip(weight, -largest, largest), params)

@@ -14,49 +14,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
-from bort_jax.engine.optimizer import Hyper, begun, clipping, learning_rate, limited, make_optimizer
+from bort_jax.engine.step import State, UpdateRule, gradient_sums, guarded_update
 
 AXIS = "data"
 LAG = 2
-
-
-class State(NamedTuple):
-    """All that training changes, and the hyperparameters as arrays.
-
-    Attributes:
-      step: int32, steps done; those that were skipped count.
-      params: float32 tree.
-      opt_state: optax's.
-      hyper: traced, so that one compiled step serves every hyperparameter set.
-      seconds: float32, time used; 0 in a run that has a number of steps.
-      skipped: int32, steps without a finite loss and gradient.
-      in_a_row: int32, how many of these were the last ones.
-    """
-
-    step: Any
-    params: Any
-    opt_state: Any
-    hyper: Hyper
-    seconds: Any = ()
-    skipped: Any = ()
-    in_a_row: Any = ()
-
-
-def new_state(params, hyper: Hyper, *, optimizer: str) -> State:
-    """A state at step 0, in numpy."""
-    return State(
-        np.int32(0),
-        params,
-        begun(optimizer, params),
-        hyper,
-        seconds=np.float32(0),
-        skipped=np.int32(0),
-        in_a_row=np.int32(0),
-    )
 
 
 def parallel_step(
@@ -64,7 +27,6 @@ def parallel_step(
     *,
     optimizer: str,
     clip: float,
-    clip_weights: float | None = None,
     accumulate: int = 1,
     clock: Callable[[], float] | None = None,
 ) -> "ParallelStep":
@@ -79,7 +41,6 @@ def parallel_step(
         and `count`; the mean loss `loss / count` is what is minimised.
       optimizer: `adamw` or `lamb`.
       clip: largest global norm of the gradient.
-      clip_weights: largest weight after a step; None: no limit.
       accumulate: micro-batches that a device's share of a batch is cut into.
       clock: seconds used so far. The learning rate is then a function of them, the latest of all
         processes, and not of the steps done.
@@ -90,34 +51,17 @@ def parallel_step(
       `learning_rate`, `skipped` and `in_a_row` (see State), and with a clock `seconds`.
     """
     gradient = gradient_sums(loss_fn, parts=accumulate)
+    rule = UpdateRule(optimizer, clip)
 
     def step(state: State, frozen, batch, key, seconds):
         # Each device drops other units; each step too, with no key in the checkpoint.
         key = jax.random.fold_in(jax.random.fold_in(key, state.step), jax.lax.axis_index(AXIS))
         grads, sums = over_devices(gradient(state.params, frozen, batch, key))
-        metrics = {name: total / sums["count"] for name, total in sums.items() if name != "count"}
         seconds = jax.lax.pmax(seconds, AXIS)
-        rate = learning_rate(state.hyper, state.step if clock is None else seconds)
-        norm = optax.global_norm(grads) / sums["count"]
-        # One factor for the mean and for clipping, inside the update: no gradient is written twice.
-        scale = clipping(norm, clip) / sums["count"]
-        transform = make_optimizer(optimizer, state.hyper, rate=rate, scale=scale)
-
-        def taken(state: State) -> State:
-            updates, opt_state = transform.update(grads, state.opt_state, state.params)
-            params = limited(optax.apply_updates(state.params, updates), clip_weights)
-            return state._replace(params=params, opt_state=opt_state, in_a_row=jnp.int32(0))
-
-        def skipped(state: State) -> State:
-            return state._replace(skipped=state.skipped + 1, in_a_row=state.in_a_row + 1)
-
-        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
-        # A branch: a select would write weights and moments once more, a third of an update on CPU.
-        new = jax.lax.cond(finite, taken, skipped, state)
-        new = new._replace(step=state.step + 1, seconds=seconds)
-        counts = {"skipped": new.skipped, "in_a_row": new.in_a_row}
+        time = None if clock is None else seconds
+        state, metrics = guarded_update(state, grads, sums, rule=rule, time=time)
         used = {} if clock is None else {"seconds": seconds}
-        return new, metrics | {"grad_norm": norm, "learning_rate": rate} | counts | used
+        return state._replace(seconds=seconds), metrics | used
 
     run = jax.pmap(
         step, axis_name=AXIS, in_axes=(None, None, 0, None, 0), out_axes=None, donate_argnums=0
@@ -170,36 +114,6 @@ def over_devices(sums):
     return sums if jax.device_count() == 1 else jax.lax.psum(sums, AXIS)
 
 
-def gradient_sums(loss_fn: Callable, *, parts: int) -> Callable:
-    """Builds `(params, frozen, batch, key) -> (gradient of the summed loss, sums)`.
-
-    The batch is cut into `parts` micro-batches of consecutive rows; one after the other adds to
-    the sums, so that the activations of only one are alive.
-    """
-
-    def whole(params, frozen, batch, key):
-        def summed(params):
-            sums = loss_fn(params, frozen, batch, key)
-            return sums["loss"], sums
-
-        return jax.grad(summed, has_aux=True)(params)
-
-    def in_parts(params, frozen, batch, key):
-        batches = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
-
-        def add(total, part):
-            number, batch = part
-            found = whole(params, frozen, batch, jax.random.fold_in(key, number))
-            return jax.tree.map(jnp.add, total, found), None
-
-        first = jax.tree.map(lambda x: x[0], batches)
-        shapes = jax.eval_shape(whole, params, frozen, first, key)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.scan(add, zeros, (jnp.arange(parts), batches))[0]
-
-    return whole if parts == 1 else in_parts
-
-
 def parallel_map(fn: Callable) -> Callable:
     """Maps `fn(params, batch) -> tree of [b, ...]` over the devices' shares of a batch."""
     run = jax.pmap(fn, axis_name=AXIS, in_axes=(None, 0))
@@ -212,66 +126,56 @@ def parallel_map(fn: Callable) -> Callable:
     return mapped
 
 
-def parallel_population(fn: Callable, *, devices: Sequence[Any] | None = None) -> Callable:
-    """Builds `fold(carry, members, items, *, end, watch) -> [end(carry), …]`, one for each member.
-
-    Each member starts from the same host tree `carry` and does `carry = fn(carry, member, item)`
-    for every item. As many members as there are devices (default: this process's) run at a time,
-    under one compilation; `end` picks what is fetched; `watch()` is called after every item.
-    Nothing is shared between members, nor with other processes.
-    """
-    devices = list(devices or jax.local_devices())
-    run = CompiledOnce(jax.pmap(fn, in_axes=(0, 0, None), devices=devices, donate_argnums=0))
-
-    def fold(carry, members: Sequence, items: Sequence, *, end: Callable, watch: Callable) -> list:
-        def group(start: int) -> list:
-            # The last group is filled up with copies of its last member.
-            picked = [members[min(start + k, len(members) - 1)] for k in range(len(devices))]
-            state, group = _stacked([carry] * len(devices)), _stacked(picked)
-            for item in items:
-                state = jax.block_until_ready(run(state, group, item))
-                watch()
-            ended = jax.device_get(end(state))
-            return [jax.tree.map(lambda x, k=k: x[k], ended) for k in range(len(devices))]
-
-        starts = range(0, len(members), len(devices))
-        with ThreadPoolExecutor(at_a_time()) as pool:
-            return [ended for part in pool.map(group, starts) for ended in part][: len(members)]
-
-    return fold
-
-
 class OverMembers:
     """`fn` mapped over a population, on as many devices as its arguments say.
 
-    Arguments with axis 0 are `[devices, members of a device, …]`, and so are the results; the
-    others are shared by all members. The members of a device run under `vmap`; a single one runs as
-    it would alone. One compilation serves each shape, and threads may call it.
+    Arguments with axis 0 are `[devices, members of a device, …]` (`stack_members`), and so are the
+    results; the others are shared by all members. The members of a device run under `vmap`; a
+    single one runs as it would alone. Nothing is shared between members, nor with other processes.
+    Each shape of arguments compiles once, and threads may call it.
+
+    Args:
+      donate: whether the first argument's memory becomes the result's.
+      devices: default: all of this process.
     """
 
-    def __init__(self, fn: Callable, in_axes: tuple[int | None, ...], *, donate: bool = False):
-        self.in_axes, self.donate = in_axes, (0,) if donate else ()
-        self.fn = _over_members(fn, in_axes)
-        self.programs: dict[int, CompiledOnce] = {}
+    def __init__(
+        self,
+        fn: Callable,
+        in_axes: tuple[int | None, ...],
+        *,
+        donate: bool = False,
+        devices: Sequence[Any] | None = None,
+    ):
+        self.fn, self.in_axes = _over_members(fn, in_axes), in_axes
+        self.donate, self.devices = (0,) if donate else (), list(devices or jax.local_devices())
+        self.lock, self.programs = threading.Lock(), {}
 
     def __call__(self, *args):
         return self._program(args)(*args)
 
     def bytes(self, *args) -> int:
         """What a device needs for the call: arguments, results and what lies between."""
-        return self._program(args).bytes(*args)
+        found = self._program(args).memory_analysis()
+        held = found.argument_size_in_bytes + found.output_size_in_bytes
+        return held + found.temp_size_in_bytes - found.alias_size_in_bytes
 
-    def _program(self, args) -> "CompiledOnce":
+    def _program(self, args):
+        key = str(jax.tree.map(lambda x: (np.shape(x), str(x.dtype)), args))
+        with self.lock:
+            if key not in self.programs:
+                self.programs[key] = self._compiled(args)
+        return self.programs[key]
+
+    def _compiled(self, args):
         devices = jax.tree.leaves(args[self.in_axes.index(0)])[0].shape[0]
-        if devices not in self.programs:
-            run = jax.pmap(
-                self.fn,
-                in_axes=self.in_axes,
-                devices=jax.local_devices()[:devices],
-                donate_argnums=self.donate,
-            )
-            self.programs[devices] = CompiledOnce(run)
-        return self.programs[devices]
+        run = jax.pmap(
+            self.fn,
+            in_axes=self.in_axes,
+            devices=self.devices[:devices],
+            donate_argnums=self.donate,
+        )
+        return run.lower(*args).compile()
 
 
 def _over_members(fn: Callable, in_axes: tuple[int | None, ...]) -> Callable:
@@ -295,36 +199,24 @@ def on_devices(fn: Callable, items: Sequence) -> list:
         return list(pool.map(lambda k: fn(items[k], devices[k % len(devices)]), range(len(items))))
 
 
-class CompiledOnce:
-    """A pmapped function that threads can call at once: each shape of arguments compiles once."""
-
-    def __init__(self, run: Any):
-        self.run, self.lock, self.programs = run, threading.Lock(), {}
-
-    def __call__(self, *args):
-        return self._program(args)(*args)
-
-    def bytes(self, *args) -> int:
-        """What a device needs for the call: arguments, results and what lies between."""
-        found = self._program(args).memory_analysis()
-        held = found.argument_size_in_bytes + found.output_size_in_bytes
-        return held + found.temp_size_in_bytes - found.alias_size_in_bytes
-
-    def _program(self, args):
-        key = str(jax.tree.map(lambda x: (np.shape(x), str(x.dtype)), args))
-        with self.lock:
-            if key not in self.programs:
-                self.programs[key] = self.run.lower(*args).compile()
-        return self.programs[key]
-
-
 def at_a_time() -> int:
     """Small steps leave cores idle that a second program can use; accelerators queue anyway."""
     return 2 if jax.default_backend() == "cpu" else 1
 
 
-def _stacked(trees: list):
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+def stack_members(trees: Sequence, devices: int):
+    """Trees of host arrays as one, `[devices, members of a device, …]`."""
+
+    def put(*leaves):
+        return np.stack(leaves).reshape(devices, -1, *np.shape(leaves[0]))
+
+    return jax.tree.map(put, *trees)
+
+
+def unstack_members(tree, count: int) -> list:
+    """The first `count` members' trees, on the host."""
+    tree = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
+    return [jax.tree.map(lambda x, k=k: x[k], tree) for k in range(count)]
 
 
 def replicate(tree):

@@ -85,7 +85,7 @@ def from_leader(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
-def dealt(items: Sequence) -> list:
+def shard_items(items: Sequence) -> list:
     """Every how-many-eth item is this process's; all have as many, the last filled up with copies
     of the last item."""
     each = -(-len(items) // jax.process_count())
@@ -93,8 +93,8 @@ def dealt(items: Sequence) -> list:
     return [items[min(k, len(items) - 1)] for k in mine]
 
 
-def gathered(trees: Sequence) -> list:
-    """What became of the first of the dealt items, in their order, in every process.
+def gather_items(trees: Sequence) -> list:
+    """What became of the first of the shard_items items, in their order, in every process.
 
     Args:
       trees: of numpy arrays, one for each of this process's first items; where processes have

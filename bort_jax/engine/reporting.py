@@ -12,8 +12,8 @@ import jax
 from tqdm import tqdm
 
 from bort_jax.engine.loop import read_metrics
-from bort_jax.engine.parallel import State
 from bort_jax.engine.schedule import Horizon, Steps
+from bort_jax.engine.step import State
 from bort_jax.engine.throughput import Meter
 
 SECONDS = 10.0  # between two lines of text: into a file this is enough

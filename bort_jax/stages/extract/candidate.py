@@ -5,18 +5,19 @@ Batches of training and of held-out text are rows of one stream, and a row says 
 forward pass is compiled once for both, and a step returns to Python only after SEGMENT rows.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from tqdm import tqdm
 
 from bort_jax.data.prepared import Corpus
-from bort_jax.engine.optimizer import Hyper, begun, clipping, learning_rate, limited, make_optimizer
-from bort_jax.engine.parallel import State, parallel_population
+from bort_jax.engine.parallel import OverMembers, at_a_time, stack_members, unstack_members
+from bort_jax.engine.step import State, UpdateRule, guarded_update, new_state
 from bort_jax.model import distillation, masked_lm
 from bort_jax.stages.extract.measure import measure_from_sums
 from bort_jax.stages.extract.recipe import (
@@ -43,63 +44,83 @@ def candidate_errors(
       logits_fn: `(params, shape, batch) -> [b, m, v]`, one compilation for all shapes.
       devices: what the (shape, rate) pairs are spread over; default: all of this process.
     """
-    fold = parallel_population(
-        candidate_program(logits_fn, clip_weights=recipe.clip_weights), devices=devices
-    )
+    devices = list(devices or jax.local_devices())
+    program = candidate_program(logits_fn, clip_weights=recipe.clip_weights)
+    run = OverMembers(program, (0, 0, None), donate=True, devices=devices)
     heldout = heldout_batch(corpus, recipe)
     unigram = unigram_loss(corpus, heldout) if recipe.measure == "excess" else 0.0
     items = segments(corpus, recipe, heldout)
 
+    def error(state: State, sums: dict) -> float:
+        if state.in_a_row:
+            return math.nan
+        return measure_from_sums(recipe.measure, _floats(sums), unigram=unigram)
+
     def errors(params, shapes: Sequence, title: str) -> list[float]:
-        hypers = [recipe.hyper(rate) for rate in recipe.learning_rates]
-        members = [(shape, hyper) for shape in shapes for hyper in hypers]
-        carry = (fresh_state(params), ZEROS)
+        start = new_state(params, recipe.hyper(0.0), optimizer="adamw")
+        starts = [start._replace(hyper=recipe.hyper(rate)) for rate in recipe.learning_rates]
+        members = [((start, ZEROS), shape) for shape in shapes for start in starts]
         with tqdm(desc=title, unit="part", leave=False, disable=None) as bar:
-            ended = fold(carry, members, items, end=lambda carry: carry[1], watch=bar.update)
-        found = [
-            measure_from_sums(recipe.measure, _floats(sums), unigram=unigram) for sums in ended
-        ]
-        each = len(hypers)
-        return [least(found[k : k + each]) for k in range(0, len(found), each)]
+            ended = train_groups(run, members, items, size=len(devices), watch=bar.update)
+        found = [error(state, sums) for state, sums in ended]
+        return [least(found[k : k + len(starts)]) for k in range(0, len(found), len(starts))]
 
     return errors
 
 
+def train_groups(
+    run: OverMembers, members: Sequence, items: Sequence, *, size: int, watch: Callable
+) -> list:
+    """(state without its large arrays, sums) of each member, trained `size` at a time.
+
+    Args:
+      members: (state, sums) at the start, and the shape.
+      watch: called after every item.
+    """
+
+    def train_group(start: int) -> list:
+        # The last group is filled up with copies of its last member.
+        picked = [members[min(start + k, len(members) - 1)] for k in range(size)]
+        carry, shapes = (stack_members(part, size) for part in zip(*picked, strict=True))
+        for item in items:
+            carry = jax.block_until_ready(run(carry, shapes, item))
+            watch()
+        state, sums = carry
+        return unstack_members((state._replace(params=(), opt_state=()), sums), size)
+
+    with ThreadPoolExecutor(at_a_time()) as pool:
+        groups = pool.map(train_group, range(0, len(members), size))
+        return [ended for group in groups for ended in group][: len(members)]
+
+
 def candidate_program(logits_fn: Callable, *, clip_weights: float | None) -> Callable:
-    """`((state, sums), (shape, hyper), stream) -> (state, sums)`.
+    """`((state, sums), shape, stream) -> (state, sums)`.
 
     Rows of the stream that train change the state; the others add to the sums.
     """
+    rule = UpdateRule(clip_weights=clip_weights)
 
-    def program(carry, member, stream):
-        shape, hyper = member
-
+    def program(carry, shape, stream):
         def row(carry, batch):
             state, sums = carry
 
             def loss(params):
                 found = row_sums(logits_fn(params, shape, batch), batch)
-                return found["mlm"] / jnp.maximum(found["count"], 1), found
+                return found["mlm"], found
 
-            _, pullback, found = jax.vjp(loss, state.params, has_aux=True)
-            step = lambda state: stepped(state, hyper, pullback(1.0)[0], clip_weights)
+            total, pullback, found = jax.vjp(loss, state.params, has_aux=True)
+
+            def step(state: State) -> State:
+                loss = {"loss": total, "count": found["count"]}
+                return guarded_update(state, pullback(1.0)[0], loss, rule=rule)[0]
+
             state = jax.lax.cond(batch["train"], step, lambda state: state, state)
-            kept = jax.tree.map(lambda a, b: jnp.where(batch["train"], a, a + b), sums, found)
-            return (state, kept), None
+            sums = jax.tree.map(lambda a, b: jnp.where(batch["train"], a, a + b), sums, found)
+            return (state, sums), None
 
         return jax.lax.scan(row, carry, stream)[0]
 
     return program
-
-
-def stepped(state: State, hyper: Hyper, grads, clip_weights: float | None) -> State:
-    """One step of AdamW with the hyperparameters of this member."""
-    rate = learning_rate(hyper, state.step)
-    scale = clipping(optax.global_norm(grads), 1.0)
-    transform = make_optimizer("adamw", hyper, rate=rate, scale=scale)
-    updates, opt_state = transform.update(grads, state.opt_state, state.params)
-    params = limited(optax.apply_updates(state.params, updates), clip_weights)
-    return state._replace(step=state.step + 1, params=params, opt_state=opt_state)
 
 
 def row_sums(logits: jax.Array, batch: dict) -> dict:
@@ -109,11 +130,6 @@ def row_sums(logits: jax.Array, batch: dict) -> dict:
         return sums | {"divergence": jnp.float32(0)}
     divergence = distillation(logits, batch["teacher"], batch["weights"], temperature=1.0)
     return sums | {"divergence": divergence}
-
-
-def fresh_state(params) -> State:
-    """A state at step 0 in numpy, without running optax; the members bring the hyperparameters."""
-    return State(np.int32(0), params, begun("adamw", params), cast(Any, ()))
 
 
 def segments(corpus: Corpus, recipe: Recipe, heldout: dict) -> list[dict]:

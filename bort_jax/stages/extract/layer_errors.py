@@ -20,7 +20,8 @@ from bort_jax.arch import Arch, LayerwiseArch, SearchSpace
 from bort_jax.cost.layerwise import layer_options
 from bort_jax.data.prepared import Corpus
 from bort_jax.engine.loop import fit
-from bort_jax.engine.parallel import new_state, parallel_step
+from bort_jax.engine.parallel import parallel_step
+from bort_jax.engine.step import new_state
 from bort_jax.model import BertConfig, masked_lm
 from bort_jax.model.elastic import ElasticLM, Shape
 from bort_jax.report.terminal import progress_bar

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from bort_jax.stages.finetune.population import Population, unstack_members
+from bort_jax.engine.parallel import unstack_members
+from bort_jax.engine.step import State
+from bort_jax.stages.finetune.population import Population, diverged
 
 DEV_ROWS = 64  # held-out points that are scored at a time
 
@@ -54,33 +56,34 @@ class EarlyStopper:
         self.best_step, self.worse = np.zeros(members, int), np.zeros(members, int)
         self.params: Any = None
 
-    def is_over(self, params, done: int) -> bool:
+    def is_over(self, states: State, done: int) -> bool:
         """Scores the members, where it is time to; whether none of them goes on."""
         if done % self.rule.every and done != self.steps:
             return False
-        scores = np.array([self.rule.score_fn(outputs) for outputs in self.outputs(params)])
+        scores = np.array([self.rule.score_fn(outputs) for outputs in self.outputs(states)])
         scores = np.where(np.isnan(scores), -np.inf, scores)
         going = self.worse < self.rule.patience
         # A first look always counts, so that a run without a finite score has parameters too.
         better = going & (scores > self.best) | (self.best_step == 0)
-        old = params if self.params is None else self.params
-        self.params = self.population.choose(params, old, better.reshape(self.shape))
+        old = states.params if self.params is None else self.params
+        self.params = self.population.choose(states.params, old, better.reshape(self.shape))
         self.best[better], self.best_step[better] = scores[better], done
         self.worse = np.where(better, 0, self.worse + going)
         return bool((self.worse >= self.rule.patience).all())
 
-    def outputs(self, params) -> list[Float[np.ndarray, "m k"]]:
-        """Outputs of the held-out rows of tokens for each member."""
+    def outputs(self, states: State) -> list[Float[np.ndarray, "m k"]]:
+        """Outputs of the held-out rows of tokens for each member; NaN where it has diverged."""
         x, parts = self.rule.x, []
         for start in range(0, len(x), DEV_ROWS):
             at = np.arange(start, start + DEV_ROWS)
             ids = x[np.where(at < len(x), at, start)]
-            parts.append(np.asarray(self.population.outputs(params, ids)))
+            parts.append(np.asarray(self.population.outputs(states.params, ids)))
         outputs = np.concatenate(parts, axis=2)[:, :, : len(x)]
+        outputs[np.asarray(states.in_a_row) > 0] = np.nan
         # Choices are rows of tokens too.
         return list(outputs.reshape(len(self.best), -1, outputs.shape[-1]))
 
     def tuned(self, count: int) -> list[Tuned]:
         """The best of each of the first `count` members."""
-        params = unstack_members(self.params, count)
-        return [Tuned(p, int(step)) for p, step in zip(params, self.best_step, strict=False)]
+        found = zip(unstack_members(self.params, count), self.best, self.best_step, strict=False)
+        return [Tuned(p if best > -np.inf else diverged(p), int(step)) for p, best, step in found]

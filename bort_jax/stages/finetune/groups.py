@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from bort_jax.engine.parallel import at_a_time
-from bort_jax.engine.processes import dealt, gathered
+from bort_jax.engine.parallel import at_a_time, stack_members, unstack_members
+from bort_jax.engine.processes import gather_items, shard_items
 from bort_jax.stages.finetune.early_stopping import EarlyStopper, EarlyStopping, Tuned
 from bort_jax.stages.finetune.group_size import (
     half,
@@ -23,10 +23,9 @@ from bort_jax.stages.finetune.group_size import (
 from bort_jax.stages.finetune.population import (
     Member,
     Population,
-    stack_members,
+    diverged,
     start_member,
     tree_bytes,
-    unstack_members,
 )
 
 SEGMENT = 32  # steps in one call of the program
@@ -75,7 +74,7 @@ class GroupTrainer:
         self, jobs: Sequence[TuningJob], *, stopping: EarlyStopping | None = None
     ) -> list[Tuned]:
         """The first of the jobs, as many as the devices of all processes hold at a time."""
-        tuned = gathered(self._first_here(dealt(jobs), stopping))[: len(jobs)]
+        tuned = gather_items(self._first_here(shard_items(jobs), stopping))[: len(jobs)]
         return [Tuned(params, int(steps)) for params, steps in tuned]
 
     def _first_here(self, jobs: Sequence[TuningJob], stopping: EarlyStopping | None) -> list[Tuned]:
@@ -104,18 +103,18 @@ class GroupTrainer:
             return 1
         devices, limit = devices_for(len(jobs)), memory_limit()
         member, batches = jobs[0].member(), segment(jobs[0].batches(), SEGMENT)
-        trainee = jax.eval_shape(start_member, self.encoder, member)
+        state = jax.eval_shape(start_member, self.encoder, member)
 
         def bytes_of(members: int) -> int:
             over = lambda tree: jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct((devices, members, *x.shape), x.dtype), tree
             )
             return self.population.train.bytes(
-                over(trainee), over(member), over(batches), np.int32(0)
+                over(state), over(member), over(batches), np.int32(0)
             )
 
         # Parameters, their moments and their gradients: more than these allow need not be tried.
-        most = min(most, limit // (4 * tree_bytes(trainee.params)))
+        most = min(most, limit // (4 * tree_bytes(state.params)))
         return largest_group(bytes_of, limit=limit, most=max(1, most))
 
     def _in_groups(self, jobs: Sequence[TuningJob], shape: GroupShape, stopping) -> list[Tuned]:
@@ -131,7 +130,7 @@ class GroupTrainer:
         filled = [jobs[min(k, len(jobs) - 1)] for k in range(devices * members)]
         inputs = stack_members([job.member() for job in filled], devices)
         streams = [job.batches() for job in filled]
-        trainees = self.population.begin(self.encoder, inputs)
+        states = self.population.begin(self.encoder, inputs)
         stopper = (
             EarlyStopper(stopping, self.population, (devices, members), total) if stopping else None
         )
@@ -139,14 +138,15 @@ class GroupTrainer:
         with tqdm(total=total, desc=title(jobs), unit="step", leave=False, disable=None) as bar:
             for done, n in segments(total, every=every):
                 batches = stack_members([segment(stream, n) for stream in streams], devices)
-                trainees = self.population.train(trainees, inputs, batches, np.int32(n))
-                jax.block_until_ready(trainees.step)
+                states = self.population.train(states, inputs, batches, np.int32(n))
+                jax.block_until_ready(states.step)
                 bar.update(n)
-                if stopper and stopper.is_over(trainees.params, done):
+                if stopper and stopper.is_over(states, done):
                     break
         if stopper:
             return stopper.tuned(len(jobs))
-        return [Tuned(params, total) for params in unstack_members(trainees.params, len(jobs))]
+        ended = unstack_members((states.params, states.in_a_row), len(jobs))
+        return [Tuned(diverged(p) if in_a_row else p, total) for p, in_a_row in ended]
 
 
 def devices_for(jobs: int) -> int:

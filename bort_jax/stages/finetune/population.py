@@ -6,15 +6,16 @@ A member is trained as it would be alone: nothing is shared but the encoder that
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from bort_jax.engine.optimizer import Hyper, clipping, learning_rate, make_optimizer
+from bort_jax.engine.optimizer import Hyper
 from bort_jax.engine.parallel import OverMembers
+from bort_jax.engine.step import State, UpdateRule, gradient_sums, guarded_update, new_state
 
 CLIP = 1.0  # largest global norm of a member's gradient
 
@@ -33,21 +34,13 @@ class Member(NamedTuple):
     head: Any
 
 
-class Trainee(NamedTuple):
-    """A member's training, as far as it has come."""
-
-    step: Any
-    params: Any
-    opt_state: Any
-
-
 class Population(NamedTuple):
     """The programs, each over `[devices, members of a device, …]`.
 
     Attributes:
-      begin: `(encoder, members) -> trainees`.
-      train: `(trainees, members, batches [k, …], n) -> trainees`, after n ≤ k steps; its first
-        argument is donated.
+      begin: `(encoder, members) -> states`.
+      train: `(states, members, batches [k, …], n) -> states`, after n ≤ k steps; its first
+        argument is donated. A member whose last step was skipped has diverged.
       outputs: `(params, ids [m, s]) -> [m, k]` of every member, without dropout.
       choose: `(new, old, chosen) -> params`, the new ones where a member's is chosen.
     """
@@ -79,40 +72,29 @@ class Population(NamedTuple):
         )
 
 
-def start_member(encoder, member: Member) -> Trainee:
+def start_member(encoder, member: Member) -> State:
     """The start of a member: the shared encoder under its own head."""
-    params = {"encoder": encoder} | member.head
-    transform = make_optimizer("adamw", member.hyper, rate=0.0)
-    return Trainee(jnp.int32(0), params, transform.init(params))
+    return new_state({"encoder": encoder} | member.head, member.hyper, optimizer="adamw")
 
 
 def steps_fn(loss_fn: Callable, *, layer_decay: float) -> Callable:
-    """Builds `(trainee, member, batches, n) -> trainee`: n steps of AdamW on the first n batches.
+    """Builds `(state, member, batches, n) -> state`: n steps of AdamW on the first n batches.
 
     Several steps in one call: on a small model a return to Python after each would cost as much as
     the step.
     """
+    gradient = gradient_sums(lambda params, _, batch, key: loss_fn(params, batch, key))
+    factors = partial(layer_factors, decay=layer_decay) if layer_decay != 1 else None
+    rule = UpdateRule(clip=CLIP, rate_factors=factors)
 
-    def step(trainee: Trainee, member: Member, batch) -> Trainee:
-        key = jax.random.fold_in(jax.random.wrap_key_data(member.key), trainee.step)
+    def steps(state: State, member: Member, batches, n) -> State:
+        def step(i, state: State) -> State:
+            key = jax.random.fold_in(jax.random.wrap_key_data(member.key), state.step)
+            batch = jax.tree.map(lambda x: x[i], batches)
+            grads, sums = gradient(state.params, (), batch, key)
+            return guarded_update(state, grads, sums, rule=rule)[0]
 
-        def mean_loss(params):
-            sums = loss_fn(params, batch, key)
-            return sums["loss"] / sums["count"]
-
-        grads = jax.grad(mean_loss)(trainee.params)
-        rate = learning_rate(member.hyper, trainee.step)
-        scale = clipping(optax.global_norm(grads), CLIP)
-        transform = make_optimizer("adamw", member.hyper, rate=rate, scale=scale)
-        updates, opt_state = transform.update(grads, trainee.opt_state, trainee.params)
-        if layer_decay != 1:
-            factors = layer_factors(trainee.params, layer_decay)
-            updates = jax.tree.map(jnp.multiply, updates, factors)
-        return Trainee(trainee.step + 1, optax.apply_updates(trainee.params, updates), opt_state)
-
-    def steps(trainee: Trainee, member: Member, batches, n) -> Trainee:
-        batch = lambda i: jax.tree.map(lambda x: x[i], batches)
-        return jax.lax.fori_loop(0, n, lambda i, t: step(t, member, batch(i)), trainee)
+        return jax.lax.fori_loop(0, n, step, state)
 
     return steps
 
@@ -131,19 +113,13 @@ def layer_factors(params, decay: float):
     return jax.tree_util.tree_map_with_path(factor, params)
 
 
-def stack_members(trees: list, devices: int):
-    """Trees of host arrays as one, `[devices, members of a device, …]`."""
+def diverged(params):
+    """NaN for all of a member's parameters: whatever it answers then has no score.
 
-    def put(*leaves):
-        return np.stack(leaves).reshape(devices, -1, *np.shape(leaves[0]))
-
-    return jax.tree.map(put, *trees)
-
-
-def unstack_members(tree, count: int) -> list:
-    """The first `count` members' trees, on the host."""
-    tree = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
-    return [jax.tree.map(lambda x, k=k: x[k], tree) for k in range(count)]
+    The guarded step leaves a member that diverges with its last finite parameters, which would
+    score like any other's.
+    """
+    return jax.tree.map(lambda x: np.full_like(x, np.nan), params)
 
 
 def tree_bytes(tree) -> int:

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import jax
 
 from bort_jax.data.prepared import holds_corpus
-from bort_jax.engine.parallel import BoundStep, State
+from bort_jax.engine.parallel import BoundStep
+from bort_jax.engine.step import State
 from bort_jax.model import count_params
 from bort_jax.stages.pretrain.config import HOUR, PretrainConfig, check
 from bort_jax.stages.pretrain.objectives import Stream

@@ -14,11 +14,11 @@ import jax
 from bort_jax.engine import schedule
 from bort_jax.engine.checkpoint import Checkpoints
 from bort_jax.engine.loop import Guard, Hook, Trace, fit
-from bort_jax.engine.parallel import State
 from bort_jax.engine.processes import barrier, is_leader, leader_first
 from bort_jax.engine.reporting import Records, Reporter, display
 from bort_jax.engine.schedule import Horizon, Steps, Time
 from bort_jax.engine.signals import Interrupted, Stopping, StopRequest, stop_signals
+from bort_jax.engine.step import State
 from bort_jax.engine.throughput import Meter, peak, step_flops
 from bort_jax.engine.watchdog import Watchdog, ending_together
 from bort_jax.interop import Checkpoint, save

@@ -10,8 +10,9 @@ from bort_jax.arch import Arch
 from bort_jax.data.prepared import Corpus, prepare_corpus
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.engine.optimizer import Hyper
-from bort_jax.engine.parallel import BoundStep, State, new_state
+from bort_jax.engine.parallel import BoundStep
 from bort_jax.engine.processes import leader_first
+from bort_jax.engine.step import State, new_state
 from bort_jax.interop import Checkpoint, load
 from bort_jax.model import BertConfig, MaskedLM
 from bort_jax.stages.pretrain.config import HOUR, PretrainConfig

@@ -4,7 +4,7 @@
 from pathlib import Path
 
 from bort_jax.engine.checkpoint import best_verified, newest_verified, read_step
-from bort_jax.engine.parallel import new_state
+from bort_jax.engine.step import new_state
 from bort_jax.interop import Checkpoint, load
 from bort_jax.model import MaskedLM, init_params
 from bort_jax.stages.pretrain.config import PretrainConfig

@@ -86,15 +86,14 @@ def from_leader(value: int) -> int:
 
 
 def shard_items(items: Sequence) -> list:
-    """Every how-many-eth item is this process's; all have as many, the last filled up with copies
-    of the last item."""
+    """Round-robin share of `items` for this process, padded with the last item to equal length."""
     each = -(-len(items) // jax.process_count())
     mine = range(jax.process_index(), each * jax.process_count(), jax.process_count())
     return [items[min(k, len(items) - 1)] for k in mine]
 
 
 def gather_items(trees: Sequence) -> list:
-    """What became of the first of the shard_items items, in their order, in every process.
+    """Gathers the results of the first of the sharded items, in their order, in every process.
 
     Args:
       trees: of numpy arrays, one for each of this process's first items; where processes have

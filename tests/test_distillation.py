@@ -3,7 +3,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import make_dataclass, replace
 from pathlib import Path
 
 import jax
@@ -373,6 +373,14 @@ def test_cache_teacher_notices_probabilities_that_the_teacher_would_not_give(cor
     other = TopKTeacher.of(small_model(corpus.tokenizer, seed=6, arch=LARGER), top_k=K)
     with pytest.raises(ValueError, match="a probability differs by 0"):
         cached(corpus, replace(other, sha256=live.sha256), kept)
+
+
+def test_fingerprint_stays_when_the_config_gets_a_field(tiny):
+    later = make_dataclass("Later", [("added", int, 0)], bases=(BertConfig,), frozen=True)
+    config = later(**vars(tiny.config))
+    assert fingerprint(replace(tiny, config=config)) == fingerprint(tiny)
+    other = replace(tiny, config=replace(config, added=1))
+    assert fingerprint(other) != fingerprint(tiny)
 
 
 # Hidden states.

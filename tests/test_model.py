@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Laws of the model and of its losses."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bort_jax.arch import Arch
+from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.model import (
     BertConfig,
     Classifier,
@@ -28,6 +28,32 @@ from bort_jax.model.bert import with_bias
 from bort_jax.model.dropout import Dropout, kept
 
 CONFIG = BertConfig(Arch(2, 2, 16, 24), vocab_size=40, positions=32)
+
+
+@dataclass(frozen=True)
+class LaterConfig(BertConfig):
+    added: float = 0.5
+
+
+def test_key_of_a_config_stays_when_a_field_is_added():
+    given = (CONFIG.arch, CONFIG.vocab_size)
+    assert LaterConfig(*given, positions=32).key() == CONFIG.key()
+    assert LaterConfig(*given, positions=32, added=0.6).key() != CONFIG.key()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"arch": Arch(2, 2, 16, 25)},
+        {"arch": LayerwiseArch(16, 8, ((2, 24), (2, 24)))},
+        {"vocab_size": 41},
+        {"positions": 33},
+        {"dropout": 0.2},
+        {"separator": 3},
+    ],
+)
+def test_key_of_a_config_changes_with_every_value(change):
+    assert replace(CONFIG, **change).key() != CONFIG.key()
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,8 @@ def predictor_of(checkpoint: Checkpoint, config: Config) -> Predictor:
 
 
 def run_identity(checkpoint: Checkpoint, config: Config) -> RunIdentity:
-    described = hashlib.sha256(str(checkpoint.description()).encode())
+    about = checkpoint.description() | {"config": checkpoint.config.key()}
+    described = hashlib.sha256(str(about).encode())
     described.update(digest(checkpoint.params).encode())
     names = ("columns", "task", "seq_len", "top_k", "embed")
     return RunIdentity(

@@ -7,9 +7,10 @@ Letters: `b` batch, `s`/`t` query/key position, `m` masked position, `a` head, `
 `h` hidden, `i` intermediate, `v` vocabulary, `c` class.
 """
 
+import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
 import flax.linen as nn
@@ -54,6 +55,19 @@ class BertConfig:
     token_types: int = 0
     separator: int | None = None
     dtype: str = "float32"
+
+    def key(self) -> str:
+        """The fields that are not at their defaults, as JSON: what fingerprints are made of.
+
+        So a field that is added later keeps the key of every config that does not use it; the
+        default of a field must stay what it is.
+        """
+        given = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        }
+        return json.dumps(given | {"arch": str(self.arch)}, sort_keys=True)
 
     @property
     def activations(self) -> str:

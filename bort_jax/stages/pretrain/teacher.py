@@ -49,7 +49,7 @@ class Teacher(NamedTuple):
 
 def fingerprint(checkpoint: Checkpoint) -> str:
     """SHA-256 of the architecture and of every parameter."""
-    digest = hashlib.sha256(str(replace(checkpoint.config, dtype="float32")).encode())
+    digest = hashlib.sha256(replace(checkpoint.config, dtype="float32").key().encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(checkpoint.params):
         digest.update(f"{jax.tree_util.keystr(path)} {np.shape(leaf)}".encode())
         digest.update(np.ascontiguousarray(leaf, np.float32).data)

@@ -30,9 +30,8 @@ from bort_jax.model import (
     top_k_distillation,
 )
 from bort_jax.stages.pretrain.cache_teacher import TopKTeacher, cache_teacher
-from bort_jax.stages.pretrain.objectives import objective, stream_of, with_map, without_map
-from bort_jax.stages.pretrain.run import pretrain
-from bort_jax.stages.pretrain.stage import Stage
+from bort_jax.stages.pretrain.objectives import objective, teacher_stream, with_map, without_map
+from bort_jax.stages.pretrain.run import pretrain, setup_of
 from bort_jax.stages.pretrain.teacher import Teacher, fingerprint
 from bort_jax.stages.pretrain.teacher_cache import CACHE, check_cache, open_cache, read_cache
 from bort_jax.storage.run_folder import RunMismatch
@@ -210,12 +209,20 @@ def copied(kept, tmp_path):
     return Path(shutil.copytree(kept, tmp_path / "copied"))
 
 
+def stream_of(corpus, config, teacher):
+    stream, cache = config.stream(corpus), config.teacher_cache
+    return teacher_stream(stream, corpus, config.losses, teacher=teacher, cache=cache)
+
+
 def sums_of(config, corpus, teacher, index=2):
     """The loss's parts and its gradient on one batch, as the run would have them."""
     student = small_model(corpus.tokenizer, seed=1)
     batch = stream_of(corpus, config, teacher).batch(index)
-    loss, frozen = objective(student.model, config, teacher)
-    params = with_map(student.params, config, teacher)
+    cached = config.teacher_cache is not None
+    loss, frozen = objective(student.model, config.losses, teacher, cached=cached)
+    params = student.params
+    if config.hidden_weight:
+        params = with_map(params, teacher, seed=config.seed)
 
     def summed(params):
         sums = loss(params, frozen, batch, None)
@@ -293,7 +300,7 @@ def test_cache_teacher_continues_to_the_same_bytes(corpus, live, kept, tmp_path)
 def test_cache_teacher_adds_the_batches_that_a_run_misses(corpus, live, copied, tmp_path):
     few = configured(corpus, tmp_path, teacher_cache=str(copied), steps=9)
     with pytest.raises(ValueError, match="has 6 batches, not 9.* with --steps 9"):
-        stream_of(corpus, few, None)
+        pretrain(few)
     before = contents(copied)
     cached(corpus, live, copied, steps=9)
     cache = check_cache(copied)
@@ -359,7 +366,7 @@ def test_a_cache_of_another_text_tokenizer_or_teacher_is_refused(
     with pytest.raises(ValueError, match="corpus_sha256.*tokenizer_sha256.*vocab_size"):
         stream_of(third, config, None)
     stranger = small_model(corpus.tokenizer, seed=6, arch=LARGER)
-    with pytest.raises(ValueError, match="stranger is not the teacher of"):
+    with pytest.raises(ValueError, match="given teacher is not the teacher of"):
         stream_of(corpus, replace(config, teacher="stranger"), stranger)
     assert stream_of(corpus, replace(config, teacher="itself"), teacher).batch(0)
     with pytest.raises(ValueError, match="something else .teacher_sha256"):
@@ -457,7 +464,7 @@ def test_a_run_does_not_go_on_with_another_teacher_of_the_same_name(
     save(teacher, tmp_path / "teacher")
     live = configured(corpus, tmp_path, teacher=str(tmp_path / "teacher"), steps=2)
     cached = configured(corpus, tmp_path, teacher_cache=str(kept), steps=2)
-    known = [Stage.of(config).identity["teacher"] for config in (live, cached)]
+    known = [setup_of(config).teacher_sha256 for config in (live, cached)]
     assert known == [fingerprint(teacher)] * 2
     pretrain(live)
     (tmp_path / "run" / "scores.json").unlink()

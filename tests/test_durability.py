@@ -29,7 +29,7 @@ from bort_jax.engine.checkpoint import (
     read_step,
     steps,
 )
-from bort_jax.engine.loop import fit, read_metrics
+from bort_jax.engine.loop import read_metrics
 from bort_jax.engine.signals import Interrupted, stop_signals
 from bort_jax.interop import load, save
 from bort_jax.stages.pretrain.run import pretrain
@@ -265,7 +265,7 @@ class StopAt:
             raise KeyboardInterrupt
 
 
-ACCUMULATING = {"batch_size": 8, "accumulate": 2}
+ACCUMULATING = {"batch_size": 8, "accumulation_steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -277,17 +277,10 @@ def straight(corpus, tmp_path_factory):
 
 
 @pytest.mark.parametrize("k", [1, 4, 5])
-def test_resuming_is_the_straight_run_bit_for_bit(corpus, straight, tmp_path, monkeypatch, k):
+def test_resuming_is_the_straight_run_bit_for_bit(corpus, straight, tmp_path, k):
     """With dropout and accumulation; stopped before a checkpoint, right after one, after that."""
-    from bort_jax.stages.pretrain import run as module
-
-    stopping = lambda state, batches, *, step_fn, hooks: fit(
-        state, batches, step_fn=step_fn, hooks=(*hooks, StopAt(k))
-    )
-    monkeypatch.setattr(module, "fit", stopping)
     with pytest.raises(KeyboardInterrupt):
-        pretrain(pretrain_config(corpus, tmp_path / "resumed", **ACCUMULATING))
-    monkeypatch.setattr(module, "fit", fit)
+        pretrain(pretrain_config(corpus, tmp_path / "resumed", **ACCUMULATING), hooks=[StopAt(k)])
     pretrain(pretrain_config(corpus, tmp_path / "resumed", **ACCUMULATING))
     folders = (straight, tmp_path / "resumed")
     assert trees_equal(*[load(folder / "model").params for folder in folders])
@@ -359,10 +352,10 @@ def test_a_second_signal_ends_even_a_compilation_at_once():
 PHASES = """
 import sys, time
 from bort_jax.cli import main
-from bort_jax.stages.pretrain import run as stage
+from bort_jax.stages.pretrain import training as stage
 
 phase, argv = sys.argv[1], sys.argv[2:]
-batches, scorer, once = stage.batches, stage.scorer, []
+batches, heldout_score, once = stage.batches, stage.heldout_score, []
 
 
 def say():
@@ -379,17 +372,17 @@ def said_batches(*arguments, **options):
         yield batch
 
 
-def said_scorer(stage, *, between):
+def said_score(setup, *, rows, between):
     def slowly():
         if phase == "evaluating":
             say()
             time.sleep(1)
         between()
 
-    return scorer(stage, between=slowly)
+    return heldout_score(setup, rows=rows, between=slowly)
 
 
-stage.batches, stage.scorer = said_batches, said_scorer
+stage.batches, stage.heldout_score = said_batches, said_score
 main(argv)
 """
 
@@ -447,7 +440,7 @@ def test_the_tool_sees_a_parameter_that_differs(tiny, tmp_path):
 FAULTS = """
 import os, sys, time
 from bort_jax.cli import main
-from bort_jax.stages.pretrain import run as stage
+from bort_jax.stages.pretrain import training as stage
 
 fault, argv = sys.argv[1], sys.argv[2:]
 batches = stage.batches

@@ -21,7 +21,7 @@ from bort_jax.stages.extract.errors import elastic_error, trained_error
 from bort_jax.stages.extract.layer_errors import shape_of
 from bort_jax.stages.extract.recipe import Recipe, heldout_batch, unigram_loss
 from bort_jax.stages.predict.mlm_scores import mlm_scores
-from bort_jax.stages.pretrain.objectives import plain_loss
+from bort_jax.stages.pretrain.objectives import masked_lm_loss
 
 VOCAB, POSITIONS = 40, 12
 SPACE = SearchSpace(depth=(1, 2, 3), heads=(1, 2, 3), hidden=(12, 24), intermediate=(5, 8))
@@ -148,7 +148,7 @@ def recipe(**changes) -> Recipe:
 
 def plain_perplexities(corpus, model, starts: list, wanted: Recipe) -> list[float]:
     """What the loop of pretraining makes of the same batches, from each of the starts."""
-    step = parallel_step(plain_loss(model), optimizer="adamw", clip=1.0)
+    step = parallel_step(masked_lm_loss(model), optimizer="adamw", clip=1.0)
     score = mlm_scores(model, corpus.heldout, rows=wanted.eval_rows, seq_len=24)
     found = []
     for params in starts:

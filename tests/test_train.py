@@ -20,9 +20,9 @@ from bort_jax.model import BertConfig, MaskedLM, count_params, init_params, mask
 from bort_jax.stages.finetune.tuner import FineTuner, Theta
 from bort_jax.stages.predict.forward import resampler
 from bort_jax.stages.predict.mlm_scores import mlm_scores
-from bort_jax.stages.pretrain.objectives import plain_loss
+from bort_jax.stages.pretrain.objectives import masked_lm_loss
 from bort_jax.stages.pretrain.run import pretrain
-from bort_jax.stages.pretrain.starting import kept_layers
+from bort_jax.stages.pretrain.starting import spaced_layers
 from bort_jax.tasks import Points
 
 HYPER = Hyper.of(learning_rate=1e-2, weight_decay=0.01, warmup_ratio=0.1, total_steps=20)
@@ -47,11 +47,11 @@ def test_several_devices_equal_one_with_unequal_token_counts(corpus, optimizer):
     model, batch = mlm_model(corpus), uneven_batch(corpus)
     params = init_params(model, seed=0)
     state = new_state(params, HYPER, optimizer=optimizer)
-    step = parallel_step(plain_loss(model), optimizer=optimizer, clip=1.0)
+    step = parallel_step(masked_lm_loss(model), optimizer=optimizer, clip=1.0)
     four, metrics = step(state, (), batch, jax.random.key(0))
 
     def mean_loss(params):
-        sums = plain_loss(model)(params, (), batch, jax.random.key(0))
+        sums = masked_lm_loss(model)(params, (), batch, jax.random.key(0))
         return sums["loss"] / sums["count"]
 
     loss, gradient = jax.value_and_grad(mean_loss)(params)
@@ -199,7 +199,7 @@ def test_an_encoder_alone_goes_on_under_a_fresh_head(corpus, tmp_path, tiny):
 
 
 def test_a_shallower_model_starts_from_evenly_spaced_layers(corpus, tmp_path):
-    assert [kept_layers(6, wanted) for wanted in (1, 2, 3, 4, 6)] == [
+    assert [spaced_layers(6, wanted) for wanted in (1, 2, 3, 4, 6)] == [
         [0], [0, 3], [0, 2, 4], [0, 1, 3, 4], [0, 1, 2, 3, 4, 5],
     ]  # fmt: skip
     pretrain(pretrain_config(corpus, tmp_path / "deep", arch="D4-A2-H16-I24"))

@@ -32,9 +32,9 @@ from bort_jax.model import BertConfig, MaskedLM, drawn_params
 from bort_jax.report.terminal import say, show_table
 from bort_jax.stages.pretrain.cache_teacher import TopKTeacher, cache_teacher
 from bort_jax.stages.pretrain.config import PretrainConfig
-from bort_jax.stages.pretrain.objectives import stream_of
-from bort_jax.stages.pretrain.run import batches
-from bort_jax.stages.pretrain.stage import Stage
+from bort_jax.stages.pretrain.objectives import teacher_stream
+from bort_jax.stages.pretrain.setup import Setup
+from bort_jax.stages.pretrain.training import batches
 
 AHEAD = 4  # batches that are made and not trained on
 # Rows a device where nothing else is asked for: what fits, and on a CPU what ends.
@@ -99,8 +99,9 @@ def cases_of(arch: str, corpus: Corpus, given: argparse.Namespace, folder: Path)
     if given.teacher:
         teacher = checkpoint(given.teacher, corpus, given.dtype)
         yield case_of(plain, corpus, name=f"{arch}, live teacher {given.teacher}", teacher=teacher)
-        stream = corpus.stream(seed=plain.seed, batch_size=plain.batch_size, seq_len=plain.seq_len)
-        cache_teacher(corpus, stream, TopKTeacher.of(teacher), folder / arch, steps=plain.steps)
+        cache_teacher(
+            corpus, plain.stream(corpus), TopKTeacher.of(teacher), folder / arch, steps=plain.steps
+        )
         cached = replace(plain, teacher_cache=str(folder / arch))
         yield case_of(cached, corpus, name=f"{arch}, teacher cache of {given.teacher}")
 
@@ -116,7 +117,7 @@ def settings(arch: str, given: argparse.Namespace) -> PretrainConfig:
         batch_size=per_device * jax.device_count(),
         seq_len=given.seq_len,
         dtype=given.dtype,
-        accumulate=given.accumulate,
+        accumulation_steps=given.accumulation_steps,
     )
 
 
@@ -124,13 +125,16 @@ def case_of(
     config: PretrainConfig, corpus: Corpus, *, name: str, teacher: Checkpoint | None = None
 ) -> Case:
     student = checkpoint(config.arch, corpus, config.dtype)
-    stream = stream_of(corpus, config, teacher)
-    stage = Stage(config, corpus, MaskedLM(student.config), student.params, stream, teacher, None)
+    stream = teacher_stream(
+        config.stream(corpus), corpus, config.losses, teacher=teacher, cache=config.teacher_cache
+    )
+    model = MaskedLM(student.config)
+    setup = Setup(config.recipe, corpus, model, student.params, stream, {}, teacher)
     flops = step_flops(student.config, teacher.config if teacher else None)
     return Case(
         name=name,
-        step=stage.step(),
-        state=stage.new_state(),
+        step=setup.step(),
+        state=setup.new_state(),
         items=batches(stream, start=0, horizon=Steps(config.steps, done=0)),
         meter=Meter(flops, peak(config.dtype)),
     )
@@ -149,7 +153,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--teacher", help="an architecture: time distillation from it too")
     parser.add_argument("--seq_len", type=int, default=128)
     parser.add_argument("--batch_size", type=int, help="rows a device")
-    parser.add_argument("--accumulate", type=int, default=1)
+    parser.add_argument("--accumulation_steps", type=int, default=1)
     parser.add_argument("--dtype", default="float32" if on_cpu else "bfloat16")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2 if on_cpu else 20, help="in each turn")

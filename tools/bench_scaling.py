@@ -29,9 +29,10 @@ from bort_jax.engine.optimizer import clip_scale, learning_rate, make_optimizer
 from bort_jax.engine.schedule import Steps
 from bort_jax.engine.step import State
 from bort_jax.stages.pretrain.config import PretrainConfig
-from bort_jax.stages.pretrain.objectives import plain_loss
-from bort_jax.stages.pretrain.run import batches
-from bort_jax.stages.pretrain.stage import Stage
+from bort_jax.stages.pretrain.objectives import masked_lm_loss
+from bort_jax.stages.pretrain.run import setup_of
+from bort_jax.stages.pretrain.setup import Setup
+from bort_jax.stages.pretrain.training import batches
 
 TOLERANCE = 1e-5
 REPEATS = 24
@@ -73,7 +74,7 @@ def curves(config: PretrainConfig) -> int:
     largest, first = 0.0, None
     with TemporaryDirectory() as folder:
         for k, (name, (*devices, parts)) in enumerate(layouts.items()):
-            wanted = replace(config, out=f"{folder}/{k}", accumulate=parts)
+            wanted = replace(config, out=f"{folder}/{k}", accumulation_steps=parts)
             losses = trained(wanted, *devices)
             first = losses if first is None else first
             difference = float(np.abs(losses - first).max())
@@ -123,11 +124,11 @@ def wrapper(config: PretrainConfig) -> None:
         print("the wrapper's cost is measured on one device: skipped")
         return
     with TemporaryDirectory() as folder:
-        stage = Stage.of(replace(config, out=folder))
+        setup = setup_of(replace(config, out=folder))
         endless = Steps(REPEATS, done=0)
-        items = list(islice(batches(stage.stream, start=0, horizon=endless), REPEATS))
-    start = jax.tree.map(jax.numpy.array, stage.new_state())
-    runs = {"bare jit": (bare_step(stage), start), "parallel": (stage.step(), stage.new_state())}
+        items = list(islice(batches(setup.stream, start=0, horizon=endless), REPEATS))
+    start = jax.tree.map(jax.numpy.array, setup.new_state())
+    runs = {"bare jit": (bare_step(setup), start), "parallel": (setup.step(), setup.new_state())}
     times = interleaved(runs, items)
     for name, seconds in times.items():
         print(f"{name:28} {1e3 * np.median(seconds):.2f} ms a step, median of {len(seconds)}")
@@ -136,10 +137,10 @@ def wrapper(config: PretrainConfig) -> None:
     print(f"{'wrapper':28} {1e6 * over:.0f} µs more, {100 * share:.1f} % of a step")
 
 
-def bare_step(stage: Stage) -> Callable:
+def bare_step(setup: Setup) -> Callable:
     """The same loss, key and update without guard, devices and clock."""
-    config, loss_fn = stage.config, plain_loss(stage.model)
-    key = jax.random.key(config.seed)
+    recipe, loss_fn = setup.recipe, masked_lm_loss(setup.model)
+    key = jax.random.key(recipe.seed)
 
     def step(state: State, batch):
         def summed(params):
@@ -149,8 +150,8 @@ def bare_step(stage: Stage) -> Callable:
         grads, sums = jax.grad(summed, has_aux=True)(state.params)
         grads = jax.tree.map(lambda g: g / sums["count"], grads)
         rate = learning_rate(state.hyper, state.step)
-        scale = clip_scale(optax.global_norm(grads), config.clip)
-        transform = make_optimizer(config.optimizer, state.hyper, rate=rate, scale=scale)
+        scale = clip_scale(optax.global_norm(grads), recipe.clip)
+        transform = make_optimizer(recipe.optimizer, state.hyper, rate=rate, scale=scale)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {name: total / sums["count"] for name, total in sums.items()}

@@ -190,12 +190,12 @@ def our_step(name: str, arch: str, batch: dict, dropout: float, dtype: str) -> S
     from bort_jax.engine.parallel import parallel_step
     from bort_jax.engine.step import new_state
     from bort_jax.model import BertConfig, MaskedLM, drawn_params
-    from bort_jax.stages.pretrain.objectives import plain_loss
+    from bort_jax.stages.pretrain.objectives import masked_lm_loss
 
     config = BertConfig(Arch.parse(arch), VOCAB, dropout=dropout, dtype=dtype)
     model = MaskedLM(config, cast(Any, name))
     hyper = Hyper.of(learning_rate=1e-4, weight_decay=0.01, warmup_ratio=0.01, total_steps=1000)
-    run = parallel_step(plain_loss(model), optimizer="adamw", clip=1.0)
+    run = parallel_step(masked_lm_loss(model), optimizer="adamw", clip=1.0)
     held = [new_state(drawn_params(model, seed=0), hyper, optimizer="adamw")]
 
     def start():

@@ -25,7 +25,7 @@ from bort_jax.interop.stablehlo import exported
 from bort_jax.model import BertConfig, Classifier, MaskedLM, drawn_params, forward, head_loss
 from bort_jax.model.attention import attention, device_kind, kernel, plain
 from bort_jax.stages.finetune.population import Member, Population
-from bort_jax.stages.pretrain.objectives import plain_loss
+from bort_jax.stages.pretrain.objectives import masked_lm_loss
 
 STEPS = 5  # of a population
 BF16 = 3e-2  # bound where activations have 8 bits; gradients are sums of many such
@@ -82,7 +82,7 @@ def model_checks() -> Iterator[Check]:
     params = drawn_params(MaskedLM(MODEL), seed=0)
 
     def both(config: BertConfig) -> Any:
-        loss = plain_loss(MaskedLM(config))
+        loss = masked_lm_loss(MaskedLM(config))
         mean = lambda params: loss(params, (), batch, jax.random.key(0))["loss"]
         return jax.device_get(jax.jit(jax.value_and_grad(mean))(params))
 

@@ -14,8 +14,7 @@ from bort_jax.data.tokenizer import NO_TOKENIZER, required_tokenizer
 from bort_jax.interop import Checkpoint, hf_class, read
 from bort_jax.interop.verify import FORMATS, verify
 from bort_jax.report.terminal import show_box
-from bort_jax.stages.pretrain.stored_run import from_run
-from bort_jax.storage.run_folder import CONFIG as RUN
+from bort_jax.stages.pretrain.stored_run import is_run, load_run
 
 POSITIONAL = {"source": "checkpoint folder, .params file, or run folder", "out": "new folder"}
 
@@ -45,10 +44,10 @@ class Config:
 
 def run(config: Config) -> None:
     check_free(Path(config.out))
-    checkpoint = opened(Path(config.source), heads=config.heads, best=config.best)
+    checkpoint = read_source(Path(config.source), heads=config.heads, best=config.best)
     checkpoint = replace(checkpoint, family=config.family or checkpoint.family)
     if config.tokenizer:
-        checkpoint = with_other_tokenizer(checkpoint, config.tokenizer)
+        checkpoint = replace_tokenizer(checkpoint, config.tokenizer)
     form = FORMATS[config.to]
     form.write(checkpoint, config.out)
     verified = verify(checkpoint, config.out, form=config.to)
@@ -70,20 +69,20 @@ def check_free(out: Path) -> None:
         raise ValueError(f"{out} is not empty; choose a new folder")
 
 
-def with_other_tokenizer(checkpoint: Checkpoint, folder: str) -> Checkpoint:
+def replace_tokenizer(checkpoint: Checkpoint, folder: str) -> Checkpoint:
     """Raises FileNotFoundError or ValueError where there is none of the model's size."""
     found = checkpoint.with_tokenizer(required_tokenizer(folder), source=folder)
     return replace(found, notes=tuple(n for n in found.notes if n != NO_TOKENIZER))
 
 
-def opened(source: Path, *, heads: int, best: bool = False) -> Checkpoint:
-    """The checkpoint of whatever SRC is.
+def read_source(source: Path, *, heads: int, best: bool = False) -> Checkpoint:
+    """The checkpoint that SRC holds.
 
     Raises:
       FileNotFoundError, ValueError: it is nothing of the kind, or damaged.
     """
-    if (source / RUN).is_file() and (source / "checkpoints").is_dir():
-        return from_run(source, best=best)
+    if is_run(source):
+        return load_run(source, best=best)
     if best:
         raise ValueError(f"--best chooses among a run's checkpoints; {source} is no run folder")
     return read(source, heads=heads)

@@ -1,15 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of a pretraining, and what is wrong with them before anything begins."""
+"""The options of a pretraining, their checks, and the typed objects that they stand for."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
 
 import jax
 
 from bort_jax.arch import Arch
+from bort_jax.data.masking import MaskedStream
 from bort_jax.data.packing import Packing, check_packing
+from bort_jax.data.prepared import Corpus, prepare_corpus
 from bort_jax.engine.joining import Joining
-from bort_jax.model import DTYPES
+from bort_jax.engine.optimizer import Hyper
+from bort_jax.interop import Checkpoint
+from bort_jax.model import DTYPES, BertConfig
 from bort_jax.model.remat import Remat, check_remat
+from bort_jax.stages.pretrain.recipe import LossWeights, Pacing, Recipe
+from bort_jax.stages.pretrain.starting import load_start
 
 HOUR = 3600.0  # seconds
 # What may differ when a run is resumed: the weights do not depend on it.
@@ -39,7 +47,7 @@ class PretrainConfig:
       hours: time to train instead, the start and the evaluations in it included; the rate follows
         the time used, and the run ends when it is used up. `steps` is then not read.
       batch_size: rows over all devices of all hosts.
-      accumulate: micro-batches that a device's share of a batch is cut into, to save memory.
+      accumulation_steps: gradient accumulation: micro-batches per step.
       seq_len: tokens in a row.
       packing: joined: rows are full, and documents follow each other with a separator between;
         documents: no row crosses a document. The held-out scores are of joined rows in both.
@@ -84,7 +92,7 @@ class PretrainConfig:
     steps: int = 1000
     hours: float | None = None
     batch_size: int = 32
-    accumulate: int = 1
+    accumulation_steps: int = 1
     seq_len: int = 128
     packing: Packing = "joined"
     buckets: bool = False
@@ -111,6 +119,100 @@ class PretrainConfig:
     eval_rows: int = 512
     most_skipped: int = 10
 
+    @property
+    def seconds(self) -> float | None:
+        """The time to train, where `steps` is not read."""
+        return None if self.hours is None else self.hours * HOUR
+
+    @property
+    def losses(self) -> LossWeights:
+        return LossWeights(
+            self.mlm_weight, self.distill_weight, self.hidden_weight, self.temperature
+        )
+
+    @property
+    def recipe(self) -> Recipe:
+        hyper = Hyper.of(
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            warmup_ratio=self.warmup_ratio,
+            total_steps=self.pacing.total,
+        )
+        return Recipe(
+            self.losses, hyper, self.optimizer, self.clip, self.accumulation_steps, self.seed
+        )
+
+    @property
+    def pacing(self) -> Pacing:
+        return Pacing(
+            self.steps,
+            self.seconds,
+            save_every=self.save_every,
+            keep=self.keep,
+            keep_best=self.keep_best,
+            log_every=self.log_every,
+            eval_every=self.eval_every,
+            eval_rows=self.eval_rows,
+            most_skipped=self.most_skipped,
+        )
+
+    def corpus(self) -> Corpus:
+        """The text, built in `OUT/data` where it is not built; read as the teacher reads it."""
+        return prepare_corpus(
+            self.data,
+            Path(self.out) / "data",
+            column=self.column,
+            tokenizer=self.tokenizer or self.teacher or self.init_from,
+            vocab_size=self.vocab_size,
+        )
+
+    def stream(self, corpus: Corpus) -> MaskedStream:
+        return corpus.stream(
+            seed=self.seed,
+            batch_size=self.batch_size,
+            seq_len=self.seq_len,
+            packing=self.packing,
+            buckets=self.buckets,
+            whole_word=self.whole_word,
+        )
+
+    def start(self) -> Checkpoint | None:
+        """The checkpoint of `init_from`; raises ValueError where it does not fit."""
+        if self.init_from is None:
+            return None
+        return load_start(self.init_from, Arch.parse(self.arch), positions=self.positions)
+
+    def model_config(self, corpus: Corpus, start: Checkpoint | None) -> BertConfig:
+        """The model's shapes; what the options do not say is as in `start`.
+
+        Raises:
+          ValueError: `start` was trained on another vocabulary.
+        """
+        vocab_size = corpus.tokenizer.vocab_size
+        options = {"dropout": self.dropout, "dtype": self.dtype}
+        if start is None:
+            return BertConfig(
+                Arch.parse(self.arch), vocab_size, positions=self.positions, **options
+            )
+        if start.config.vocab_size != vocab_size:
+            raise ValueError(
+                f"{self.init_from} has {start.config.vocab_size} tokens, the corpus {vocab_size}: "
+                "a model goes on only with its own vocabulary"
+            )
+        # Rows of running text are no pairs: all token types are 0.
+        return replace(start.config, separator=None, **options)
+
+    def run_key(self, corpus: Corpus) -> dict[str, Any]:
+        """What a checkpoint has in common with whoever reads it, though the teacher be gone."""
+        return {
+            "architecture": str(Arch.parse(self.arch)),
+            "tokenizer": corpus.tokenizer.sha256,
+            "data manifest": corpus.sha256,
+            "seed": self.seed,
+            "rows of a batch": self.batch_size,
+            "tokens of a row": self.seq_len,
+        }
+
 
 def check(config: PretrainConfig) -> None:
     """Raises ValueError on what would only fail later, inside a trace."""
@@ -129,7 +231,7 @@ def check(config: PretrainConfig) -> None:
     for name in (
         "steps",
         "batch_size",
-        "accumulate",
+        "accumulation_steps",
         "save_every",
         "keep",
         "log_every",
@@ -138,9 +240,9 @@ def check(config: PretrainConfig) -> None:
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1; got {getattr(config, name)}")
     devices = jax.device_count()
-    if config.batch_size % (devices * config.accumulate):
-        shares = f"{devices} devices" + (f" × {config.accumulate} micro-batches") * (
-            config.accumulate > 1
+    if config.batch_size % (devices * config.accumulation_steps):
+        shares = f"{devices} devices" + (f" × {config.accumulation_steps} micro-batches") * (
+            config.accumulation_steps > 1
         )
         raise ValueError(f"batch_size {config.batch_size} is not a multiple of {shares}")
 
@@ -173,5 +275,5 @@ class Config(Joining, PretrainConfig):
     profile: bool = False
 
     def pretraining(self) -> PretrainConfig:
-        """What the run is, wherever it runs."""
+        """The options of the run, wherever it runs."""
         return PretrainConfig(**{f.name: getattr(self, f.name) for f in fields(PretrainConfig)})

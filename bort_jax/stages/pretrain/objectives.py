@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pretraining minimises: masked LM, alone or beside what a teacher knows."""
+"""The losses of pretraining: masked LM, alone or beside distillation and hidden states."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +10,6 @@ import numpy as np
 
 from bort_jax.data.masking import MaskedStream
 from bort_jax.data.prepared import Corpus
-from bort_jax.engine.parallel import BoundStep, parallel_step
 from bort_jax.interop import Checkpoint
 from bort_jax.model import (
     MaskedLM,
@@ -21,7 +20,7 @@ from bort_jax.model import (
     states_and_logits,
     top_k_distillation,
 )
-from bort_jax.stages.pretrain.config import PretrainConfig
+from bort_jax.stages.pretrain.recipe import LossWeights
 from bort_jax.stages.pretrain.teacher import Teacher, check_predicts, check_reads, fingerprint
 from bort_jax.stages.pretrain.teacher_cache import CachedTeacherStream, open_cache
 
@@ -29,7 +28,7 @@ Stream = MaskedStream | CachedTeacherStream
 MAP = "hidden_map"  # beside the student's own parameters
 
 
-class Seen(NamedTuple):
+class LossInputs(NamedTuple):
     """What a loss can be made of.
 
     Attributes:
@@ -50,63 +49,46 @@ class Seen(NamedTuple):
 
 
 class Term(NamedTuple):
-    """A loss and its weight: `of(seen)` is a sum over masked positions."""
+    """A loss and its weight: `of(inputs)` is a sum over masked positions."""
 
     weight: float
-    of: Callable[[Seen], jax.Array]
-
-
-def step_function(
-    model: MaskedLM,
-    config: PretrainConfig,
-    teacher: Checkpoint | None,
-    *,
-    clock: Callable[[], float] | None = None,
-) -> BoundStep:
-    """`(state, batch) -> (state, metrics)`, with the teacher and the key already inside."""
-    loss, frozen = objective(model, config, teacher)
-    step = parallel_step(
-        loss,
-        optimizer=config.optimizer,
-        clip=config.clip,
-        accumulate=config.accumulate,
-        clock=clock,
-    )
-    return step.bound(frozen, jax.random.key(config.seed))
+    of: Callable[[LossInputs], jax.Array]
 
 
 def objective(
-    model: MaskedLM, config: PretrainConfig, teacher: Checkpoint | None
+    model: MaskedLM, weights: LossWeights, teacher: Checkpoint | None, *, cached: bool = False
 ) -> tuple[Callable, Any]:
     """The loss `(params, frozen, batch, key) -> sums`, and `frozen`: a teacher that it runs.
 
     Published: 0.1 · MLM + 0.5 · T² · KL(teacher ‖ student), T = 2 (bort companion code,
     pretraining script). Without a teacher and a cache it is the masked LM alone.
+
+    Args:
+      cached: whether the teacher's distributions come with the batches.
     """
-    terms = teacher_terms(config, teacher)
+    terms = teacher_terms(weights, live=teacher is not None, cached=cached)
     if not terms:
-        return plain_loss(model), ()
+        return masked_lm_loss(model), ()
     # A cached teacher runs only for its hidden states.
-    runs = config.hidden_weight or not config.teacher_cache
+    runs = weights.hidden or not cached
     run = Teacher.of(teacher) if teacher and runs else None
-    loss = weighted_loss(model, run, mlm_weight=config.mlm_weight, terms=terms)
+    loss = weighted_loss(model, run, mlm_weight=weights.mlm, terms=terms)
     return loss, run.params if run else ()
 
 
-def teacher_terms(config: PretrainConfig, teacher: Checkpoint | None) -> dict[str, Term]:
+def teacher_terms(weights: LossWeights, *, live: bool, cached: bool) -> dict[str, Term]:
     """The losses that need a teacher or its cache."""
     terms = {}
-    if config.distill_weight and (teacher or config.teacher_cache):
-        of = cached_distillation if config.teacher_cache else live_distillation
-        terms["distillation"] = Term(
-            config.distill_weight, partial(of, temperature=config.temperature)
-        )
-    if config.hidden_weight:
-        terms["hidden"] = Term(config.hidden_weight, hidden_state_loss)
+    if weights.distillation and (live or cached):
+        loss = cached_distillation if cached else live_distillation
+        of = partial(loss, temperature=weights.temperature)
+        terms["distillation"] = Term(weights.distillation, of)
+    if weights.hidden:
+        terms["hidden"] = Term(weights.hidden, hidden_state_loss)
     return terms
 
 
-def plain_loss(model: MaskedLM) -> Callable:
+def masked_lm_loss(model: MaskedLM) -> Callable:
     """Masked LM alone: `(params, frozen, batch, key) -> sums`."""
     return weighted_loss(model, None, mlm_weight=1.0, terms={})
 
@@ -120,12 +102,12 @@ def weighted_loss(
     """
 
     def loss_fn(params, frozen, batch, key):
-        inputs = (batch["ids"], batch["mask"], batch["positions"])
-        outputs = states_and_logits(student, params, *inputs, key=key)
+        rows = (batch["ids"], batch["mask"], batch["positions"])
+        outputs = states_and_logits(student, params, *rows, key=key)
         theirs = teacher.run(frozen, batch) if teacher else (None, None)
-        seen = Seen(params, batch, *outputs, *jax.lax.stop_gradient(theirs))
-        sums = masked_lm(seen.logits, batch["labels"], batch["weights"])
-        parts = {name: term.of(seen) for name, term in terms.items()}
+        inputs = LossInputs(params, batch, *outputs, *jax.lax.stop_gradient(theirs))
+        sums = masked_lm(inputs.logits, batch["labels"], batch["weights"])
+        parts = {name: term.of(inputs) for name, term in terms.items()}
         weighted = [terms[name].weight * part for name, part in parts.items()]
         loss = sum(weighted, start=mlm_weight * sums["mlm"])
         return {
@@ -139,69 +121,69 @@ def weighted_loss(
     return loss_fn
 
 
-def live_distillation(seen: Seen, *, temperature: float) -> jax.Array:
+def live_distillation(inputs: LossInputs, *, temperature: float) -> jax.Array:
     """Distillation from a teacher that has read the same batch."""
-    weights = seen.batch["weights"]
-    return distillation(seen.logits, seen.teacher_logits, weights, temperature=temperature)
+    weights = inputs.batch["weights"]
+    return distillation(inputs.logits, inputs.teacher_logits, weights, temperature=temperature)
 
 
-def cached_distillation(seen: Seen, *, temperature: float) -> jax.Array:
+def cached_distillation(inputs: LossInputs, *, temperature: float) -> jax.Array:
     """Distillation from the cached distributions that come with the batch."""
-    batch = seen.batch
+    batch = inputs.batch
     kept = TopK(batch["top_ids"].astype("int32"), batch["top_log_p"], batch["log_tail"])
-    return top_k_distillation(seen.logits, kept, batch["weights"], temperature=temperature)
+    return top_k_distillation(inputs.logits, kept, batch["weights"], temperature=temperature)
 
 
-def hidden_state_loss(seen: Seen) -> jax.Array:
+def hidden_state_loss(inputs: LossInputs) -> jax.Array:
     """Error of the hidden states, mapped linearly to the teacher's where they are of other size."""
-    states = seen.states
-    if MAP in seen.params:
-        states = states.astype("float32") @ seen.params[MAP]["kernel"]
-    mask, weights = seen.batch["mask"], seen.batch["weights"]
-    return hidden_states(states, seen.teacher_states, mask, weights)
+    states = inputs.states
+    if MAP in inputs.params:
+        states = states.astype("float32") @ inputs.params[MAP]["kernel"]
+    mask, weights = inputs.batch["mask"], inputs.batch["weights"]
+    return hidden_states(states, inputs.teacher_states, mask, weights)
 
 
-def with_map(params, config: PretrainConfig, teacher: Checkpoint | None):
-    """The student's parameters, and the map from its hidden states to the teacher's if one is
-    needed: normal, σ = 1 / √h."""
-    if not config.hidden_weight or teacher is None:
-        return params
+def with_map(params, teacher: Checkpoint, *, seed: int):
+    """The student's parameters, and a map from its hidden states to the teacher's.
+
+    The map is normal, σ = 1 / √h, and there only where the two have different sizes.
+    """
     theirs, own = teacher.config.arch.hidden, params["encoder"]["embeddings"]["norm"]["scale"].size
     if theirs == own:
         return params
-    drawn = np.random.default_rng(config.seed).normal(0, own**-0.5, (own, theirs))
-    return params | {MAP: {"kernel": drawn.astype(np.float32)}}
+    kernel = np.random.default_rng(seed).normal(0, own**-0.5, (own, theirs))
+    return params | {MAP: {"kernel": kernel.astype(np.float32)}}
 
 
 def without_map(params):
-    """What of the parameters is the model."""
+    """The parameters of the model alone."""
     return {name: values for name, values in params.items() if name != MAP}
 
 
-def stream_of(corpus: Corpus, config: PretrainConfig, teacher: Checkpoint | None) -> Stream:
-    """The batches of a run, with a cached teacher's distributions where there is one.
+def teacher_stream(
+    stream: MaskedStream,
+    corpus: Corpus,
+    weights: LossWeights,
+    *,
+    teacher: Checkpoint | None,
+    cache: str | None,
+) -> Stream:
+    """The batches of a run, with a cached teacher's distributions where there is a cache.
+
+    Args:
+      teacher: checked to fit the stream, and to be the cached one.
+      cache: folder of a teacher cache.
 
     Raises:
-      FileNotFoundError, ValueError: a teacher or a cache that does not fit, or a cache with fewer
-        batches than the run has steps.
+      FileNotFoundError, ValueError: a teacher or a cache that does not fit.
     """
-    stream = corpus.stream(
-        seed=config.seed,
-        batch_size=config.batch_size,
-        seq_len=config.seq_len,
-        packing=config.packing,
-        buckets=config.buckets,
-        whole_word=config.whole_word,
-    )
     if teacher:
-        check_reads(teacher, corpus.tokenizer, seq_len=config.seq_len)
-    if not config.teacher_cache:
-        if teacher and config.distill_weight:
+        check_reads(teacher, corpus.tokenizer, seq_len=stream.seq_len)
+    if not cache:
+        if teacher and weights.distillation:
             check_predicts(teacher, corpus.tokenizer.vocab_size)
         return stream
-    cached = open_cache(config.teacher_cache, corpus, stream, temperature=config.temperature)
+    cached = open_cache(cache, corpus, stream, temperature=weights.temperature)
     if teacher and fingerprint(teacher) != cached.cache.made_from["teacher_sha256"]:
-        raise ValueError(f"{config.teacher} is not the teacher of {config.teacher_cache}")
-    if config.hours is None:
-        cached.check_steps(config.steps)
+        raise ValueError(f"the given teacher is not the teacher of {cache}")
     return cached

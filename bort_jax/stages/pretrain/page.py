@@ -1,34 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a pre-training shows: curves, scores, its plan, the next command."""
+"""The page and the terminal output of a pretraining: curves, scores, forecast, next command."""
 
 from datetime import timedelta
 from pathlib import Path
 
 from bort_jax.engine.loop import read_metrics
-from bort_jax.engine.processes import is_leader
 from bort_jax.report import page, plots
 from bort_jax.report.terminal import formatted, millions, show_box, show_table
 from bort_jax.stages.predict.mlm_scores import MlmScores
-from bort_jax.stages.pretrain.config import Config
-from bort_jax.stages.pretrain.dry_run import Plan
+from bort_jax.stages.pretrain.forecast import Forecast
 
 
-def show(config: Config, scores: MlmScores) -> None:
-    out = Path(config.out)
-    write_report(out, {config.arch: out})
+def show_scores(scores: MlmScores, out: Path, *, arch: str) -> None:
+    """Writes the run's page, and prints its scores and the next command."""
+    write_report(out, {arch: out})
     show_box(
         "pretraining",
         [
             f"held-out loss {scores.loss:.4f}, perplexity {scores.perplexity:.2f}, "
             f"masked-token error {scores.error:.4f}",
-            *agreement(scores),
+            *agreement_lines(scores),
             f"model: {out}/model (loads as BertForMaskedLM)   curves: {out}/report.html",
             f"next: bort-jax finetune --model {out}/model --data DIR --out OUT",
         ],
     )
 
 
-def agreement(scores: MlmScores) -> list[str]:
+def agreement_lines(scores: MlmScores) -> list[str]:
     if scores.agreement is None:
         return []
     return [
@@ -37,23 +35,21 @@ def agreement(scores: MlmScores) -> list[str]:
     ]
 
 
-def show_plan(config: Config, plan: Plan) -> None:
-    if not is_leader():
-        return
+def show_forecast(found: Forecast, *, arch: str, batch: str) -> None:
+    """Prints a dry run; `batch` says the rows of a step."""
     gib = lambda size: f"{size / 2**30:.2f} GiB"
-    rows = f"{config.batch_size} rows of {config.seq_len} tokens"
     show_table(
-        f"pretrain {config.arch}, not begun",
+        f"pretrain {arch}, not begun",
         ("what", "how much"),
         [
-            ("parameters", millions(plan.params)),
-            ("memory of a device in a step", gib(plan.device_bytes)),
-            ("kept between steps", gib(plan.kept_bytes)),
-            ("steps", f"{plan.steps:,} of {rows}"),
-            ("tokens", f"{formatted(plan.tokens)}, {plan.epochs:.2f} epochs"),
-            ("compilation", f"{plan.compile_seconds:.1f} s"),
-            ("a step", f"{plan.seconds_per_step:.4g} s, median of ten"),
-            ("the run", f"{timedelta(seconds=round(plan.seconds))}, without evaluations"),
+            ("parameters", millions(found.params)),
+            ("memory of a device in a step", gib(found.device_bytes)),
+            ("kept between steps", gib(found.kept_bytes)),
+            ("steps", f"{found.steps:,} of {batch}"),
+            ("tokens", f"{formatted(found.tokens)}, {found.epochs:.2f} epochs"),
+            ("compilation", f"{found.compile_seconds:.1f} s"),
+            ("a step", f"{found.seconds_per_step:.4g} s, median of ten"),
+            ("the run", f"{timedelta(seconds=round(found.seconds))}, without evaluations"),
         ],
     )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checkpoint of a pre-training's run folder, finished or not."""
+"""The checkpoint of a pretraining's run folder, finished or not."""
 
 from pathlib import Path
 
@@ -8,41 +8,45 @@ from bort_jax.engine.step import new_state
 from bort_jax.interop import Checkpoint, load
 from bort_jax.model import MaskedLM, init_params
 from bort_jax.stages.pretrain.config import PretrainConfig
-from bort_jax.stages.pretrain.objectives import with_map, without_map
-from bort_jax.stages.pretrain.stage import (
-    corpus_of,
-    hyper,
-    identity,
-    model_config,
-    trained_checkpoint,
-)
-from bort_jax.stages.pretrain.starting import starting_point
-from bort_jax.storage.run_folder import claimed
+from bort_jax.stages.pretrain.objectives import with_map
+from bort_jax.stages.pretrain.setup import student_checkpoint
+from bort_jax.storage.run_folder import CONFIG, claimed
+
+CHECKPOINTS = "checkpoints"
 
 
-def from_run(folder: Path, *, best: bool = False) -> Checkpoint:
+def is_run(folder: Path) -> bool:
+    """Whether a pretraining has begun in the folder."""
+    return (folder / CONFIG).is_file() and (folder / CHECKPOINTS).is_dir()
+
+
+def load_run(folder: Path, *, best: bool = False) -> Checkpoint:
     """The newest verified checkpoint of a pretraining run, or the best.
 
     Raises:
       ValueError: no checkpoint there verifies.
     """
     settings = claimed(folder)
-    known = PretrainConfig.__dataclass_fields__
-    settings = {name: value for name, value in settings.items() if name in known}
-    config = PretrainConfig(**settings, out=str(folder))
-    corpus = corpus_of(config)
-    start = starting_point(config)
-    model = MaskedLM(model_config(config, corpus, start=start))
-    teacher = load(config.teacher) if config.teacher and config.hidden_weight else None
-    params = with_map(init_params(model, seed=0), config, teacher)
-    like = new_state(params, hyper(config), optimizer=config.optimizer)
-    steps = folder / "checkpoints"
-    step = best_verified(steps) if best else newest_verified(steps)
+    known = {
+        name: settings[name] for name in PretrainConfig.__dataclass_fields__ if name in settings
+    }
+    config = PretrainConfig(**known, out=str(folder))
+    corpus, start = config.corpus(), config.start()
+    model = MaskedLM(config.model_config(corpus, start))
+    params = init_params(model, seed=0)
+    if config.teacher and config.hidden_weight:
+        params = with_map(params, load(config.teacher), seed=config.seed)
+    like = new_state(params, config.recipe.hyper, optimizer=config.optimizer)
+    step = verified_step(folder / CHECKPOINTS, best=best)
+    state = read_step(folder / CHECKPOINTS / str(step), like, identity=config.run_key(corpus))
+    facts = {"data": Path(config.data).name, "pretrained": f"step {step:,} of a run"}
+    return student_checkpoint(model, state, tokenizer=corpus.tokenizer, start=start, facts=facts)
+
+
+def verified_step(folder: Path, *, best: bool) -> int:
+    """The newest step of which every byte is as written, or the best; ValueError without one."""
+    step = best_verified(folder) if best else newest_verified(folder)
     if step is None:
         which = "is whole and has a held-out loss" if best else "is finished"
-        raise ValueError(f"no checkpoint in {steps} {which}")
-    state = read_step(steps / str(step), like, identity=identity(config, corpus))
-    facts = {"data": Path(config.data).name, "pretrained": f"step {step:,} of a run"}
-    return trained_checkpoint(
-        model, without_map(state.params), start, tokenizer=corpus.tokenizer, facts=facts
-    )
+        raise ValueError(f"no checkpoint in {folder} {which}")
+    return step

@@ -73,6 +73,10 @@ class CachedTeacherStream:
         self.cache, self.stream = cache, stream
         self.part = lru_cache(maxsize=2)(self._read_part)
 
+    @property
+    def seq_len(self) -> int:
+        return self.stream.seq_len
+
     def batch(self, index: int, *, host: int = 0, hosts: int = 1) -> Batch:
         """As `MaskedStream.batch`, with what `targets` has."""
         shard = {"host": host, "hosts": hosts}

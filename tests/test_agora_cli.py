@@ -18,11 +18,14 @@ from bort_jax.data.row_text import row_texts
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop import load, save
 from bort_jax.model import init_params
-from bort_jax.stages.agora import run as command
-from bort_jax.stages.agora.material import read_material
-from bort_jax.stages.agora.models import cast_outputs, distances, labeller, tau_shares
+from bort_jax.stages.agora import run as agora_run
+from bort_jax.stages.agora.augment import Augmentation, distance_of
+from bort_jax.stages.agora.grid import Grid
+from bort_jax.stages.agora.material import Splits, read_material
+from bort_jax.stages.agora.models import cast_outputs, labeller, load_models
+from bort_jax.stages.finetune.tuner import FineTuner, Theta
 from bort_jax.stages.predict.outputs import outputs_fn
-from bort_jax.tasks import TASKS, Examples, Task
+from bort_jax.tasks import TASKS, Examples, Points, Task, TaskOptions
 
 WORDS = "cat mat moon film ending ships storm letter week house nothing old seven bad one".split()
 TAIL = ["south", "every", "where", "wrote", "saw", "kept"]
@@ -63,30 +66,43 @@ def folders(tiny, tmp_path_factory):
     """Timaeus and masked LM, and a Socrates who has learned the task from more rows."""
     out = tmp_path_factory.mktemp("models")
     save(tiny, out / "tiny")
-    for split, n in (("train", 216), ("validation", 16)):
-        rows = [{"text": text, "label": y} for text, y in sentences(f"many rows to {split}", n)]
-        write_rows(out / "rich" / f"{split}.jsonl", rows)
-    cli.main(
-        f"""finetune --model {out}/tiny --data {out}/rich --out {out}/socrates --steps 150
-        --batch-sizes [16] --seq-len 32 --learning-rates [1e-2] --dropout 0.0""".split()
-    )
+    texts, labels = zip(*sentences("many rows to train", 216), strict=True)
+    x = tiny.required_tokenizer.encode([texts], seq_len=32).ids
+    tuner = FineTuner.of(tiny, ("0", "1"), steps=150, dropout=0.0)
+    params = tuner.fit(Theta(0, 1e-2, 0.01, 0.1, 8), Points(x, np.array(labels, np.int32)))
+    save(tuner.checkpoint(params, {}), out / "socrates")
     return out
 
 
 @pytest.fixture(scope="module")
 def argv(folders, data):
-    return f"""agora --model {folders}/tiny --socrates {folders}/socrates/model
+    return f"""agora --model {folders}/tiny --socrates {folders}/socrates
         --masked-lm {folders}/tiny --data {data} --steps 6 --seq-len 32
-        --learning-rate [3e-3,1e-3,3e-4] --weight-decay [0.01] --warmup-ratio [0.1]
-        --batch-size [8] --seed [0] --final-seeds [5] --dropout 0.0""".split()
+        --learning-rates [3e-3,1e-3,3e-4] --weight-decays [0.01] --warmup-ratios [0.1]
+        --batch-sizes [8] --seeds [0] --final-seeds [5] --dropout 0.0""".split()
+
+
+TAUS = ("--tau", "[mlm:2,neighbour,mix]")
+
+
+def swapped(argv, option, value):
+    """The words with another value of an option."""
+    at = argv.index(option) + 1
+    return [*argv[:at], value, *argv[at + 1 :]]
 
 
 @pytest.fixture(scope="module")
 def straight(argv, tmp_path_factory):
     """A finished run with three τ."""
     out = tmp_path_factory.mktemp("agora") / "run"
-    cli.main([*argv, "--tau", "[mlm:2,neighbour,mix]", "--out", str(out)])
+    cli.main([*argv, *TAUS, "--out", str(out)])
     return out
+
+
+def material_of(data, tiny, *, seq_len=24, **settings):
+    splits = Splits.read(TaskOptions(data=str(data)))
+    cast = Uncast(splits.task.labels)
+    return read_material(splits, cast, tiny.required_tokenizer, seq_len=seq_len, **settings)
 
 
 def results(folder):
@@ -99,7 +115,7 @@ def lineage(folder):
 
 
 def test_agora_has_no_champion_that_diverged(argv, tmp_path, capsys):
-    words = ["--learning-rate", "[1e30]", "--out", tmp_path / "out"]
+    words = ["--learning-rates", "[1e30]", "--out", tmp_path / "out"]
     assert "fine-tunings of round 1 diverged" in refused(capsys, *argv, *words)
 
 
@@ -125,73 +141,77 @@ def test_a_run_leaves_scores_lineage_a_model_and_a_page(straight, data):
     assert found["examples"][0]["text"] in text
 
 
-def test_a_finished_run_is_told_again(straight, argv, capsys):
-    code, out, _ = run(capsys, *argv, "--tau", "[mlm:2,neighbour,mix]", "--out", straight)
+def test_run_of_a_finished_folder_shows_its_results(straight, argv, capsys):
+    code, out, _ = run(capsys, *argv, *TAUS, "--out", straight)
     assert code == 0 and "is finished" in out and "gap" in out
 
 
-def test_it_resumes_after_a_round_and_scores_the_test_once(
-    straight, argv, tmp_path, capsys, monkeypatch
-):
-    mine = [*argv, "--tau", "[mlm:2,neighbour,mix]", "--out", tmp_path / "resumed"]
-    commit = Store.commit
-
-    def stop_after_the_first(self, state, watched):
-        commit(self, state, watched)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Store, "commit", stop_after_the_first)
-    assert run(capsys, *mine)[0] == 130
-    monkeypatch.setattr(Store, "commit", commit)
-    code, out, err = run(capsys, *mine)
-    assert code == 0 and "round 2" in out and "round 1:" not in out, err
-    assert results(tmp_path / "resumed") == results(straight)
-    # The run is cut off after its scores: they are read, not made again.
-    (tmp_path / "resumed" / "results.json").unlink()
-    monkeypatch.setattr(command, "compare", lambda *a, **k: pytest.fail("scored twice"))
-    assert run(capsys, *mine)[0] == 0
-    assert results(tmp_path / "resumed") == results(straight)
+def unfinished(straight, folder, *, rounds):
+    """A copy of the run as it was after so many rounds."""
+    shutil.copytree(straight, folder, dirs_exist_ok=True)
+    (folder / "results.json").unlink()
+    (folder / "scores.json").unlink()
+    for number in range(rounds + 1, 4):
+        shutil.rmtree(folder / f"rounds/round-{number:04d}")
 
 
-def test_two_processes_find_what_one_finds(straight, argv, tmp_path):
-    """Three sets over two processes; only the first one writes and speaks."""
+def test_run_resumes_after_a_round(straight, argv, tmp_path, capsys):
+    unfinished(straight, tmp_path, rounds=2)
+    code, out, err = run(capsys, *argv, *TAUS, "--out", tmp_path)
+    assert code == 0 and "round 3" in out and "round 2:" not in out, err
+    assert results(tmp_path) == results(straight)
+
+
+def test_run_scores_the_test_once(straight, argv, tmp_path, capsys):
+    """It is cut off after its scores: they are read, not made again."""
     shutil.copytree(straight, tmp_path, dirs_exist_ok=True)
     (tmp_path / "results.json").unlink()
-    (tmp_path / "scores.json").unlink()
-    for number in (2, 3):  # both go on from the first round
-        shutil.rmtree(tmp_path / f"rounds/round-{number:04d}")
-    more = ["--tau", "[mlm:2,neighbour,mix]", "--out", tmp_path]
-    said, nothing = together([*argv, *more], processes=2)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    scores["agora"]["test"] = [0.123]
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    assert run(capsys, *argv, *TAUS, "--out", tmp_path)[0] == 0
+    assert results(tmp_path)["agora"]["test"] == [0.123]
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(straight, argv, tmp_path):
+    """Three sets over two processes; only the first one writes and speaks."""
+    unfinished(straight, tmp_path, rounds=1)  # both go on from the first round
+    said, nothing = together([*argv, *TAUS, "--out", tmp_path], processes=2)
     assert results(tmp_path) == results(straight) and lineage(tmp_path) == lineage(straight)
     assert "round 2" in said and "round 1:" not in said and not nothing
 
 
-def test_a_replay_from_a_round(straight, argv, tmp_path, capsys):
-    mine = [*argv, "--tau", "[mlm:2,neighbour,mix]", "--out", tmp_path / "again"]
-    code, out, err = run(capsys, *mine, "--replay", straight, "--after", 1, "--fresh", "true")
-    assert code == 0 and "from the data set of round 1" in out, err
-    first, again = results(straight)["rounds"], results(tmp_path / "again")["rounds"]
-    assert again[0] == first[0] and again[1]["sets"] == 3
-    added = first[0]["added"]
-    before, after = lineage(straight), lineage(tmp_path / "again")
-    assert after[:added] == before[:added]
-    line = refused(capsys, *argv, "--out", tmp_path / "x", "--replay", straight, "--after", 77)
-    assert "there is no round 77" in line
-    line = refused(capsys, *argv, "--out", tmp_path / "y", "--replay", tmp_path / "nowhere")
-    assert "has no finished round" in line
+def test_run_replays_from_a_round(straight, argv, tmp_path, capsys):
+    mine = [*argv, *TAUS, "--out", tmp_path, "--replay", straight, "--replay-after", 2]
+    code, out, err = run(capsys, *mine)
+    assert code == 0 and "from the data set of round 2" in out, err
+    first, again = results(straight)["rounds"], results(tmp_path)["rounds"]
+    assert again[:2] == first[:2] and again[2]["sets"] == first[2]["sets"]
+    added = first[0]["added"] + first[1]["added"]
+    assert lineage(tmp_path)[:added] == lineage(straight)[:added]
 
 
-def test_a_socrates_who_knows_nothing_is_refused(tiny, argv, tmp_path, capsys):
+def test_begin_replay_refuses_a_run_without_a_round():
+    with pytest.raises(ValueError, match="nowhere has no finished round"):
+        agora_run.begin_replay(agora_run.Config(replay="nowhere"), None, None)
+
+
+def test_run_refuses_a_socrates_who_knows_nothing(tiny, argv, tmp_path, capsys):
     save(constant(tiny), tmp_path / "constant")
-    at = argv.index("--socrates") + 1
-    mine = [*argv[:at], tmp_path / "constant", *argv[at + 1 :], "--out", tmp_path / "run"]
-    line = refused(capsys, *mine)
-    assert "no better than chance" in line and "--any-socrates true" in line
-    code, out, _ = run(capsys, *mine, "--any-socrates", "true")
-    assert code == 0 and "WARNING: Socrates is no better than chance" in out
+    mine = swapped(argv, "--socrates", tmp_path / "constant")
+    line = refused(capsys, *mine, "--out", tmp_path / "run")
+    assert "no better than chance" in line and "--allow-weak-socrates true" in line
 
 
-def test_a_train_row_that_stands_in_validation_is_refused(data, argv, tmp_path, capsys):
+def test_check_socrates_warns_where_a_weak_one_is_allowed(tiny, data, capsys):
+    material = material_of(data, tiny)
+    guess = lambda x: (np.zeros(len(x), int), np.ones(len(x)))
+    trust = agora_run.check_socrates(guess, material, allow_weak=True)
+    assert trust.random and "WARNING: Socrates is no better than chance" in capsys.readouterr().out
+
+
+def test_run_refuses_a_train_row_that_stands_in_validation(tiny, data, argv, tmp_path, capsys):
     for split in ("train", "validation", "test"):
         text = (data / f"{split}.jsonl").read_text()
         if split == "train":
@@ -199,49 +219,63 @@ def test_a_train_row_that_stands_in_validation_is_refused(data, argv, tmp_path, 
             copied["text"] = f"  {copied['text'].replace(' ', '   ')}"
             text += "\n" * (not text.endswith("\n")) + json.dumps(copied)
         (tmp_path / f"{split}.jsonl").write_text(text)
-    at = argv.index("--data") + 1
-    mine = [*argv[:at], tmp_path, *argv[at + 1 :], "--out", tmp_path / "run"]
-    line = refused(capsys, *mine)
+    line = refused(capsys, *swapped(argv, "--data", tmp_path), "--out", tmp_path / "run")
     assert "train row 24 is also validation row 7" in line and "--drop-leaks" in line
-    config = command.Config(data=str(tmp_path), seq_len=32, drop_leaks=True)
-    tokenizer = load(argv[argv.index("--model") + 1]).required_tokenizer
-    assert len(read_material(config, tokenizer).train.y) == 24
+    assert len(material_of(tmp_path, tiny, drop_leaks=True).train.y) == 24
+
+
+def test_run_refuses_a_round_of_diverged_copies(argv, tmp_path, capsys):
+    mine = swapped(argv, "--learning-rates", "[1e30]")
+    line = refused(capsys, *mine, "--tau", "[neighbour]", "--out", tmp_path / "run")
+    assert "fine-tunings of round 1 diverged" in line and "smaller learning rates" in line
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        ("--tau [mlm,mlm]", "τ mlm is given twice"),
         ("--tau [neighbor]", "no τ 'neighbor'; did you mean 'neighbour'"),
-        ("--tau [mix:-1]", "share of τ mix must be positive"),
-        ("--tau [mix:x]", "share of τ mix must be a number"),
-        ("--side 3", "side must be 0, 1 or 2"),
-        ("--distance words", "distance must be one of tokens, first, mean"),
-        ("--nearest 0.9 --farthest 0.1", "min distance ≤ max distance"),
-        ("--thresholds [0.5]", "has classes, no --thresholds"),
-        ("--one-against 7", "'7' is not one of 0, 1"),
-        ("--steer 1.0", "leaves one half of validation empty"),
-        ("--drift 7", "max_class_shift must lie in [0, 1]"),
+        ("--pair-side 3", "pair_side must be 0, 1 or 2"),
+        ("--min-distance 0.9 --max-distance 0.1", "min distance ≤ max distance"),
+        ("--score-thresholds [0.5]", "has classes, no --score-thresholds"),
+        ("--one-vs-rest 7", "'7' is not one of 0, 1"),
+        ("--steer-fraction 1.0", "leaves one half of validation empty"),
+        ("--max-class-shift 7", "max_class_shift must lie in [0, 1]"),
     ],
 )
 def test_bad_options_are_one_clear_line(options, message, argv, tmp_path, capsys):
     assert message in refused(capsys, *argv, *options.split(), "--out", tmp_path / "run")
 
 
-def test_socrates_must_be_a_classifier_and_the_masked_lm_one(argv, folders, tmp_path, capsys):
-    swap = lambda name, value: [
-        value if k and argv[k - 1] == name else word for k, word in enumerate(argv)
-    ]
-    mine = [*swap("--socrates", f"{folders}/tiny"), "--out", tmp_path / "run"]
-    assert "socrates must be a classifier" in refused(capsys, *mine)
-    mine = [*swap("--masked-lm", f"{folders}/socrates/model"), "--out", tmp_path / "run"]
-    assert "masked_lm must be a masked LM" in refused(capsys, *mine)
+def test_load_models_wants_a_classifier_and_a_masked_lm(folders):
+    models = (f"{folders}/tiny", f"{folders}/socrates")
+    with pytest.raises(ValueError, match="socrates must be a classifier"):
+        load_models(models[0], models[0], None, seq_len=8)
+    with pytest.raises(ValueError, match="masked_lm must be a masked LM"):
+        load_models(*models, models[1], seq_len=8)
+    assert load_models(*models, None, seq_len=8).masked_lm is None
 
 
-def test_shares_of_taus():
-    assert tau_shares(("mlm:3", "mix")) == {"mlm": 3.0, "mix": 1.0}
-    with pytest.raises(ValueError, match="must name one"):
-        tau_shares(())
+@pytest.mark.parametrize(
+    "tau, message",
+    [
+        (("mlm", "mlm"), "τ mlm is given twice"),
+        (("mix:-1",), "weight of τ mix must be positive"),
+        (("mix:x",), "weight of τ mix must be a number"),
+        ((), "must name one"),
+    ],
+)
+def test_augmentation_refuses_wrong_weights(tau, message):
+    assert Augmentation(tau=("mlm:3", "mix")).weights == {"mlm": 3.0, "mix": 1.0}
+    with pytest.raises(ValueError, match=message):
+        _ = Augmentation(tau=tau).weights
+
+
+def test_grid_fills_single_choices_in():
+    grid = Grid(learning_rates=(1e-3, 1e-4), weight_decays=(0.1,), warmup_ratios=(0.2,),
+                batch_sizes=(8,), seeds=(5,))  # fmt: skip
+    sets = grid.sets()
+    assert sets == [(("learning_rate", 1e-3),), (("learning_rate", 1e-4),)]
+    assert grid.full(sets[1]) == Theta(5, 1e-4, 0.1, 0.2, 8)
 
 
 @pytest.fixture(scope="module")
@@ -264,8 +298,8 @@ def test_a_test_split_without_labels_gets_a_submission_file(tiny, pairs, argv, t
     mine = [*argv[:at], "--task", "glue/rte", "--data-dir", pairs, *argv[at + 2 :]]
     mine[mine.index("--socrates") + 1] = tmp_path / "socrates"
     code, out, err = run(
-        capsys, *mine, "--any-socrates", "true", "--side", 2, "--distance", "mean",
-        "--farthest", 2, "--out", tmp_path / "run",
+        capsys, *mine, "--allow-weak-socrates", "true", "--pair-side", 2, "--distance", "mean",
+        "--max-distance", 2, "--out", tmp_path / "run",
     )  # fmt: skip
     assert code == 0, err
     found = results(tmp_path / "run")
@@ -296,11 +330,25 @@ def test_choices_keep_their_premise(tiny, argv, tmp_path, capsys):
         ("--masked-lm", tmp_path / "wide"),
         ("--socrates", tmp_path / "socrates"),
         ("--seq-len", 64),
-        ("--seed", "[0]"),
+        ("--seeds", "[0]"),
     ):
         mine[mine.index(name) + 1] = value
     code, out, err = run(
-        capsys, *mine, "--any-socrates", "true", "--tau", "[neighbour]", "--out", tmp_path / "run"
+        capsys,
+        *mine,
+        "--allow-weak-socrates",
+        "true",
+        "--tau",
+        "[neighbour]",
+        "--out",
+        tmp_path / "run",
+        *mine,
+        "--allow-weak-socrates",
+        "true",
+        "--tau",
+        "[neighbour]",
+        "--out",
+        tmp_path / "run",
     )
     assert code == 0, err
     found = results(tmp_path / "run")
@@ -312,11 +360,10 @@ def test_choices_keep_their_premise(tiny, argv, tmp_path, capsys):
 
 
 def test_socrates_may_have_another_tokenizer(tiny, folders, data, text_file):
-    config = command.Config(data=str(data), seq_len=24)
     other = Tokenizer.train(text_file.read_text().splitlines(), vocab_size=280)
     small = replace(tiny.config, vocab_size=other.vocab_size)
     socrates = classifier(replace(tiny, config=small, tokenizer=other), seed=3)
-    material = read_material(config, tiny.required_tokenizer)
+    material = material_of(data, tiny)
     x = material.report.points.x
     (texts,) = zip(*row_texts(x, tiny.required_tokenizer), strict=True)
     examples = Examples.of([texts], np.zeros(len(texts), np.int32))
@@ -343,9 +390,8 @@ def test_cast_labels_and_how_sure_they_are():
 
 @pytest.mark.parametrize("kind", ["first", "mean"])
 def test_distances_in_what_timaeus_sees(kind, tiny, data):
-    material = read_material(command.Config(data=str(data), seq_len=24), tiny.required_tokenizer)
-    x = material.steer.points.x
-    far = distances(SimpleNamespace(distance=kind), tiny)
+    x = material_of(data, tiny).steer.points.x
+    far = distance_of(kind, tiny)
     assert far(x, Parents(x)) == pytest.approx(np.zeros(len(x)), abs=1e-5)
     if kind == "mean":  # fresh weights attend to little: first tokens are almost alike
         assert (far(x[::-1], Parents(x))[: len(x) // 2] > 1e-4).all()

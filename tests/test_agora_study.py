@@ -110,6 +110,7 @@ def test_plain_has_as_many_runs_as_it_is_given_and_keeps_the_best(settings):
     assert rates == set(settings.learning_rates)
 
 
+@pytest.mark.slow
 def test_a_study_from_end_to_end_and_one_that_was_cut_off(settings, monkeypatch):
     monkeypatch.setattr(agora_study, "auto_cli", lambda *args, **kwargs: settings)
     agora_study.main()

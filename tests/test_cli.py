@@ -61,7 +61,7 @@ def test_costs_as_a_table(capsys):
         ("cost bort --seq-len 513", "longer than the 512 positions"),
         ("cost bort --head tail", "must be one of none, mlm, classifier"),
         ("quickstart --preset tiny", "no preset 'tiny' of quickstart; there are: smoke"),
-        ("quickstart --agora.sede 1", "did you mean 'agora.seed'"),
+        ("quickstart --agora.sede 1", "did you mean 'agora.seeds'"),
         ("extract --data x --out y --epsilon 1.0", "epsilon must lie in (0, 1)"),
         ("extract --data x", "--data and --out are needed, or --from RUN"),
         ("extract --data x --out y --search greedy", "interval, bounded, exhaustive, layerwise"),
@@ -187,8 +187,8 @@ def test_finetune_then_agora_then_evaluate(pretrained, labelled, tmp_path, capsy
     assert len(results["runs"]) == 2 and results["by_set"][0]["seeds"] == 2
     agora = f"""agora --model {pretrained}/model --socrates {tmp_path}/socrates/model
         --masked-lm {pretrained}/model --data {labelled} --out {tmp_path}/agora --steps 20
-        --seq-len 24 --learning-rate [1e-2,1e-3] --weight-decay [0.01] --warmup-ratio [0.1]
-        --batch-size [8] --seed [0,1] --final-seeds [5,6] --dropout 0.0""".split()
+        --seq-len 24 --learning-rates [1e-2,1e-3] --weight-decays [0.01] --warmup-ratios [0.1]
+        --batch-sizes [8] --seeds [0,1] --final-seeds [5,6] --dropout 0.0""".split()
     code, out, err = run(capsys, *agora)
     assert code == 0 and "round 1: 4 sets" in out, err
     results = json.loads((tmp_path / "agora" / "results.json").read_text())

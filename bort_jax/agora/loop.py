@@ -22,6 +22,9 @@ class Dataset(NamedTuple):
     x: np.ndarray
     y: np.ndarray
 
+    def take(self, rows: Int[np.ndarray, " m"]) -> "Dataset":
+        return Dataset(self.x[rows], self.y[rows])
+
 
 class Copy(NamedTuple):
     """Timaeus, the student, fine-tuned with one hyperparameter set.

@@ -128,10 +128,6 @@ class Store:
         """Reads `round.json`."""
         return json.loads((self.round_folder(number) / "round.json").read_text())
 
-    def accuracy(self, number: int) -> float:
-        """The best copy's of a round, on dev."""
-        return _round(self.about(number)["round"]).accuracy
-
     def lineage(self, number: int) -> list[dict]:
         """A record for each point that a round added."""
         import pyarrow.parquet as pq

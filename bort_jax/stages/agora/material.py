@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Agora works on: train, the two halves of dev, and the keys of what is held out."""
+"""Agora's data: train, the two halves of dev, and the keys of all that is held out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,8 +14,8 @@ from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.report.terminal import say
 from bort_jax.stages.agora.sides import token_sides
 from bort_jax.stages.agora.split import example_texts, split_dev
-from bort_jax.stages.finetune.config import trainable
-from bort_jax.tasks import Examples, Task
+from bort_jax.stages.finetune.config import HEADS, trainable
+from bort_jax.tasks import Examples, Task, TaskOptions
 
 Cast = Uncast | OneVsRest | Thresholds
 
@@ -35,7 +36,7 @@ class Half(NamedTuple):
 
 @dataclass(frozen=True)
 class Material:
-    """The task's data as the model reads it; of the test split only what its texts are.
+    """The task's data as the student reads it; of the test split only its texts.
 
     Attributes:
       test: its examples, or none; labels are looked at once, at the end.
@@ -53,8 +54,13 @@ class Material:
     guard: Guard
 
     @property
+    def head(self) -> str:
+        """Of the student: a task of scores has been cast into classes."""
+        return "choice" if self.task.head == "choice" else "classification"
+
+    @property
     def shares(self) -> Float[np.ndarray, " c"]:
-        """Of the classes in the given train set."""
+        """The classes' shares of the given train set."""
         counts = np.bincount(self.train.y, minlength=len(self.cast.labels))
         return counts / counts.sum()
 
@@ -62,85 +68,111 @@ class Material:
         return encoded(examples, self.cast, self.tokenizer, seq_len=self.seq_len)
 
 
-def read_material(config, tokenizer: Tokenizer) -> Material:
-    """Reads and checks everything that a run of Agora needs.
+class Splits(NamedTuple):
+    """A task and its rows.
+
+    Attributes:
+      test: the test split, or none.
+    """
+
+    task: Task
+    train: Examples
+    validation: Examples
+    test: Examples | None
+
+    @classmethod
+    def read(cls, options: TaskOptions) -> "Splits":
+        """Raises ValueError where the task has no train split."""
+        task = trainable(options, heads=HEADS)
+        test = options.read("test") if options.has("test") else None
+        return cls(task, options.read("train"), options.read("validation"), test)
+
+    @property
+    def held_out(self) -> dict[str, Examples]:
+        return {"validation": self.validation} | ({"test": self.test} if self.test else {})
+
+
+def read_material(
+    splits: Splits,
+    cast: Cast,
+    tokenizer: Tokenizer,
+    *,
+    seq_len: int,
+    steer_fraction: float = 0.5,
+    drop_leaks: bool = False,
+) -> Material:
+    """Encodes and checks everything that a run of Agora needs.
 
     Raises:
-      ValueError: the task cannot be cast as asked, half of dev is empty, or train rows stand in
-        validation or test and `drop_leaks` is not given.
+      ValueError: half of validation is empty, or train rows stand in validation or test and
+        `drop_leaks` is not given.
     """
-    task = config.record()
-    cast = casting(config, task)
-    seq_len = config.seq_len
-    dev = config.read("validation")
-    test = config.read("test") if config.has("test") else None
-    split = split_dev(dev, steer=config.steer)
-    if not len(split.steer) or not len(split.report):
-        raise ValueError(f"steer {config.steer} leaves one half of validation empty")
-    held_out = {"validation": dev} | ({"test": test} if test else {})
-    guard = Guard.of(
-        text_keys(tokenizer),
-        {name: rows.encode(tokenizer, seq_len=seq_len).x for name, rows in held_out.items()},
-    )
-    whole_texts = Guard.of(list, {name: texts_array(rows) for name, rows in held_out.items()})
+    dev, held_out = splits.validation, splits.held_out.items()
+    halves = split_dev(dev, steer=steer_fraction)
+    if not len(halves.steer) or not len(halves.report):
+        raise ValueError(f"steer_fraction {steer_fraction} leaves one half of validation empty")
+    encode = lambda rows: encoded(rows, cast, tokenizer, seq_len=seq_len)
     half = lambda rows: half_of(dev, rows, cast, tokenizer, seq_len=seq_len)
+    # Rows of tokens may be cut off, and two texts may be cut down to the same row.
+    guard = Guard.of(text_keys(tokenizer), {name: encode(rows).x for name, rows in held_out})
+    whole_texts = Guard.of(list, {name: texts_array(rows) for name, rows in held_out})
+    train = encode(splits.train)
+    forms = (
+        (whole_texts, Dataset(texts_array(splits.train), train.y)),
+        (guard, train),
+    )
     return Material(
-        task=task,
+        task=splits.task,
         cast=cast,
         tokenizer=tokenizer,
         seq_len=seq_len,
-        train=clean_train(config, cast, tokenizer, guards=(whole_texts, guard)),
-        steer=half(split.steer),
-        report=half(split.report),
-        test=test,
+        train=train.take(clean_rows(forms, drop_leaks=drop_leaks)),
+        steer=half(halves.steer),
+        report=half(halves.report),
+        test=splits.test,
         guard=guard,
     )
 
 
-def casting(config, task: Task) -> Cast:
+def cast_of(task: Task, *, one_vs_rest: str = "", thresholds: Sequence[float] = ()) -> Cast:
     """How the task becomes one that Agora can work on.
 
     Raises:
       ValueError: it is asked for what does not fit the task, or a task of scores for nothing.
     """
     scores = task.head == "regression"
-    if scores != bool(config.thresholds):
-        advice = "needs --thresholds, such as [2.5]" if scores else "has classes, no --thresholds"
+    if scores != bool(thresholds):
+        advice = (
+            "needs --score-thresholds, such as [2.5]"
+            if scores
+            else "has classes, no --score-thresholds"
+        )
         raise ValueError(f"{task.name or 'the task'} {advice}")
     if scores:
-        return Thresholds(tuple(config.thresholds))
-    trainable(config, heads=("classification", "choice"))
-    if not config.one_against:
+        return Thresholds(tuple(thresholds))
+    if not one_vs_rest:
         return Uncast(task.labels)
     if task.head == "choice":
         raise ValueError(f"{task.name} has choices: there is no class to set against the rest")
-    return OneVsRest(task.labels, config.one_against)
+    return OneVsRest(task.labels, one_vs_rest)
 
 
-def clean_train(
-    config, cast: Cast, tokenizer: Tokenizer, *, guards: tuple[Guard, Guard]
-) -> Dataset:
-    """The train set without rows that are held out, or an error that names one.
+def clean_rows(
+    forms: Sequence[tuple[Guard, Dataset]], *, drop_leaks: bool
+) -> Int[np.ndarray, " n"]:
+    """The train rows that are not held out; an error names one that is, unless they are dropped.
 
     Args:
-      guards: one that knows whole texts, since rows of tokens may be cut off, and one that knows
-        rows of tokens, since two texts may be cut down to the same.
+      forms: the train set in several forms, each with the guard that knows it.
     """
-    examples = config.read("train")
-    train = encoded(examples, cast, tokenizer, seq_len=config.seq_len)
-    forms = (Dataset(texts_array(examples), train.y), train)
-    leaks = dict(
-        leak for guard, form in zip(guards, forms, strict=True) for leak in guard.leaks(form.x)
-    )
-    if not leaks:
-        return train
-    if not config.drop_leaks:
-        for guard, form in zip(guards, forms, strict=True):
-            guard.check(form, advice="; --drop-leaks true leaves such rows out")
-    first = min(leaks)
-    say(f"{len(leaks)} train rows left out: they stand in validation or test ({leaks[first]}, …)")
-    kept = np.setdiff1d(np.arange(len(train.y)), list(leaks))
-    return Dataset(train.x[kept], train.y[kept])
+    leaks = dict(leak for guard, train in forms for leak in guard.leaks(train.x))
+    if leaks and not drop_leaks:
+        for guard, train in forms:
+            guard.check(train, advice="; --drop-leaks true leaves such rows out")
+    if leaks:
+        first = leaks[min(leaks)]
+        say(f"{len(leaks)} train rows left out: they stand in validation or test ({first}, …)")
+    return np.setdiff1d(np.arange(len(forms[0][1].y)), list(leaks))
 
 
 def texts_array(examples: Examples) -> np.ndarray:

@@ -1,15 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Agora round by round, and who did better in the end."""
+"""Agora round by round, and who did better in the end: in the terminal and on a page."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import norm, ttest_ind
 
 from bort_jax.report import page, plots
+from bort_jax.report.terminal import show_box, show_table
+
+READING = (
+    "Each round fine-tunes the student (Timaeus) with every hyperparameter set that is left. Data "
+    "augmentation (τ) makes new texts near those that the best one misclassifies on steer-dev; "
+    "they join the train set with pseudo-labels of the teacher (Socrates). The worst sets leave."
+)
 
 HEADER = (
-    "round", "sets", "steer", "best steer", "report", "gap", "mistakes", "added", "train rows",
+    "round", "sets", "steer-dev", "best so far", "report-dev", "gap", "mistakes", "pseudo-labelled",
+    "train rows",
 )  # fmt: skip
 KEYS = (
     "round", "sets", "steer", "best_steer", "report", "gap", "mistakes", "added", "train_size",
@@ -22,9 +31,9 @@ def sentence(line: dict) -> str:
     """A round in one line."""
     refused = ", ".join(f"{count} {reason}" for reason, count in line["refused"].items())
     return (
-        f"round {line['round']}: {line['sets']} sets, steer {line['steer']:.4f} (best so far "
-        f"{line['best_steer']:.4f}), report {line['report']:.4f}, gap {line['gap']:+.4f}, "
-        f"{line['mistakes']} mistakes, {line['added']} points added"
+        f"round {line['round']}: {line['sets']} sets, steer-dev {line['steer']:.4f} (best so far "
+        f"{line['best_steer']:.4f}), report-dev {line['report']:.4f}, gap {line['gap']:+.4f}, "
+        f"{line['mistakes']} mistakes, {line['added']} pseudo-labelled points added"
         + (f" (refused: {refused})" if refused else "")
         + f", {len(line['removed'])} sets removed"
     )
@@ -81,6 +90,24 @@ def seeds_margin(plain: np.ndarray, ours: np.ndarray) -> float:
     return float(high - low) / 2
 
 
+def show(summary: dict, out: Path) -> None:
+    show_table("Agora, round by round", HEADER, round_rows(summary))
+    show_box(
+        "Agora",
+        [
+            *(f"{name} on {split}: {scores}" for name, split, scores in sides(summary)),
+            verdict(summary),
+            f"train rows that stand in dev or test: {summary['leaked']}",
+            f"model: {out}/model   rounds: {out}/report.html",
+            f"next: bort-jax evaluate --model {out}/model --data FILE",
+        ],
+    )
+
+
+def write(out: Path, summary: dict, *, source: str) -> None:
+    page.write_page(out / "report.html", f"Agora on {source}", blocks(summary))
+
+
 def blocks(summary: dict) -> list[str]:
     """Agora's part of a report page."""
     lines = summary["rounds"]
@@ -97,16 +124,17 @@ def blocks(summary: dict) -> list[str]:
         page.paragraph(verdict(summary) + "."),
         page.table(header, outcome_rows(summary)),
         page.heading("Round by round"),
+        page.paragraph(READING),
         page.figure(drawn, f"Socrates on report-dev: {summary['socrates_report_dev']:.4f}."),
         page.table(HEADER, round_rows(summary)),
-        page.heading("Points added, and proposals refused"),
+        page.heading("Pseudo-labels added, and proposals of τ refused"),
         page.table(*points_table(lines)),
         page.heading("Distances of all proposals from their parents"),
         page.table(("round", *QUANTILES), [(line["round"], *quantiles(line)) for line in lines]),
         page.heading("Hyperparameter sets removed"),
         page.table(("round", "sets removed", "all of them share"), removed_rows(lines)),
         page.heading("Generated text beside its parent"),
-        page.paragraph("The label is what Socrates gave the generated text."),
+        page.paragraph("The label is the pseudo-label of the generated text, by Socrates."),
         page.table(EXAMPLE_HEADER, map(example_row, summary["examples"])),
     ]
 

@@ -1,28 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rounds of fine-tuning, mistakes, new points labelled by Socrates, fewer hyperparameter
-sets. Half of the validation split steers, the other half only reports; the test split is
-scored once, at the end, for plain fine-tuning and for Agora with the same seeds. On several hosts,
-start the same command on each, as `pretrain`: a round's fine-tunings are dealt out."""
+"""A run of Agora: rounds on disk, plain fine-tuning beside them, a model, a record and a page."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from bort_jax.agora import (
     Agora,
     AgoraState,
+    Dataset,
     Store,
     Trust,
-    Window,
     assess,
     balance_classes,
     cache_labels,
     drop_unsure,
-    generator,
-    grid,
     resume,
     score_once,
     start,
@@ -30,25 +23,21 @@ from bort_jax.agora import (
 from bort_jax.data.row_text import point_texts
 from bort_jax.engine.joining import PLACE
 from bort_jax.engine.processes import kept_by_leader
-from bort_jax.interop import save
-from bort_jax.report import page
-from bort_jax.report.terminal import say, show_box, show_table
-from bort_jax.stages.agora import page as agora_page
+from bort_jax.interop import Checkpoint, save
+from bort_jax.report.terminal import say
+from bort_jax.stages.agora import page
 from bort_jax.stages.agora.config import Config
-from bort_jax.stages.agora.material import Material, read_material
+from bort_jax.stages.agora.material import Material, Splits, cast_of, read_material
 from bort_jax.stages.agora.models import (
-    distances,
-    full_theta,
+    Models,
+    flatten_params,
     labeller,
-    load_all,
-    packed,
-    taus,
-    tuner_of,
-    unpacked,
+    load_models,
+    unflatten_params,
 )
-from bort_jax.stages.agora.outcome import compare, submission
-from bort_jax.stages.agora.page import blocks, verdict
-from bort_jax.stages.finetune.tuner import FineTuner, Theta
+from bort_jax.stages.agora.outcome import compare, write_submission
+from bort_jax.stages.agora.record import card_facts, example_points, round_line
+from bort_jax.stages.finetune.tuner import FineTuner
 from bort_jax.storage.run_folder import claim, write_json
 from bort_jax.tasks import Points
 
@@ -63,173 +52,159 @@ def run_here(config: Config) -> dict:
     """Runs or resumes Agora, compares it with plain fine-tuning, and writes model and page.
 
     Raises:
-      ValueError: the models or the data do not fit together, train rows are held out, or Socrates
-        is no better than chance.
+      ValueError: the models or the data do not fit together, train rows are held out, Socrates
+        is no better than chance, or every fine-tuning of a round diverged.
     """
-    loaded = load_all(config)
-    material = read_material(config, loaded.timaeus.required_tokenizer)
-    label_fn = cache_labels(labeller(loaded.socrates, material))
-    out = claim(config.out, config, free=("out", "any_socrates", *PLACE))
+    models, material = read_inputs(config)
+    label_fn = cache_labels(labeller(models.socrates, material))
+    out = claim(config.out, config, free=("out", "allow_weak_socrates", *PLACE))
     if (out / "results.json").is_file():
         say(f"{out} is finished; its results:")
-        show(summary := json.loads((out / "results.json").read_text()), out)
+        page.show(summary := json.loads((out / "results.json").read_text()), out)
         return summary
-    trusted = examined(label_fn, material, any_socrates=config.any_socrates)
-    tuner = tuner_of(config, loaded.timaeus, material)
-    store = Store(
-        out / "rounds",
-        pack=packed,
-        unpack=unpacked,
+    trust = check_socrates(label_fn, material, allow_weak=config.allow_weak_socrates)
+    tuner = tuner_of(config, models.timaeus, material)
+    calls = calls_of(config, tuner, models, material, label_fn)
+    store, first = store_of(out / "rounds", material), start(material.train, config.sets())
+    if config.replay and not store.folder.is_dir():
+        begin_replay(config, store, first)
+    state = run_rounds(store, first, material, calls=calls, tuner=tuner)
+    summary = score_once(out / "scores.json", lambda: scores_of(config, tuner, state, material))
+    summary |= record(store, state, material, trust)
+    write_submission(out, tuner, state.champion.model, material)
+    facts = card_facts(summary, source=config.source)
+    save(tuner.checkpoint(state.champion.model, facts), out / "model")
+    write_json(out / "results.json", summary)
+    page.write(out, summary, source=config.source)
+    page.show(summary, out)
+    return summary
+
+
+def read_inputs(config: Config) -> tuple[Models, Material]:
+    masked_lm = config.masked_lm if "mlm" in config.weights else None
+    models = load_models(config.model, config.socrates, masked_lm, seq_len=config.seq_len)
+    splits = Splits.read(config)
+    material = read_material(
+        splits,
+        cast_of(splits.task, one_vs_rest=config.one_vs_rest, thresholds=config.score_thresholds),
+        models.timaeus.required_tokenizer,
+        seq_len=config.seq_len,
+        steer_fraction=config.steer_fraction,
+        drop_leaks=config.drop_leaks,
+    )
+    return models, material
+
+
+def tuner_of(config: Config, timaeus: Checkpoint, material: Material) -> FineTuner:
+    recipe = dict(steps=config.steps, dropout=config.dropout, dtype=config.dtype)
+    return FineTuner.of(timaeus, tuple(material.cast.labels), head=material.head, **recipe)
+
+
+def calls_of(
+    config: Config, tuner: FineTuner, models: Models, material: Material, label_fn: Callable
+) -> Agora:
+    """Agora's callables."""
+
+    def fit(thetas: Sequence, train: Dataset) -> Iterator:
+        return tuner.fit_all([config.full(theta) for theta in thetas], Points(*train))
+
+    balance = balance_classes(material.shares, max_class_shift=config.max_class_shift)
+    return Agora(
+        fit_fn=material.guard.wrap(fit),
+        score_fn=lambda params, dev: tuner.correct(params, Points(*dev)),
+        generate_fn=config.generate_fn(models, material, label_fn),
+        label_fn=label_fn,
+        keep_fn=drop_unsure(balance, min_confidence=config.min_confidence),
+        correct_per_error=config.correct_per_error,
+    )
+
+
+def scores_of(config: Config, tuner: FineTuner, state: AgoraState, material: Material) -> dict:
+    """Plain fine-tuning and Agora, each with the θ that steer-dev chose for it: plain the best of
+    round 1, which is fine-tuning with all of Θ, and Agora the best of all rounds."""
+    chosen = {"plain": state.rounds[0].best, "agora": state.champion.theta}
+    thetas = {side: config.full(theta) for side, theta in chosen.items()}
+    return compare(tuner, state, material, thetas=thetas, seeds=config.final_seeds)
+
+
+def record(store: Store, state: AgoraState, material: Material, trust: Trust) -> dict:
+    return {
+        "socrates_report_dev": trust.accuracy,
+        "socrates_chance": trust.chance,
+        "leaked": len(material.guard.leaks(state.train.x)),
+        "rounds": round_lines(store, state),
+        "examples": example_points(store, len(state.rounds), material),
+    }
+
+
+def check_socrates(label_fn: Callable, material: Material, *, allow_weak: bool) -> Trust:
+    """Scores Socrates on report-dev.
+
+    Raises:
+      ValueError: he is no better than chance, and that is not allowed.
+    """
+    report = material.report.points
+    trust = assess(label_fn(report.x)[0], report.y)
+    say(
+        f"Socrates (the teacher, whose pseudo-labels join the train set): accuracy "
+        f"{trust.accuracy:.4f} on report-dev ({len(report.y)} rows; his labels in random order: "
+        f"{trust.chance:.4f})"
+    )
+    if trust.random:
+        problem = (
+            f"Socrates is no better than chance on report-dev (p = {trust.p:.2g}): "
+            "his pseudo-labels would be noise"
+        )
+        if not allow_weak:
+            raise ValueError(f"{problem}; --allow-weak-socrates true goes on")
+        say(f"WARNING: {problem}")
+    elif not trust.acceptable:
+        say("WARNING: that is below 2/3; his pseudo-labels may do harm")
+    return trust
+
+
+def store_of(folder: Path, material: Material | None = None) -> Store:
+    """Rounds in a folder; with texts and names of rows where there is material to write them."""
+    if material is None:
+        return Store(folder, pack=flatten_params, unpack=unflatten_params)
+    return Store(
+        folder,
+        pack=flatten_params,
+        unpack=unflatten_params,
         dev_rows=material.steer.rows,
         ids=material.steer.ids,
         text_fn=lambda x: point_texts(x, material.tokenizer),
     )
-    calls = Agora(
-        fit_fn=material.guard.wrap(
-            lambda thetas, train: tuner.fit_all(
-                [full_theta(theta, config) for theta in thetas], Points(*train)
-            )
-        ),
-        score_fn=lambda params, dev: tuner.correct(params, Points(*dev)),
-        generate_fn=generator(
-            taus(config, loaded, label_fn),
-            samples_per_error=config.copies,
-            window=Window(config.nearest, config.farthest, distances(config, loaded.timaeus)),
-            keys_fn=material.guard.keys_fn,
-            forbidden=material.guard.held_out,
-            sides=material.steer.sides,
-        ),
-        label_fn=label_fn,
-        keep_fn=drop_unsure(
-            balance_classes(material.shares, max_class_shift=config.drift),
-            min_confidence=config.confidence,
-        ),
-        correct_per_error=config.right,
-    )
-    state = rounds(config, store, material, calls=calls, tuner=tuner)
-    summary = score_once(
-        out / "scores.json", lambda: compare(config, tuner, state, material=material)
-    )
-    submission(out, tuner, state.champion.model, material=material)
-    summary |= {
-        "socrates_report_dev": trusted.accuracy,
-        "socrates_chance": trusted.chance,
-        "leaked": len(material.guard.leaks(state.train.x)),
-        "rounds": [line_of(store, number) for number in range(1, len(state.rounds) + 1)],
-        "examples": examples(store, len(state.rounds), material),
-    }
-    facts = facts_of(summary, config)
-    save(tuner.checkpoint(state.champion.model, facts), out / "model")
-    write_json(out / "results.json", summary)
-    page.write_page(out / "report.html", f"Agora on {config.source}", blocks(summary))
-    show(summary, out)
-    return summary
-
-
-def rounds(
-    config: Config, store: Store, material: Material, *, calls: Agora, tuner: FineTuner
-) -> AgoraState:
-    """Every round that is not yet in the folder; the state after the last."""
-    names = grid(**{name: getattr(config, name) for name in Theta._fields})
-    first = start(material.train, names)
-    if config.replay and not store.folder.is_dir():
-        begin_replay(config, store, first)
-
-    def watch(state: AgoraState) -> dict:
-        report = material.report.points
-        return {"report": tuner.accuracy(state.champion.model, Points(*report))}
-
-    state = first
-    for state in resume(store, first, material.steer.points, calls=calls, watch=watch):
-        say(agora_page.sentence(line_of(store, len(state.rounds))))
-    return state
 
 
 def begin_replay(config: Config, store: Store, first: AgoraState) -> None:
-    source = Store(Path(config.replay) / "rounds", pack=packed, unpack=unpacked)
+    """Copies another run's rounds, up to the one whose data set the replay starts from.
+
+    Raises:
+      ValueError: the other run has no finished round, or not this one.
+    """
+    source = store_of(Path(config.replay) / "rounds")
     if not source.rounds():
         raise ValueError(f"{config.replay} has no finished round to replay from")
-    fresh = first.thetas if config.fresh else ()
-    source.branch(store.folder, first, after=config.after, thetas=fresh)
-    say(f"replay of {config.replay} from the data set of round {config.after}")
+    thetas = first.thetas if config.replay_full_theta else ()
+    source.branch(store.folder, first, after=config.replay_after, thetas=thetas)
+    say(f"replay of {config.replay} from the data set of round {config.replay_after}")
 
 
-def examined(label_fn: Callable, material: Material, *, any_socrates: bool) -> Trust:
-    """Socrates on report-dev; raises ValueError where he knows nothing and that is not wanted."""
-    report = material.report.points
-    trusted = assess(label_fn(report.x)[0], report.y)
-    say(
-        f"Socrates is right on {trusted.accuracy:.4f} of report-dev "
-        f"({len(report.y)} rows; his labels in random order: {trusted.chance:.4f})"
-    )
-    if trusted.random:
-        problem = (
-            f"Socrates is no better than chance on report-dev (p = {trusted.p:.2g}): "
-            "points that he labels would be noise"
-        )
-        if not any_socrates:
-            raise ValueError(f"{problem}; --any-socrates true goes on")
-        say(f"WARNING: {problem}")
-    elif not trusted.acceptable:
-        say("WARNING: that is below 2/3; points labelled by it may do harm")
-    return trusted
+def run_rounds(
+    store: Store, first: AgoraState, material: Material, *, calls: Agora, tuner: FineTuner
+) -> AgoraState:
+    """Runs every round that is not yet in the folder; the state after the last."""
+
+    def watch(state: AgoraState) -> dict:
+        return {"report": tuner.accuracy(state.champion.model, Points(*material.report.points))}
+
+    state = first
+    for state in resume(store, first, material.steer.points, calls=calls, watch=watch):
+        say(page.sentence(round_lines(store, state)[-1]))
+    return state
 
 
-def line_of(store: Store, number: int) -> dict:
-    """A round as a record: what happened, and the scores on both halves of dev."""
-    about = store.about(number)
-    record = about["round"]
-    best = max(store.accuracy(k) for k in range(1, number + 1))
-    return {
-        "round": number,
-        "sets": len(record["accuracies"]),
-        "steer": store.accuracy(number),
-        "best_steer": best,
-        "report": about["watched"]["report"],
-        "gap": best - about["watched"]["report"],
-        "mistakes": record["mistakes"],
-        "added": record["added"],
-        "labels_added": record["labels_added"],
-        "train_size": record["train_size"],
-        "removed": [dict(theta) for theta in record["removed"]],
-        "removed_by": dict(record["removed_by"]),
-        "refused": record["refused"],
-        "distances": record["distances"],
-    }
-
-
-def examples(store: Store, number: int, material: Material, *, each: int = 3) -> list[dict]:
-    """Some generated points of every round beside their parents."""
-    found = []
-    for k in range(1, number + 1):
-        points = store.lineage(k)
-        for point in points[:: max(1, len(points) // each)][:each]:
-            parent = material.steer.points.x[point["parent"]][None]
-            label = material.cast.labels[int(point["label"])]
-            texts = {"parent_text": point_texts(parent, material.tokenizer)[0], "label": label}
-            found.append(point | texts)
-    return found
-
-
-def facts_of(summary: dict, config: Config) -> dict[str, str]:
-    """What the model card says of the run."""
-    facts = {"fine-tuned": f"Agora, {len(summary['rounds'])} rounds on {config.source}"}
-    for split in ("report", "test"):
-        scores = summary["agora"][split]
-        if scores:
-            facts[f"accuracy, {split}"] = f"{100 * np.mean(scores):.1f} %, mean over seeds"
-    return facts
-
-
-def show(summary: dict, out: Path) -> None:
-    show_table("Agora, round by round", agora_page.HEADER, agora_page.round_rows(summary))
-    show_box(
-        "Agora",
-        [
-            *(f"{name} on {split}: {scores}" for name, split, scores in agora_page.sides(summary)),
-            verdict(summary),
-            f"train rows that stand in dev or test: {summary['leaked']}",
-            f"model: {out}/model   rounds: {out}/report.html",
-            f"next: bort-jax evaluate --model {out}/model --data FILE",
-        ],
-    )
+def round_lines(store: Store, state: AgoraState) -> list[dict]:
+    reports = [store.about(k)["watched"]["report"] for k in range(1, len(state.rounds) + 1)]
+    return [round_line(state.rounds[: k + 1], report=report) for k, report in enumerate(reports)]

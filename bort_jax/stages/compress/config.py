@@ -55,7 +55,7 @@ class PretrainStage:
 
 @dataclass(frozen=True)
 class SocratesStage:
-    """The labelling model: the teacher, fine-tuned on many labelled reviews.
+    """Socrates, the labelling model: the pretrained teacher, fine-tuned on many labelled reviews.
 
     Attributes:
       steps: gradient steps.
@@ -74,21 +74,21 @@ class AgoraStage:
 
     Attributes:
       steps: gradient steps of each fine-tuning.
-      learning_rate: choices of Θ.
-      seed: choices of Θ.
+      learning_rates: choices of Θ.
+      seeds: choices of Θ.
       final_seeds: plain fine-tuning and Agora are compared with each of these.
-      copies: new points for each mistake.
-      share: share of the tokens that τ resamples.
-      any_socrates: go on with a Socrates that is no better than chance.
+      samples_per_error: new points near each misclassified row.
+      edit_fraction: fraction of the tokens that τ resamples.
+      allow_weak_socrates: go on with a Socrates that is no better than chance.
     """
 
     steps: int = 300
-    learning_rate: tuple[float, ...] = (5e-4, 2e-3)
-    seed: tuple[int, ...] = (0, 1)
+    learning_rates: tuple[float, ...] = (5e-4, 2e-3)
+    seeds: tuple[int, ...] = (0, 1)
     final_seeds: tuple[int, ...] = (10, 11, 12)
-    copies: int = 4
-    share: float = 0.4
-    any_socrates: bool = False
+    samples_per_error: int = 4
+    edit_fraction: float = 0.4
+    allow_weak_socrates: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,9 +183,9 @@ def agora_config(config: Config, out: Path) -> AgoraConfig:
         masked_lm=f"{out}/teacher/model",
         out=f"{out}/agora",
         seq_len=config.seq_len,
-        weight_decay=(0.01,),
-        warmup_ratio=(0.1,),
-        batch_size=(config.batch_size,),
+        weight_decays=(0.01,),
+        warmup_ratios=(0.1,),
+        batch_sizes=(config.batch_size,),
         dropout=NO_DROPOUT,
         **vars(config.agora),
     )

@@ -106,12 +106,11 @@ class GroupTrainer:
         state = jax.eval_shape(start_member, self.encoder, member)
 
         def bytes_of(members: int) -> int:
-            over = lambda tree: jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct((devices, members, *x.shape), x.dtype), tree
-            )
-            return self.population.train.bytes(
-                over(state), over(member), over(batches), np.int32(0)
-            )
+            # Of several processes, pmap takes no other stand-in for an array than this.
+            shaped = lambda x: jax.core.ShapedArray((devices, members, *x.shape), x.dtype)
+            inputs = jax.tree.map(shaped, (state, member, batches))
+            steps = jax.core.ShapedArray((), np.dtype(np.int32))
+            return self.population.train.bytes(*inputs, steps)
 
         # Parameters, their moments and their gradients: more than these allow need not be tried.
         most = min(most, limit // (4 * tree_bytes(state.params)))

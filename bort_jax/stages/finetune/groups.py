@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.core import ShapedArray
 from tqdm import tqdm
 
 from bort_jax.engine.parallel import at_a_time, stack_members, unstack_members
@@ -107,9 +108,9 @@ class GroupTrainer:
 
         def bytes_of(members: int) -> int:
             # Of several processes, pmap takes no other stand-in for an array than this.
-            shaped = lambda x: jax.core.ShapedArray((devices, members, *x.shape), x.dtype)
+            shaped = lambda x: ShapedArray((devices, members, *x.shape), x.dtype)
             inputs = jax.tree.map(shaped, (state, member, batches))
-            steps = jax.core.ShapedArray((), np.dtype(np.int32))
+            steps = ShapedArray((), np.dtype(np.int32))
             return self.population.train.bytes(*inputs, steps)
 
         # Parameters, their moments and their gradients: more than these allow need not be tried.

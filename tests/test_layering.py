@@ -3,9 +3,12 @@
 
 import ast
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from bort_jax import cli
 
 PACKAGE = Path(__file__).parent.parent / "bort_jax"
 # Every folder and every lone file has a level; imports point to lower ones, or stay in the folder.
@@ -36,6 +39,7 @@ LEVELS = {
 ALONE = ("report", "agora", "storage")  # import nothing of ours
 DEVICE_FREE = ("agora", "data", "tasks", "storage", "report")
 MOST_FILES = 15
+MOST_PARAMETERS = 7
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -136,3 +140,41 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 names = [getattr(node, "module", None) or node.names[0].name]
                 assert not any(name.split(".")[0] in late for name in names), file
+
+
+FUNCTIONS = [
+    (file, node)
+    for file in FILES
+    for node in ast.walk(ast.parse(file.read_text()))
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+]
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.arg]:
+    args = function.args
+    named = [*args.posonlyargs, *args.args, *args.kwonlyargs]
+    return [one for one in named if one.arg not in ("self", "cls")]
+
+
+def test_no_function_takes_more_than_seven_parameters():
+    for file, function in FUNCTIONS:
+        assert len(parameters(function)) <= MOST_PARAMETERS, f"{file}: {function.name}"
+
+
+def config_classes() -> set[str]:
+    """The verbs' configurations and those they extend, by name."""
+    configs = [import_module(f"bort_jax.commands.{verb}").Config for verb in cli.VERBS]
+    names = {base.__name__ for config in configs for base in config.__mro__}
+    return {name for name in names if name.endswith("Config")}
+
+
+def test_options_are_unwrapped_at_the_door():
+    """Verbs, and a stage's `config` and `run`, take options; what is below takes typed objects."""
+    configs = config_classes()
+    for file, function in FUNCTIONS:
+        if file.parent.name == "commands" or file.name in ("config.py", "run.py"):
+            continue
+        for one in parameters(function):
+            said = ast.unparse(one.annotation).split(".")[-1] if one.annotation else ""
+            wrong = said in configs or (one.arg == "config" and not said)
+            assert not wrong, f"{file}: {function.name} takes {one.arg}: {said}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from hypothesis import settings
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.interop import Checkpoint
@@ -36,6 +37,11 @@ SENTENCES = [
     "she wrote one long letter every week and kept them all",
     "nothing in the old house was quite where he had left it",
 ]
+
+
+def few(law):
+    """A fifth of the usual examples, for a law that compiles a program for each."""
+    return settings(max_examples=settings.default.max_examples // 5)(law)
 
 
 def trees_equal(one, two):

@@ -16,7 +16,8 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from helpers import few
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bort_jax.arch import Arch
@@ -124,7 +125,7 @@ def test_only_nvidia_gpus_from_ampere_on_have_cudnns_attention(
     assert device_kind() == expected
 
 
-@settings(max_examples=20)
+@few
 @given(
     head_size=st.integers(1, 160) | st.integers(1, 16).map(lambda n: 8 * n),
     length=st.integers(1, 520),
@@ -160,6 +161,7 @@ def test_what_cudnn_is_told_is_plain_attention(told_to_xla, dtype, atol):
         np.testing.assert_allclose(one, other, atol=atol, rtol=atol)
 
 
+@pytest.mark.slow
 def test_splash_attention_is_plain_attention():
     from jax.experimental.pallas import tpu as pltpu
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import IDS, STOCK_SIZES, checkpoint, trees_equal
-from hypothesis import given, settings
+from helpers import IDS, STOCK_SIZES, checkpoint, few, trees_equal
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
@@ -22,7 +22,7 @@ from bort_jax.model import drawn_params
 GOLDEN = Path(__file__).parent / "golden" / "stock_bert.npz"
 
 
-@settings(max_examples=15)
+@few
 @given(
     depth=st.integers(1, 3),
     heads=st.integers(1, 4),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import few
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,6 +65,7 @@ def encoder_params():
 encoder_states = jax.jit(partial(forward, Encoder(CONFIG)))
 
 
+@few
 @given(
     length=st.sampled_from([1, 2, 7, 10]),
     padding=st.sampled_from([1, 3, 22]),

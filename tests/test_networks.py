@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from chain import solve_chain
 from dense import article_count, dense_network
+from helpers import few
 from hypothesis import given
 from hypothesis import strategies as st
 from vit import VitArch, VitSpace, vit_network
@@ -79,6 +80,7 @@ def test_the_article_counts_72_and_40():
 DENSE = network_cost(dense_network(4))
 
 
+@few
 @given(st.lists(st.integers(1, 40), min_size=5, max_size=5))
 def test_dense_layers_count_as_the_module_does(widths):
     costs = DENSE(np.array([widths]))

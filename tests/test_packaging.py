@@ -18,6 +18,7 @@ for verb, name in (("quickstart", "smoke"), ("extract", "published")):
 """
 
 
+@pytest.mark.slow
 def test_a_wheel_carries_the_presets_and_finds_them_elsewhere(tmp_path):
     setuptools = pytest.importorskip("setuptools")
     if int(setuptools.__version__.partition(".")[0]) < 77:

@@ -342,13 +342,6 @@ def test_choices_keep_their_premise(tiny, argv, tmp_path, capsys):
         "[neighbour]",
         "--out",
         tmp_path / "run",
-        *mine,
-        "--allow-weak-socrates",
-        "true",
-        "--tau",
-        "[neighbour]",
-        "--out",
-        tmp_path / "run",
     )
     assert code == 0, err
     found = results(tmp_path / "run")

@@ -33,7 +33,7 @@ from bort_jax.engine.loop import read_metrics
 from bort_jax.engine.signals import Interrupted, stop_signals
 from bort_jax.interop import load, save
 from bort_jax.stages.pretrain.run import pretrain
-from bort_jax.storage.run_folder import RunMismatch, claim, full_disk_named
+from bort_jax.storage.run_folder import RunMismatch, claim, explain_full_disk
 from bort_jax.storage.seal import faults, is_sealed, seal
 
 TREE = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.int32(4)}
@@ -228,7 +228,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
 
 def test_a_full_disk_is_named_wherever_it_is_met(tmp_path):
     with pytest.raises(OSError, match="no room left for lines: what was finished is kept"):
-        with full_disk_named(tmp_path):
+        with explain_full_disk(tmp_path):
             raise OSError(errno.ENOSPC, "No space left on device", "lines")
 
 
@@ -242,7 +242,7 @@ def test_a_folder_of_another_configuration_is_refused_naming_it(corpus, tmp_path
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"config": 3}', b"\xff\xfe{}"])
 def test_a_damaged_run_file_is_named_with_what_to_do(corpus, tmp_path, content):
     (tmp_path / "run.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"run.json is damaged .*delete this file and it resumes"):
+    with pytest.raises(ValueError, match=r"run.json .*delete this file and it resumes"):
         claim(tmp_path, pretrain_config(corpus, tmp_path))
 
 

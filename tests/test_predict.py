@@ -134,7 +134,7 @@ def test_lines_grow_from_whatever_a_kill_left(tmp_path_factory, texts, cut, firs
     (folder / "cut").write_bytes(whole[: cut % (len(whole) + 1)])
     assert written("cut", records) == whole
     lines = GrowingLines(folder / "cut")
-    lines.keep(min(first, lines.rows))
+    lines.truncate(min(first, lines.rows))
     lines.close()
     assert written("cut", records) == whole
 

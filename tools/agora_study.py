@@ -69,7 +69,8 @@ from bort_jax.stages.agora.sides import token_sides
 from bort_jax.stages.agora.split import split_dev
 from bort_jax.stages.finetune.tuner import FineTuner, Theta
 from bort_jax.stages.predict.forward import class_logits
-from bort_jax.storage.run_folder import claim, write_json
+from bort_jax.storage.files import write_json
+from bort_jax.storage.run_folder import claim
 from bort_jax.tasks import Examples, Points, Task, decide, find_task, read_task, score
 from bort_jax.tasks.submission import submission_lines
 

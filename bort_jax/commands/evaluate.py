@@ -11,7 +11,7 @@ from bort_jax.report.terminal import show_box
 from bort_jax.stages.predict.forward import for_device
 from bort_jax.stages.predict.outputs import check_length, task_of_checkpoint
 from bort_jax.stages.predict.score import score_classifier, score_masked_lm
-from bort_jax.storage.run_folder import write_json
+from bort_jax.storage.files import write_json, write_text
 from bort_jax.tasks import find_task, read_examples
 
 
@@ -76,5 +76,5 @@ def evaluate_classifier(checkpoint: Checkpoint, config: Config, out: Path) -> di
     examples = read_examples(config.data, task, required=own)
     scores, records = score_classifier(checkpoint, task, examples, seq_len=config.seq_len)
     lines = (json.dumps({"idx": k, **record}) + "\n" for k, record in enumerate(records))
-    (out / "predictions.jsonl").write_text("".join(lines))
+    write_text(out / "predictions.jsonl", "".join(lines))
     return scores

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A prepared corpus: a tokenizer and two shards, train and held-out, in one folder."""
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ from bort_jax.data.masking import MaskedStream
 from bort_jax.data.packing import Packing
 from bort_jax.data.shards import CORPUS, SPLITS, Shard, open_shard
 from bort_jax.data.tokenizer import Tokenizer, required_tokenizer
+from bort_jax.storage.files import file_sha256
 from bort_jax.storage.parts import Parts, read_parts
 
 TOKENIZED_BY = ("tokenizer_sha256", "vocab_size")  # in a manifest
@@ -86,7 +86,7 @@ def open_corpus(folder: str | Path, *, tokenizer: str | Path | None = None) -> C
     if tokenizer and required_tokenizer(tokenizer).sha256 != own.sha256:
         raise ValueError(f"{folder} was built with another tokenizer than {tokenizer}")
     train, heldout = (open_shard(parts, split, special=own.special) for split in SPLITS)
-    digest = hashlib.sha256((parts.folder / CORPUS.manifest).read_bytes()).hexdigest()
+    digest = file_sha256(parts.folder / CORPUS.manifest)
     return Corpus(train, heldout, own, digest)
 
 

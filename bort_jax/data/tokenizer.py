@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
+from bort_jax.storage.files import read_json, write_json
+
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 # The names of the special tokens, and how many separators stand between the texts of a pair.
 FAMILIES = ((SPECIAL_TOKENS, 2), (("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"), 1))
@@ -96,7 +98,7 @@ class Tokenizer:
             + ["token_type_ids"] * (self.separators == 1),
             **dict(zip(names, self.names, strict=True)),
         }
-        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
+        write_json(folder / "tokenizer_config.json", settings)
 
     @property
     def vocab_size(self) -> int:
@@ -253,7 +255,4 @@ def _framed(backend):
 
 def _settings(folder: Path) -> dict:
     file = folder / "tokenizer_config.json"
-    settings = json.loads(file.read_text()) if file.is_file() else {}
-    if not isinstance(settings, dict):
-        raise ValueError(f"{file} holds no object")
-    return settings
+    return read_json(file) if file.is_file() else {}

@@ -5,7 +5,6 @@ A step counts once its folder is sealed (`seal.py`); older steps go only after t
 any moment leaves the newest sealed step, and at worst an unfinished folder, which is passed over.
 """
 
-import json
 import logging
 import math
 import shutil
@@ -21,6 +20,7 @@ import orbax.checkpoint as ocp
 
 from bort_jax.engine.processes import from_leader, is_leader
 from bort_jax.storage.checks import differences
+from bort_jax.storage.files import read_json
 from bort_jax.storage.seal import SEAL, faults, is_sealed, seal
 
 log = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ def _meta(folder: Path) -> dict[str, Any]:
             f"no {file}: every process must see the run's folder, and one of an earlier version "
             "cannot be continued"
         )
-    return json.loads(file.read_text())
+    return read_json(file)
 
 
 def _check_same(folder: Path, what: str, found: dict, wanted: dict) -> None:

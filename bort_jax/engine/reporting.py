@@ -15,6 +15,7 @@ from bort_jax.engine.loop import read_metrics
 from bort_jax.engine.schedule import Horizon, Steps
 from bort_jax.engine.step import State
 from bort_jax.engine.throughput import Meter
+from bort_jax.storage.files import write_text
 
 SECONDS = 10.0  # between two lines of text: into a file this is enough
 
@@ -139,6 +140,4 @@ def display(title: str, horizon: Horizon, start: int) -> Bar | Lines:
 def _forget_after(file: Path, step: int) -> None:
     """Drops the records of steps that will be run again."""
     kept = [record for record in read_metrics(file.parent) if record["step"] <= step]
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-    partial.replace(file)  # a kill in between keeps the records there were
+    write_text(file, "".join(json.dumps(record) + "\n" for record in kept))

@@ -26,7 +26,7 @@ import numpy as np
 
 from bort_jax.engine.processes import barrier, is_leader
 from bort_jax.engine.signals import Interrupted
-from bort_jax.storage.run_folder import write_json
+from bort_jax.storage.files import write_json, write_text
 
 STALL_SECONDS = 30.0  # that a step may always take
 STALL_VARIABLE = "BORT_JAX_STALL_SECONDS"
@@ -135,10 +135,7 @@ class Watchdog:
         print(f"bort-jax: {said}", file=sys.stderr, flush=True)
 
     def _note(self, rank: int, reason: str) -> None:
-        note = self.folder / f"{rank}.failed"
-        partial = note.with_suffix(".partial")
-        partial.write_text(reason)
-        partial.replace(note)  # nobody reads half of it
+        write_text(self.folder / f"{rank}.failed", reason)  # whole: nobody reads half of it
 
     def _leave(self, code: int) -> None:
         """Ends the process without waiting for what may hang."""

@@ -2,7 +2,6 @@
 """What stands beside the parameters in every format of ours: a description and a tokenizer."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from flax import traverse_util
 
 from bort_jax.data.tokenizer import load_tokenizer
 from bort_jax.interop.checkpoint import Checkpoint
-from bort_jax.storage.checks import read_object
+from bort_jax.storage.files import read_json, write_json
 
 DESCRIPTION = "checkpoint.json"
 DIGEST = "params_sha256"  # neither orbax nor safetensors would notice a flipped bit
@@ -33,7 +32,7 @@ def save_description(checkpoint: Checkpoint, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_tokenizer(checkpoint, folder)
     described = checkpoint.description() | {DIGEST: digest(checkpoint.params)}
-    (folder / DESCRIPTION).write_text(json.dumps(described, indent=2))
+    write_json(folder / DESCRIPTION, described)
 
 
 def load_description(folder: Path) -> Checkpoint:
@@ -44,7 +43,7 @@ def load_description(folder: Path) -> Checkpoint:
     """
     if not (folder / DESCRIPTION).is_file():
         raise FileNotFoundError(f"no {DESCRIPTION} in {folder}")
-    described = read_object(folder / DESCRIPTION)
+    described = read_json(folder / DESCRIPTION)
     empty = Checkpoint.of_description(described, source=str(folder / DESCRIPTION))
     return empty.with_tokenizer(load_tokenizer(folder), source=str(folder))
 
@@ -54,7 +53,7 @@ def with_checked(empty: Checkpoint, params: Any, folder: Path) -> Checkpoint:
 
     A description of version 0.1.0 has no digest, and is taken as it is.
     """
-    wanted = read_object(folder / DESCRIPTION).get(DIGEST)
+    wanted = read_json(folder / DESCRIPTION).get(DIGEST)
     if wanted not in (None, digest(params)):
         raise ValueError(
             f"{folder}: the parameters are not those that were written: a damaged file"

@@ -9,7 +9,7 @@ from bort_jax.arch import Arch
 from bort_jax.interop.bounds import share, texts, whole
 from bort_jax.interop.checkpoint import Checkpoint
 from bort_jax.model import BertConfig
-from bort_jax.storage.checks import read_object
+from bort_jax.storage.files import read_json
 
 # The stock class of a family and a head; the first of each is the one we write.
 CLASSES = {
@@ -94,7 +94,7 @@ def from_hf_config(file: Path) -> Checkpoint:
     Raises:
       ValueError: it is not the configuration of a BERT, RoBERTa or Bort that ours can be.
     """
-    hf, source = read_object(file), str(file.parent)
+    hf, source = read_json(file), str(file.parent)
     family, head = _kind(hf, source)
     own = hf.get("bort_jax")
     own = own if isinstance(own, dict) else {}

@@ -5,7 +5,6 @@ This is the main exchange format: what pretraining and fine-tuning write is at o
 `BertForMaskedLM`, `BertForSequenceClassification` and `BertForMultipleChoice` load.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from bort_jax.interop.hf_config import first_position, from_hf_config, hf_class,
 from bort_jax.interop.layout import Layout, from_tensors, to_tensors
 from bort_jax.interop.model_card import model_card
 from bort_jax.interop.tensor_files import WEIGHTS, read_tensors
+from bort_jax.storage.files import whole_file, write_json, write_text
 
 CONFIG, CARD = "config.json", "README.md"
 
@@ -84,11 +84,10 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> Path:
     config = to_hf_config(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     save_tokenizer(checkpoint, folder)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2))
-    (folder / CARD).write_text(model_card(checkpoint, hf_class(checkpoint)))
-    partial = folder / (WEIGHTS + ".partial")
-    save_file(to_hf(checkpoint), str(partial), metadata={"format": "pt"})
-    partial.replace(folder / WEIGHTS)
+    write_json(folder / CONFIG, config)
+    write_text(folder / CARD, model_card(checkpoint, hf_class(checkpoint)))
+    with whole_file(folder / WEIGHTS) as partial:
+        save_file(to_hf(checkpoint), str(partial), metadata={"format": "pt"})
     return folder
 
 

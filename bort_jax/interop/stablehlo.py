@@ -26,6 +26,7 @@ from bort_jax.interop.description import (
 )
 from bort_jax.interop.tensor_files import read_safetensors
 from bort_jax.model import flat_shapes, forward
+from bort_jax.storage.files import whole_file
 
 PROGRAM, WEIGHTS = "model.stablehlo", "weights.safetensors"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -39,8 +40,10 @@ def save_stablehlo(checkpoint: Checkpoint, folder: str | Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     flat = traverse_util.flatten_dict(checkpoint.params, sep=".")
     weights = {name: np.ascontiguousarray(array, np.float32) for name, array in flat.items()}
-    save_file(weights, str(folder / WEIGHTS))
-    (folder / PROGRAM).write_bytes(exported(checkpoint).serialize())
+    with whole_file(folder / WEIGHTS) as partial:
+        save_file(weights, str(partial))
+    with whole_file(folder / PROGRAM) as partial:
+        partial.write_bytes(exported(checkpoint).serialize())
     save_description(checkpoint, folder)
     return folder
 

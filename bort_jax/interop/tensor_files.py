@@ -8,7 +8,7 @@ import ml_dtypes  # noqa: F401  numpy then knows the name bfloat16
 import numpy as np
 
 from bort_jax.interop.bounds import texts
-from bort_jax.storage.checks import read_object
+from bort_jax.storage.files import read_json
 
 WEIGHTS = "model.safetensors"
 TORCH_WEIGHTS = "pytorch_model.bin"
@@ -50,7 +50,7 @@ def _widened(tensors: Tensors) -> Tensors:
 
 
 def _read_shards(index: Path, read: Callable[[Path], Tensors]) -> Tensors:
-    files = texts(read_object(index).get("weight_map"), "weight_map", str(index))
+    files = texts(read_json(index).get("weight_map"), "weight_map", str(index))
     tensors: Tensors = {}
     for shard in sorted(set(files.values())):
         if Path(shard).name != shard or shard == ".." or "\0" in shard:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """An extraction on disk: `extraction.parquet`, all of Ξ, and `extraction.json`, the answer."""
 
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from bort_jax.ose.budget import Budget
 from bort_jax.ose.candidates import Candidates
 from bort_jax.ose.extraction import Extraction, conclude, start, with_evidence
+from bort_jax.storage.files import read_json, write_json
 
 TABLE, ANSWER = "extraction.parquet", "extraction.json"
 MEASURED = ("asked", "errors", "seconds", "w", "upper", "front", "break_even")
@@ -31,9 +31,7 @@ def save_table(extraction: Extraction, folder: Path, **notes: Any) -> None:
     measured = {name: getattr(extraction, name) for name in MEASURED}
     names = {"arch": [str(arch) for arch in candidates.archs]}
     pq.write_table(pa.table({**names, **fields, **costs, **measured}), folder / TABLE)
-    partial = folder / (ANSWER + ".partial")
-    partial.write_text(json.dumps(_finite(answer(extraction) | notes), indent=2))
-    partial.replace(folder / ANSWER)
+    write_json(folder / ANSWER, _finite(answer(extraction) | notes))
 
 
 def answer(extraction: Extraction) -> dict[str, Any]:
@@ -87,7 +85,7 @@ def load_table(folder: str | Path, arch_type: type) -> Extraction:
 def _load(folder: Path, arch_type: type) -> Extraction:
     import pyarrow.parquet as pq
 
-    found = json.loads((folder / ANSWER).read_text())
+    found = read_json(folder / ANSWER)
     table = pq.read_table(folder / TABLE)
     columns = {name: np.asarray(table[name]) for name in table.column_names if name != "arch"}
     fields = sorted((n for n in columns if n.startswith("arch.")), key=lambda n: int(n[5:]))

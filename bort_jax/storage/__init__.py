@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that survive a kill: whole files, growing files, seals, run folders."""
+"""Files that survive a kill: whole and growing files, parts, seals, run folders."""

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small checks of what a stored file says, and how two descriptions differ."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 
@@ -15,12 +13,12 @@ def differences(found: dict, wanted: dict) -> list[str]:
     ]
 
 
-def count_of(value) -> int:
+def require_count(value: Any) -> int:
     expect(type(value) is int and 0 <= value < 2**63, f"{value!r} is no count")
     return value
 
 
-def sha256_of(value) -> str:
+def require_sha256(value: Any) -> str:
     expect(isinstance(value, str) and len(bytes.fromhex(value)) == 32, f"{value!r} is no SHA-256")
     return value
 
@@ -28,18 +26,3 @@ def sha256_of(value) -> str:
 def expect(holds: bool, otherwise: str) -> None:
     if not holds:
         raise ValueError(otherwise)
-
-
-def read_object(file: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-      ValueError: it is not JSON, nested beyond reason, or no object.
-    """
-    try:
-        value = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{file} holds no object")
-    return value

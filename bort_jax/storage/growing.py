@@ -21,7 +21,7 @@ class GrowingLines:
         self.out = open(file, "a+b")
         self.rows = self._cut(None)
 
-    def keep(self, rows: int) -> None:
+    def truncate(self, rows: int) -> None:
         """Forgets all but the first rows."""
         self.rows = self._cut(rows)
 
@@ -57,22 +57,22 @@ class GrowingVectors:
         self.width = width
         self.out = open(file, "r+b" if Path(file).exists() else "w+b")
         size = self.out.seek(0, 2)
-        self._say(0)
+        self._write_header(0)
         self.start = self.out.tell()
-        self.keep(max(0, size - self.start) // self._bytes_of(1))
+        self.truncate(max(0, size - self.start) // self._bytes_of(1))
 
-    def keep(self, rows: int) -> None:
+    def truncate(self, rows: int) -> None:
         """Forgets all but the first rows."""
         self.rows = rows
         self.out.truncate(self.start + self._bytes_of(rows))
-        self._say(rows)
+        self._write_header(rows)
         self.out.flush()
 
     def add(self, vectors: Float[np.ndarray, "n h"]) -> None:
         """Writes rows, and hands them to the system."""
         self.out.seek(0, 2)
         self.out.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
-        self.keep(self.rows + len(vectors))
+        self.truncate(self.rows + len(vectors))
 
     def close(self) -> None:
         self.out.close()
@@ -80,7 +80,7 @@ class GrowingVectors:
     def _bytes_of(self, rows: int) -> int:
         return 4 * self.width * rows
 
-    def _say(self, rows: int) -> None:
+    def _write_header(self, rows: int) -> None:
         # numpy leaves room for the first number of a shape to grow: the header keeps its size.
         header = {"descr": "<f4", "fortran_order": False, "shape": (rows, self.width)}
         self.out.seek(0)

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from bort_jax.storage.checks import count_of, differences, expect, read_object, sha256_of
-from bort_jax.storage.whole_file import WholeFile, check_sha256, check_size, write_json
+from bort_jax.storage.checks import differences, expect, require_count, require_sha256
+from bort_jax.storage.files import WholeFile, check_sha256, check_size, read_json, write_json
 
 FORMAT = 1
 MAGIC = b"BORTPART"
@@ -202,7 +202,7 @@ def read_parts(folder: Path, layout: Layout) -> Parts:
         raise FileNotFoundError(f"no {layout.manifest} in {folder}: nothing was built there")
     check_size(file, LARGEST)
     try:
-        return _parsed(folder, layout, read_object(file))
+        return _parsed(folder, layout, read_json(file))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged, or none of format {FORMAT}: {error}") from None
 
@@ -226,7 +226,7 @@ class OpenPart:
 
     def __exit__(self, *_) -> None:
         for file in self.files.values():
-            file.leave()
+            file.abandon()
 
     def write(self, data: bytes, stream: str = "") -> None:
         self.files[stream].write(data)
@@ -243,7 +243,7 @@ class OpenPart:
     def discard(self) -> Parts:
         """Deletes the files of a part that nothing was written to."""
         for file in self.files.values():
-            file.forget()
+            file.delete()
         return self.parts
 
 
@@ -259,8 +259,8 @@ def _part(layout: Layout, value: dict[str, Any]) -> Part:
     files = {name: value["files"][name] for name in layout.streams}
     return Part(
         {
-            name: StoredFile(count_of(file["size"]), sha256_of(file["sha256"]))
+            name: StoredFile(require_count(file["size"]), require_sha256(file["sha256"]))
             for name, file in files.items()
         },
-        {name: count_of(value["counts"][name]) for name in layout.counts},
+        {name: require_count(value["counts"][name]) for name in layout.counts},
     )

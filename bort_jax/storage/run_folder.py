@@ -3,7 +3,6 @@
 
 import errno
 import json
-import os
 import platform
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bort_jax.storage.checks import differences
+from bort_jax.storage.files import read_json, write_json
 
 CONFIG = "run.json"
 PACKAGES = ("bort-jax", "jax", "flax", "optax", "orbax-checkpoint")
@@ -37,7 +37,7 @@ def claim(folder: str | Path, config: Any, *, free: Collection[str] = ("out",)) 
     file = folder / CONFIG
     if file.exists():
         bound = lambda fields: {name: fields[name] for name in fields if name not in free}
-        different = differences(bound(claimed(folder)), bound(wanted))
+        different = differences(bound(read_claim(folder)), bound(wanted))
         if different:
             raise RunMismatch(
                 f"{folder} holds a run of another configuration ({'; '.join(different)}); "
@@ -49,29 +49,8 @@ def claim(folder: str | Path, config: Any, *, free: Collection[str] = ("out",)) 
     return folder
 
 
-def write_json(file: Path, value: Any) -> None:
-    """Writes the whole file or none of it, also when the machine stops."""
-    partial = file.with_name(file.name + ".partial")
-    with partial.open("w") as out:
-        json.dump(value, out, indent=2)
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(file)
-
-
-def read_json(file: Path, *, remedy: str) -> dict[str, Any]:
-    """Raises ValueError, with the file's name and the remedy, where it is no JSON object."""
-    try:
-        value = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged ({error}): {remedy}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{file} is damaged (no JSON object): {remedy}")
-    return value
-
-
 @contextmanager
-def full_disk_named(folder: Path) -> Iterator[None]:
+def explain_full_disk(folder: Path) -> Iterator[None]:
     """Errors of a full disk, or of a spent quota, say which and what to do."""
     try:
         yield
@@ -84,7 +63,7 @@ def full_disk_named(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def claimed(folder: Path) -> dict[str, Any]:
+def read_claim(folder: Path) -> dict[str, Any]:
     """The configuration that a run folder belongs to.
 
     Raises:

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checksums of everything in a folder, since orbax has none of the arrays it writes."""
 
-import hashlib
-import json
 from pathlib import Path
 
-from bort_jax.storage.run_folder import write_json
+from bort_jax.storage.files import file_sha256, read_json, write_json
 
 SEAL = "sha256.json"
 
@@ -22,8 +20,8 @@ def is_sealed(folder: Path) -> bool:
 def faults(folder: Path) -> list[str]:
     """What is wrong with each file of a sealed folder; nothing if all is as it was sealed."""
     try:
-        wanted = dict(json.loads((folder / SEAL).read_bytes()))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        wanted = read_json(folder / SEAL)
+    except (OSError, ValueError) as error:
         return [f"{folder / SEAL} cannot be read: {error}"]
     found = _checksums(folder)
     names = sorted(name for name in wanted | found if found.get(name) != wanted.get(name))
@@ -38,9 +36,4 @@ def _fault(there: bool, expected: bool) -> str:
 
 def _checksums(folder: Path) -> dict[str, str]:
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / SEAL)
-    return {str(file.relative_to(folder)): _sha256(file) for file in files}
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
+    return {str(file.relative_to(folder)): file_sha256(file) for file in files}

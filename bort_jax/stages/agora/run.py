@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run of Agora: rounds on disk, plain fine-tuning beside them, a model, a record and a page."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +37,8 @@ from bort_jax.stages.agora.models import (
 from bort_jax.stages.agora.outcome import compare, write_submission
 from bort_jax.stages.agora.record import card_facts, example_points, round_line
 from bort_jax.stages.finetune.tuner import FineTuner
-from bort_jax.storage.run_folder import claim, write_json
+from bort_jax.storage.files import read_json, write_json
+from bort_jax.storage.run_folder import claim
 from bort_jax.tasks import Points
 
 
@@ -60,7 +60,7 @@ def run_here(config: Config) -> dict:
     out = claim(config.out, config, free=("out", "allow_weak_socrates", *PLACE))
     if (out / "results.json").is_file():
         say(f"{out} is finished; its results:")
-        page.show(summary := json.loads((out / "results.json").read_text()), out)
+        page.show(summary := read_json(out / "results.json"), out)
         return summary
     trust = check_socrates(label_fn, material, allow_weak=config.allow_weak_socrates)
     tuner = tuner_of(config, models.timaeus, material)

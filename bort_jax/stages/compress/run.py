@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Extract, pretrain, fine-tune, export: each stage in a folder of its own, which it resumes."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +25,8 @@ from bort_jax.stages.compress.reviews import ReviewCounts, write_reviews
 from bort_jax.stages.extract.run import search_uniform
 from bort_jax.stages.finetune import run as finetune
 from bort_jax.stages.pretrain.run import pretrain
-from bort_jax.storage.run_folder import claim, write_json
+from bort_jax.storage.files import read_json, write_json
+from bort_jax.storage.run_folder import claim
 
 
 def run(config: Config) -> dict:
@@ -90,4 +90,4 @@ def timed(stage: str, out: Path) -> Iterator[None]:
 def seconds(out: Path) -> dict[str, float]:
     """Of each stage so far."""
     file = out / "seconds.json"
-    return json.loads(file.read_text()) if file.exists() else {}
+    return read_json(file) if file.exists() else {}

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Seconds of a forward pass: the real model, compiled, awaited, warm; and a fit to some of them."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,7 +18,7 @@ from bort_jax.ose import Extraction
 from bort_jax.report.terminal import say
 from bort_jax.stages.extract.shared_errors import one_at_a_time
 from bort_jax.stages.extract.tables import ranking
-from bort_jax.storage.run_folder import write_json
+from bort_jax.storage.files import read_json, write_json
 
 WARM = 3
 RIVALS = 5  # whose latency is measured beside the winner's
@@ -75,7 +74,7 @@ def run_latency(space: SearchSpace, out: Path, time_fn: TimeFn, *, size: int) ->
     file = out / "latency.json"
     with one_at_a_time(out):
         if file.exists():
-            found = json.loads(file.read_text())
+            found = read_json(file)
             times = dict(zip(map(Arch.parse, found["archs"]), found["seconds"], strict=True))
             latency = fit_latency(space, lambda archs: [times[a] for a in archs], size=len(times))
         else:

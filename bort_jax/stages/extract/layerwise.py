@@ -15,7 +15,7 @@ from bort_jax.report import page
 from bort_jax.report.terminal import say, show_box, show_table
 from bort_jax.stages.extract import plots
 from bort_jax.stages.extract.layer_errors import Elastic, layer_errors, shape_errors
-from bort_jax.storage.run_folder import write_json
+from bort_jax.storage.files import write_json
 
 HEADER = ("network", "p", "i", "e, surrogate", "e, measured", "W, surrogate", "W, measured")
 READING = (

@@ -13,7 +13,7 @@ from bort_jax.stages.finetune.early_stopping import EarlyStopping
 from bort_jax.stages.finetune.page import score_text, theta_text
 from bort_jax.stages.finetune.splits import Splits
 from bort_jax.stages.finetune.tuner import FineTuner, Theta
-from bort_jax.storage.run_folder import write_json
+from bort_jax.storage.files import write_json
 from bort_jax.tasks import headline
 
 RUNS = "runs.json"

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every hyperparameter set with every seed, on one task or on several."""
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -25,7 +24,8 @@ from bort_jax.stages.finetune.records import finish_runs, model_card, summarise
 from bort_jax.stages.finetune.splits import read_splits
 from bort_jax.stages.finetune.tuner import FineTuner
 from bort_jax.stages.predict.outputs import check_length
-from bort_jax.storage.run_folder import claim, write_json
+from bort_jax.storage.files import read_json, write_json
+from bort_jax.storage.run_folder import claim
 
 
 def run(config: Config) -> dict:
@@ -60,7 +60,7 @@ def run_one(config: Config) -> dict:
     out, metrics = claim(config.out, config, free=("out", *PLACE)), " and ".join(task.metrics)
     if (out / "results.json").is_file():
         say(f"{out} is finished; its results:")
-        show(summary := json.loads((out / "results.json").read_text()), out, metrics)
+        show(summary := read_json(out / "results.json"), out, metrics)
         return summary
     tuner = FineTuner.of(start, task.labels, head=task.head, **asdict(recipe(config)))
     splits = read_splits(config, start.required_tokenizer, seq_len=config.seq_len)

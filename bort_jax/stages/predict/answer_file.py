@@ -40,7 +40,7 @@ def answer_file(predictor: Predictor, source: str, out: Path, *, keep_wrong: boo
     answers = predictor.open(out / predictor.file)
     try:
         done, kept, rows = skip_answered(read_each(source, predictor.task), answers.rows)
-        answers.keep(kept)
+        answers.truncate(kept)
         rows = rows if keep_wrong else stop_at_wrong(rows, hint="--bad-rows keep goes on")
         wrong = 0
         total = about_rows(source)

@@ -22,7 +22,8 @@ from bort_jax.stages.pretrain.setup import Setup, student_checkpoint
 from bort_jax.stages.pretrain.starting import initial_params
 from bort_jax.stages.pretrain.teacher_cache import CachedTeacherStream
 from bort_jax.stages.pretrain.training import train
-from bort_jax.storage.run_folder import claim, full_disk_named, read_json, write_json
+from bort_jax.storage.files import read_json, write_json
+from bort_jax.storage.run_folder import claim, explain_full_disk
 
 SCORES = "scores.json"
 
@@ -50,7 +51,7 @@ def pretrain(
     leader_first(lambda: claim(out, config, free=FREE))
     if (out / SCORES).is_file():  # written last: there is nothing left to do
         return MlmScores(**read_json(out / SCORES, remedy="delete it, and the run ends again"))
-    with ending_together(out) as dog, full_disk_named(out):
+    with ending_together(out) as dog, explain_full_disk(out):
         setup = setup_of(config)
         state, scores = train(
             setup, config.pacing, out, dog, began=began, hooks=hooks, profile=profile

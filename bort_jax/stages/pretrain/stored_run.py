@@ -10,7 +10,7 @@ from bort_jax.model import MaskedLM, init_params
 from bort_jax.stages.pretrain.config import PretrainConfig
 from bort_jax.stages.pretrain.objectives import with_map
 from bort_jax.stages.pretrain.setup import student_checkpoint
-from bort_jax.storage.run_folder import CONFIG, claimed
+from bort_jax.storage.run_folder import CONFIG, read_claim
 
 CHECKPOINTS = "checkpoints"
 
@@ -26,7 +26,7 @@ def load_run(folder: Path, *, best: bool = False) -> Checkpoint:
     Raises:
       ValueError: no checkpoint there verifies.
     """
-    settings = claimed(folder)
+    settings = read_claim(folder)
     known = {
         name: settings[name] for name in PretrainConfig.__dataclass_fields__ if name in settings
     }

@@ -111,10 +111,11 @@ def test_plain_has_as_many_runs_as_it_is_given_and_keeps_the_best(settings):
 
 
 @pytest.mark.slow
-def test_a_study_from_end_to_end_and_one_that_was_cut_off(settings, monkeypatch):
-    monkeypatch.setattr(agora_study, "auto_cli", lambda *args, **kwargs: settings)
-    agora_study.main()
+def test_run_from_end_to_end_and_after_it_was_cut_off(settings):
+    agora_study.run(settings)
     out = Path(settings.out)
+    socrates = out / TASK.replace("/", "-") / "socrates" / "model.safetensors"
+    learned = socrates.stat().st_mtime_ns
     files = [out / TASK.replace("/", "-") / f"seed-{k}.json" for k in (3, 4)]
     first = [json.loads(file.read_text()) for file in files]
     for found in first:
@@ -134,22 +135,10 @@ def test_a_study_from_end_to_end_and_one_that_was_cut_off(settings, monkeypatch)
     assert (out / "gains-held-out.png").stat().st_size > 5000
     files[1].unlink()
     shutil.rmtree(out / "submissions")
-    monkeypatch.setattr(agora_study, "socrates_of", reads_only(agora_study.socrates_of, out))
-    agora_study.main()
+    agora_study.run(settings)
+    assert socrates.stat().st_mtime_ns == learned  # he is read, not trained again
     assert [json.loads(file.read_text()) for file in files] == first
     assert len(list((out / "submissions").rglob("glue.zip"))) == len(zips)
-
-
-def reads_only(socrates_of, out: Path):
-    """Socrates is there already: he is not to be trained again."""
-
-    def read(ground, folder, settings):
-        before = (folder / "socrates" / "model.safetensors").stat().st_mtime_ns
-        found = socrates_of(ground, folder, settings)
-        assert (folder / "socrates" / "model.safetensors").stat().st_mtime_ns == before
-        return found
-
-    return read
 
 
 def test_a_small_start_has_the_larger_ones_words(tiny):
@@ -160,9 +149,11 @@ def test_a_small_start_has_the_larger_ones_words(tiny):
     theirs, ours = small_start.word_table(tiny), small_start.word_table(made)
     # The best plane of 8 dimensions keeps what the 8 largest singular values hold.
     values = np.linalg.svd(theirs - theirs.mean(axis=0), compute_uv=False) ** 2
-    kept = np.var(small_start.projected(theirs, 8), axis=0).sum() / np.var(theirs, axis=0).sum()
+    kept = (
+        np.var(small_start.project_on_axes(theirs, 8), axis=0).sum() / np.var(theirs, axis=0).sum()
+    )
     assert kept == pytest.approx(values[:8].sum() / values.sum(), rel=1e-4)
-    scale = ours.std() / small_start.projected(theirs, 8).std()
-    np.testing.assert_allclose(ours, scale * small_start.projected(theirs, 8), atol=1e-6)
+    scale = ours.std() / small_start.project_on_axes(theirs, 8).std()
+    np.testing.assert_allclose(ours, scale * small_start.project_on_axes(theirs, 8), atol=1e-6)
     with pytest.raises(ValueError, match="wider"):
         small_start.small_start(tiny, Arch(1, 2, 32, 12), positions=16, seed=0)

@@ -175,39 +175,6 @@ def labelled(tmp_path_factory):
     return folder
 
 
-def test_finetune_then_agora_then_evaluate(pretrained, labelled, tmp_path, capsys):
-    code, out, err = run(
-        capsys,
-        *f"""finetune --model {pretrained}/model --data {labelled} --out {tmp_path}/socrates
-        --steps 60 --batch-sizes [8] --seq-len 24 --learning-rates [1e-2] --seeds [0,1]
-        --dropout 0.0""".split(),
-    )
-    assert code == 0 and "on test" in out, err
-    results = json.loads((tmp_path / "socrates" / "results.json").read_text())
-    assert len(results["runs"]) == 2 and results["by_set"][0]["seeds"] == 2
-    agora = f"""agora --model {pretrained}/model --socrates {tmp_path}/socrates/model
-        --masked-lm {pretrained}/model --data {labelled} --out {tmp_path}/agora --steps 20
-        --seq-len 24 --learning-rates [1e-2,1e-3] --weight-decays [0.01] --warmup-ratios [0.1]
-        --batch-sizes [8] --seeds [0,1] --final-seeds [5,6] --dropout 0.0""".split()
-    code, out, err = run(capsys, *agora)
-    assert code == 0 and "round 1: 4 sets" in out, err
-    results = json.loads((tmp_path / "agora" / "results.json").read_text())
-    assert len(results["plain"]["test"]) == len(results["agora"]["test"]) == 2
-    assert results["plain"]["train_rows"] == 24
-    again = run(capsys, *(word.replace("/agora", "/agora2") for word in agora))
-    assert again[0] == 0
-    repeated = json.loads((tmp_path / "agora2" / "results.json").read_text())
-    assert repeated == results  # the same seed, the same Agora
-    code, out, _ = run(
-        capsys,
-        *f"""evaluate --model {tmp_path}/agora/model --data {labelled}/test.jsonl --seq-len 24
-        --out {tmp_path}/scores""".split(),
-    )
-    lines = (tmp_path / "scores" / "predictions.jsonl").read_text().splitlines()
-    assert code == 0 and "accuracy" in out and len(lines) == 8
-    assert {"idx", "label", "probability"} == json.loads(lines[0]).keys()
-
-
 def test_a_label_outside_the_declared_set_is_one_clear_line(pretrained, labelled, tmp_path, capsys):
     line = refused(
         capsys,

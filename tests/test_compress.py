@@ -7,7 +7,7 @@ import pytest
 
 from bort_jax.arch import BORT
 from bort_jax.stages.compress import config as options
-from bort_jax.stages.compress.run import seconds, timed
+from bort_jax.stages.compress.run import seconds, time_stage
 
 CONFIG = options.Config(seq_len=24, batch_size=3, seed=7)
 
@@ -37,10 +37,10 @@ def test_stage_configs_have_every_option_of_their_stage(stage, tmp_path):
         assert getattr(made, field.name) == getattr(changed, field.name)
 
 
-def test_timed_adds_to_the_seconds_of_an_interrupted_run(tmp_path):
-    with pytest.raises(KeyboardInterrupt), timed("one", tmp_path):
+def test_time_stage_adds_to_the_seconds_of_an_interrupted_run(tmp_path):
+    with pytest.raises(KeyboardInterrupt), time_stage("one", tmp_path):
         raise KeyboardInterrupt
     first = seconds(tmp_path)["one"]
-    with timed("one", tmp_path):
+    with time_stage("one", tmp_path):
         pass
     assert seconds(tmp_path)["one"] > first > 0

@@ -38,6 +38,7 @@ def test_the_train_set_covers_a_patch(rng):
     assert 0 <= azimuth.min() < 0.05 and torus.PATCH - 0.05 < azimuth.max() <= torus.PATCH
 
 
+@pytest.mark.slow
 def test_a_member_is_trained_as_it_would_be_alone(rng):
     train = torus.sample(rng, 100)
     thetas = grid(**torus.CHOICES, seed=(0, 7))
@@ -56,16 +57,18 @@ def test_rows_that_only_fill_up_are_not_trained_on(rng):
         np.concatenate([train.x, np.full((63, 3), filler, np.float32)]),
         np.concatenate([train.y, np.full(63, filler)]).astype(np.float32),
     )
-    a, b = (torus.trained(hyper, *padded(filler), 65, 20) for filler in (0, 1))
+    a, b = (torus.train_networks(hyper, *padded(filler), 65, 20) for filler in (0, 1))
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.slow
 def test_socrates_is_acceptable_and_not_perfect():
     rng = np.random.default_rng(0)
     socrates, test = torus.learn_socrates(rng), torus.sample(rng, 2000)
-    assert 2 / 3 < torus.right(socrates, test).mean() < 1
+    assert 2 / 3 < torus.correct_points(socrates, test).mean() < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cloud, numbers", [("surface", (1, 2, 1)), ("patch", (1, 1, 0)), ("two patches", (2, 2, 0))]
 )
@@ -90,11 +93,12 @@ def test_the_picture_has_a_panel_for_each_set(rng):
     assert counts == [50, 50, 50]
 
 
+@pytest.mark.slow
 def test_points_around_dev_are_as_many_as_agoras_and_near_dev(rng):
     train, dev = torus.sample(rng, 60, azimuth=torus.PATCH), torus.sample(rng, 40)
     calls = torus.calls_of(torus.fit_population([torus.SOCRATES], dev, steps=50)[0])
     state = torus.start(Dataset(*(np.repeat(part, 2, axis=0) for part in train)), [()])
-    found = torus.around(state, train, dev, calls=calls, rng=rng)
+    found = torus.augment_around_dev(state, train, dev, calls=calls, rng=rng)
     assert len(found.y) == 120
     np.testing.assert_array_equal(found.x[:60], train.x)
     gaps = np.linalg.norm(found.x[60:, None] - dev.x[None], axis=-1).min(axis=1)

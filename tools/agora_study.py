@@ -41,7 +41,7 @@ import numpy as np
 from jsonargparse import auto_cli
 from scipy.special import softmax
 from study_report import SPLITS, report, sentence, write_submissions
-from study_sets import distilled, draw_scarce, joined, near_random
+from study_sets import concatenate, distillation_set, draw_scarce, random_augmentation_set
 
 from bort_jax.agora import (
     Agora,
@@ -79,7 +79,7 @@ SHOWN = ("glue/sst2_sentences", "glue/mrpc", "glue/qnli", "glue/cola", "glue/rte
 
 @dataclass(frozen=True)
 class Settings:
-    """What is run.
+    """The study's settings.
 
     Attributes:
       data_dir: folder with SUITE/TASK/SPLIT.parquet.
@@ -156,7 +156,15 @@ class Arm(NamedTuple):
 
 
 def main() -> None:
-    settings = auto_cli(Settings, as_positional=False)
+    run(auto_cli(Settings, as_positional=False))
+
+
+def run(settings: Settings) -> None:
+    """All tasks and seeds that are not yet in the folder, then the tables.
+
+    Raises:
+      SystemExit: there are fewer than two seeds.
+    """
     if settings.seeds < 2:
         raise SystemExit(f"--seeds must be 2 or more to compare by seed; got {settings.seeds}")
     # Tasks and seeds may be added later to what is there.
@@ -267,7 +275,7 @@ def run_seed(
     """All arms on one draw of the scarce rows."""
     rng = np.random.default_rng(seed)
     scarce, rest = draw_scarce(ground.usable, settings.rows, rng)
-    fit_fn = lambda thetas, train: fitted(tuner, thetas, train, settings)
+    fit_fn = lambda thetas, train: fit_all(tuner, thetas, train, settings)
     calls = Agora(
         fit_fn=ground.guard.wrap(reuse_fits(fit_fn, scarce)),
         score_fn=lambda params, dev: tuner.correct(params, Points(*dev)),
@@ -298,10 +306,10 @@ def run_seed(
     others = rest.x[rng.permutation(len(rest.y))]
     arms = {
         "plain": plain,
-        "distillation": best(distilled(budget, scarce, others, calls=calls)),
-        "random": best(near_random(budget, dev, scarce, calls=calls, rng=rng)),
+        "distillation": best(distillation_set(budget, scarce, others, calls=calls)),
+        "random": best(random_augmentation_set(budget, dev, scarce, calls=calls, rng=rng)),
         "Agora": Arm(state.champion, len(state.best_train.y)),
-        "dev appended": appended(scarce, dev, plain.copy.theta, tuner, settings),
+        "dev appended": dev_appended(scarce, dev, plain.copy.theta, tuner, settings),
     }
     return {
         "spent": spent,
@@ -313,7 +321,7 @@ def run_seed(
     }
 
 
-def fitted(tuner: FineTuner, thetas: Sequence, train: Dataset, settings: Settings) -> Iterator:
+def fit_all(tuner: FineTuner, thetas: Sequence, train: Dataset, settings: Settings) -> Iterator:
     """`fit_fn`: a model for each θ."""
     # A θ names only what Θ varies.
     first = {"learning_rate": settings.learning_rates[0], "seed": settings.theta_seeds[0]}
@@ -352,15 +360,15 @@ def best_of(runs: int, train: Dataset, dev: Dataset, *, calls: Agora, settings: 
     return Arm(best, len(train.y))
 
 
-def appended(scarce: Dataset, dev: Dataset, theta, tuner: FineTuner, settings: Settings) -> Arm:
+def dev_appended(scarce: Dataset, dev: Dataset, theta, tuner: FineTuner, settings: Settings) -> Arm:
     """One fine-tuning on the scarce rows and steer-dev; its own accuracy there says nothing."""
-    train = joined(scarce, dev)
-    params = next(fitted(tuner, [theta], train, settings))
+    train = concatenate(scarce, dev)
+    params = next(fit_all(tuner, [theta], train, settings))
     return Arm(Copy(theta, params, np.zeros(0, bool)), len(train.y))
 
 
 def scores_of(arm: Arm, ground: Ground, tuner: FineTuner) -> dict:
-    """What became of an arm, on what it never read."""
+    """Scores of an arm on the splits that it never read."""
     found = {"theta": dict(arm.copy.theta), "rows": arm.rows}
     if len(arm.copy.correct):
         found["steer-dev"] = arm.copy.accuracy

@@ -33,7 +33,10 @@ def main() -> None:
     made = small_start(larger, options.arch, positions=options.positions, seed=options.seed)
     save(made, options.out)
     table = word_table(larger)
-    kept = np.var(projected(table, options.arch.hidden), axis=0).sum() / np.var(table, axis=0).sum()
+    kept = (
+        np.var(project_on_axes(table, options.arch.hidden), axis=0).sum()
+        / np.var(table, axis=0).sum()
+    )
     say(f"{options.out}: {options.arch}, {kept:.1%} of the variance of {len(table):,} words kept")
 
 
@@ -49,7 +52,7 @@ def small_start(larger: Checkpoint, arch: Arch, *, positions: int, seed: int) ->
     facts = {"words": f"principal axes of those of a {larger.config.arch}"}
     made = Checkpoint(config, None, tokenizer=larger.required_tokenizer, facts=facts)
     params = drawn_params(made.model, seed=seed)
-    words = projected(word_table(larger), arch.hidden)
+    words = project_on_axes(word_table(larger), arch.hidden)
     # Twice the other embeddings' σ: a word should say more of a token than its place does.
     words *= 2 * SIGMA / words.std()
     params["encoder"]["embeddings"]["word"]["embedding"] = words.astype(np.float32)
@@ -60,7 +63,7 @@ def word_table(checkpoint: Checkpoint) -> Float[np.ndarray, "v h"]:
     return np.asarray(checkpoint.params["encoder"]["embeddings"]["word"]["embedding"])
 
 
-def projected(table: Float[np.ndarray, "v h"], width: int) -> Float[np.ndarray, "v w"]:
+def project_on_axes(table: Float[np.ndarray, "v h"], width: int) -> Float[np.ndarray, "v w"]:
     """Rows on the table's first principal axes."""
     centred = table - table.mean(axis=0)
     _, axes = np.linalg.eigh(centred.T @ centred)  # the largest last

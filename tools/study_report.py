@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `agora_study.py` prints and writes of the draws that are finished."""
+"""Tables, pictures and submissions of the finished draws of `agora_study.py`."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,7 +80,7 @@ def _lines_of(out: Path, reference: str, seed: int) -> dict[str, list[str]]:
 
 
 def gains(scores: Scores, *, over: str, ylabel: str):
-    """How far each arm is above one of them, task by task, with 95 % intervals over seeds."""
+    """Draws the gains of each arm over one of them, by task, with 95 % intervals over seeds."""
     drawn, axis = plt.subplots(figsize=(10, 4.2))
     tasks = with_mean(scores)
     arms = [arm for arm in next(iter(tasks.values())) if arm != over]

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from bort_jax.agora import Agora, Dataset, Mistakes, Origin
+from bort_jax.agora import Agora, Dataset, Mistakes
 from bort_jax.agora.loop import append_labelled
 from bort_jax.tasks import Points
 
@@ -22,7 +22,9 @@ def draw_scarce(usable: Points, rows: int, rng: np.random.Generator) -> tuple[Da
     return (Dataset(*usable.take(part)) for part in (chosen[:rows], chosen[rows:]))  # type: ignore
 
 
-def near_random(budget: int, dev: Dataset, scarce: Dataset, *, calls: Agora, rng) -> Dataset:
+def random_augmentation_set(
+    budget: int, dev: Dataset, scarce: Dataset, *, calls: Agora, rng
+) -> Dataset:
     """The scarce rows and as many points by τ as Agora's best model had, near any rows of
     steer-dev: as Agora makes them, but for the mistakes."""
     train, wanted = scarce, len(scarce.y) + budget
@@ -32,29 +34,20 @@ def near_random(budget: int, dev: Dataset, scarce: Dataset, *, calls: Agora, rng
         rows, missing = rng.permutation(len(dev.y)), wanted - len(train.y)
         made = calls.generate_fn(Mistakes(dev.x[rows], rows, train.x), rng)
         some = rng.permutation(len(made.x))[: LABELLED * missing]
-        picked = made._replace(x=made.x[some], origin=taken(made.origin, some))
+        picked = made._replace(x=made.x[some], origin=made.origin.take(some))
         longer, _ = append_labelled(train, picked, calls=calls)
         train = Dataset(longer.x[:wanted], longer.y[:wanted])
     return train
 
 
-def taken(origin: Origin, keep: np.ndarray) -> Origin:
-    return Origin(
-        origin.parents[keep],
-        tuple(origin.taus[k] for k in keep),
-        origin.distances[keep],
-        origin.confidences[keep],
-    )
-
-
-def distilled(budget: int, scarce: Dataset, others: np.ndarray, *, calls: Agora) -> Dataset:
+def distillation_set(budget: int, scarce: Dataset, others: np.ndarray, *, calls: Agora) -> Dataset:
     """The scarce rows, and as many others as Agora's best model had new points, of which some are
     not kept: the rule is Agora's."""
     some = others[: LABELLED * budget]
     labels, confidences = calls.label_fn(some)
     kept = np.flatnonzero(calls.keep_fn(scarce.y, labels, confidences))[:budget]
-    return joined(scarce, Dataset(some[kept], labels[kept]))
+    return concatenate(scarce, Dataset(some[kept], labels[kept]))
 
 
-def joined(a: Dataset, b: Dataset) -> Dataset:
+def concatenate(a: Dataset, b: Dataset) -> Dataset:
     return Dataset(np.concatenate([a.x, b.x]), np.concatenate([a.y, b.y.astype(a.y.dtype)]))

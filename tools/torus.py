@@ -80,7 +80,7 @@ ARMS = ("plain", "dev appended", "around dev", "Agora")
 
 
 class Run(NamedTuple):
-    """What one seed gave."""
+    """Results of one seed."""
 
     scores: dict[str, float]  # test accuracy of Socrates and of each arm
     betti: dict[str, tuple[int, ...]]  # of clouds of class 1
@@ -122,17 +122,21 @@ def run_seed(seed: int, rows: int) -> Run:
     models = {
         "Socrates": socrates,
         "plain": plain.model,
-        "dev appended": fit_population([plain.theta], joined(train, dev))[0],
-        "around dev": best_of(spent, around(state, train, dev, calls=calls, rng=rng), dev).model,
+        "dev appended": fit_population([plain.theta], concatenate(train, dev))[0],
+        "around dev": best_of(
+            spent, augment_around_dev(state, train, dev, calls=calls, rng=rng), dev
+        ).model,
         "Agora": state.champion.model,
     }
     cloud = shell(rng, CLOUD)
-    called = {f"as {name} calls it": ones(models[name], cloud) for name in ("plain", "Agora")}
+    called = {
+        f"as {name} calls it": points_of_class_1(models[name], cloud) for name in ("plain", "Agora")
+    }
     shown = {"train": train, "dev": dev, "train after Agora": state.best_train}
     clouds = {name: shown[name].x[shown[name].y == 1] for name in ("train", "train after Agora")}
     test = sample(rng, TEST)
     return Run(
-        scores={name: float(right(model, test).mean()) for name, model in models.items()},
+        scores={name: float(correct_points(model, test).mean()) for name, model in models.items()},
         betti={name: betti(x) for name, x in (clouds | called).items()},
         rounds=[summary(record) for record in state.rounds],
         shown=shown,
@@ -143,7 +147,7 @@ def calls_of(socrates) -> Agora:
     """Agora on vectors."""
     return Agora(
         fit_fn=fit_population,
-        score_fn=right,
+        score_fn=correct_points,
         generate_fn=generator(ball_tau(RADIUS), samples_per_error=COPIES, window=BALL),
         label_fn=lambda x: (predict(socrates, x), confidence(socrates, x)),
     )
@@ -167,7 +171,7 @@ def sample(rng, n: int, *, azimuth: float = 2 * np.pi) -> Dataset:
     return Dataset(x.astype(np.float32), y.astype(np.int32))
 
 
-def joined(a: Dataset, b: Dataset) -> Dataset:
+def concatenate(a: Dataset, b: Dataset) -> Dataset:
     return Dataset(np.concatenate([a.x, b.x]), np.concatenate([a.y, b.y]))
 
 
@@ -177,7 +181,7 @@ def shell(rng, n: int) -> Float[np.ndarray, "n 3"]:
     return near_surface(rng, n, azimuth=2 * np.pi, moved=moved).astype(np.float32)
 
 
-def initial(key) -> list[tuple[Array, Array]]:
+def draw_params(key) -> list[tuple[Array, Array]]:
     """Three dense layers."""
     sizes = (3, HIDDEN, HIDDEN, 1)
     draw = jax.nn.initializers.he_normal()
@@ -197,7 +201,7 @@ def logit(params, x: Float[Array | np.ndarray, "n 3"]) -> Float[Array, " n"]:
 
 
 @jax.jit
-def trained(hyper: dict[str, Array], x, y, rows, steps):
+def train_networks(hyper: dict[str, Array], x, y, rows, steps):
     """A network for each member of `hyper`; `rows` is how many of the padded points count."""
 
     def one(member):
@@ -207,7 +211,7 @@ def trained(hyper: dict[str, Array], x, y, rows, steps):
             optax.scale_by_learning_rate(member["learning_rate"]),
         )
         key = jax.random.key(member["seed"])
-        params = initial(key)
+        params = draw_params(key)
 
         def loss(params, picked):
             return optax.sigmoid_binary_cross_entropy(logit(params, x[picked]), y[picked]).mean()
@@ -230,7 +234,7 @@ def fit_population(thetas: Sequence[Theta], train: Dataset, *, steps: int = STEP
     hyper = {name: np.array([member[name] for member in members]) for name in members[0]}
     room = 1 << (len(train.y) - 1).bit_length()
     x, y = np.resize(train.x, (room, 3)), np.resize(train.y, room).astype(np.float32)
-    params = jax.device_get(trained(hyper, x, y, len(train.y), steps))
+    params = jax.device_get(train_networks(hyper, x, y, len(train.y), steps))
     return [jax.tree.map(lambda leaf, k=k: leaf[k], params) for k in range(len(members))]
 
 
@@ -242,11 +246,11 @@ def confidence(params, x: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
     return np.asarray(jax.nn.sigmoid(jnp.abs(logit(params, x))))
 
 
-def right(params, points: Dataset) -> Bool[np.ndarray, " n"]:
+def correct_points(params, points: Dataset) -> Bool[np.ndarray, " n"]:
     return predict(params, points.x) == points.y
 
 
-def ones(params, x: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "m 3"]:
+def points_of_class_1(params, x: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "m 3"]:
     """The points that a network calls class 1."""
     return x[predict(params, x) == 1]
 
@@ -263,18 +267,20 @@ def best_of(runs: int, train: Dataset, dev: Dataset) -> Copy:
     endless = ((*theta, ("seed", seed)) for seed in count() for theta in grid(**CHOICES))
     thetas = list(islice(endless, runs))
     models = fit_population(thetas, train)
-    copies = [Copy(t, m, right(m, dev)) for t, m in zip(thetas, models, strict=True)]
+    copies = [Copy(t, m, correct_points(m, dev)) for t, m in zip(thetas, models, strict=True)]
     return max(copies, key=lambda copy: copy.accuracy)
 
 
-def around(state: AgoraState, train: Dataset, dev: Dataset, *, calls: Agora, rng) -> Dataset:
+def augment_around_dev(
+    state: AgoraState, train: Dataset, dev: Dataset, *, calls: Agora, rng
+) -> Dataset:
     """The train set and as many points as Agora's best model had, near any dev points."""
     budget = len(state.best_train.y) - len(train.y)
     if not budget:
         return train
     rows = rng.integers(len(dev.y), size=-(-budget // COPIES))
     x = calls.generate_fn(Mistakes(dev.x[rows], rows, train.x), rng).x[:budget]
-    return joined(train, Dataset(x, calls.label_fn(x)[0]))
+    return concatenate(train, Dataset(x, calls.label_fn(x)[0]))
 
 
 def betti(x: Float[np.ndarray, "n 3"]) -> tuple[int, ...]:

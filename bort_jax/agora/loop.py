@@ -45,7 +45,7 @@ class Copy(NamedTuple):
         return float(np.mean(self.correct))
 
     def beats(self, other: "Copy | None") -> bool:
-        """Whether it is better; a copy without a score beats nothing."""
+        """Says whether it is better; a copy without a score beats nothing."""
         return self.accuracy >= 0 and (other is None or self.accuracy > other.accuracy)
 
 
@@ -64,7 +64,12 @@ class Origin(NamedTuple):
     parents: Int[np.ndarray, " m"]  # rows of dev
     taus: tuple[str, ...]  # τ and its settings
     distances: Float[np.ndarray, " m"]  # from the parent
-    confidences: Float[np.ndarray, " m"]  # Socrates', in [0, 1]; nan before it is asked
+    confidences: Float[np.ndarray, " m"]  # Socrates', in [0, 1]; NaN before he is asked
+
+    def take(self, points: Int[np.ndarray, " k"]) -> "Origin":
+        taus = tuple(self.taus[k] for k in points)
+        arrays = (self.parents[points], self.distances[points], self.confidences[points])
+        return Origin(arrays[0], taus, *arrays[1:])
 
 
 class Generated(NamedTuple):
@@ -93,7 +98,7 @@ class Round(NamedTuple):
 
     @property
     def accuracy(self) -> float:
-        """Of the best copy, on dev."""
+        """The best copy's accuracy on dev."""
         return max(score for score in self.accuracies.values() if score is not None)
 
 
@@ -118,7 +123,7 @@ class AgoraState(NamedTuple):
 
     @property
     def best_train(self) -> Dataset:
-        """What the best copy was trained on."""
+        """The train set of the best copy."""
         return Dataset(self.train.x[: self.best_rows], self.train.y[: self.best_rows])
 
     @property
@@ -329,12 +334,7 @@ def append_labelled(train: Dataset, made: Generated, *, calls: Agora) -> tuple[D
     labels, confidences = calls.label_fn(made.x)
     labels = np.asarray(labels, train.y.dtype)
     kept = np.flatnonzero(calls.keep_fn(train.y, labels, confidences))
-    origin = Origin(
-        made.origin.parents[kept],
-        tuple(made.origin.taus[k] for k in kept),
-        made.origin.distances[kept],
-        np.asarray(confidences)[kept],
-    )
+    origin = made.origin._replace(confidences=np.asarray(confidences)).take(kept)
     x, y = np.concatenate([train.x, made.x[kept]]), np.concatenate([train.y, labels[kept]])
     return Dataset(x, y), origin
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people see: tables in the terminal, pictures, one self-contained HTML page."""
+"""Reports for people: tables in the terminal, pictures, one self-contained HTML page."""

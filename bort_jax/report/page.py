@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from bort_jax.report.terminal import formatted
+from bort_jax.report.terminal import format_value
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -33,7 +33,7 @@ def heading(text: str) -> str:
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     def cell(value: Any) -> str:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return f"<td{' class=number' if number else ''}>{escape(formatted(value))}</td>"
+        return f"<td{' class=number' if number else ''}>{escape(format_value(value))}</td>"
 
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)

@@ -32,7 +32,7 @@ class Gain(NamedTuple):
 
 
 def gain(ours: Sequence[float] | np.ndarray, theirs: Sequence[float] | np.ndarray) -> Gain:
-    """Of `ours` over `theirs`, seed by seed.
+    """Mean gain of `ours` over `theirs`, seed by seed.
 
     Raises:
       ValueError: fewer than two seeds, or not as many on both sides.

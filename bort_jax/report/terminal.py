@@ -26,7 +26,7 @@ def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]])
         numeric = all(isinstance(row[column], (int, float)) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(formatted(value)) for value in row))
+        table.add_row(*(Text(format_value(value)) for value in row))
     console.print(table)
 
 
@@ -46,7 +46,7 @@ def say(text: str) -> None:
     console.print(text, markup=False)
 
 
-def formatted(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Thousands separators for counts, four figures for measurements."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)

@@ -55,7 +55,7 @@ class Material:
 
     @property
     def head(self) -> str:
-        """Of the student: a task of scores has been cast into classes."""
+        """The student's head: a task of scores has been cast into classes."""
         return "choice" if self.task.head == "choice" else "classification"
 
     @property
@@ -65,7 +65,7 @@ class Material:
         return counts / counts.sum()
 
     def points(self, examples: Examples) -> Dataset:
-        return encoded(examples, self.cast, self.tokenizer, seq_len=self.seq_len)
+        return encode_points(examples, self.cast, self.tokenizer, seq_len=self.seq_len)
 
 
 class Splits(NamedTuple):
@@ -111,7 +111,7 @@ def read_material(
     halves = split_dev(dev, steer=steer_fraction)
     if not len(halves.steer) or not len(halves.report):
         raise ValueError(f"steer_fraction {steer_fraction} leaves one half of validation empty")
-    encode = lambda rows: encoded(rows, cast, tokenizer, seq_len=seq_len)
+    encode = lambda rows: encode_points(rows, cast, tokenizer, seq_len=seq_len)
     half = lambda rows: half_of(dev, rows, cast, tokenizer, seq_len=seq_len)
     # Rows of tokens may be cut off, and two texts may be cut down to the same row.
     guard = Guard.of(text_keys(tokenizer), {name: encode(rows).x for name, rows in held_out})
@@ -135,7 +135,7 @@ def read_material(
 
 
 def cast_of(task: Task, *, one_vs_rest: str = "", thresholds: Sequence[float] = ()) -> Cast:
-    """How the task becomes one that Agora can work on.
+    """Casts the task into one that Agora can work on.
 
     Raises:
       ValueError: it is asked for what does not fit the task, or a task of scores for nothing.
@@ -182,9 +182,9 @@ def texts_array(examples: Examples) -> np.ndarray:
 def half_of(dev: Examples, rows, cast: Cast, tokenizer: Tokenizer, *, seq_len: int) -> Half:
     part = dev.take(rows)
     sides = token_sides(part, tokenizer, seq_len=seq_len)
-    return Half(part, encoded(part, cast, tokenizer, seq_len=seq_len), rows, sides)
+    return Half(part, encode_points(part, cast, tokenizer, seq_len=seq_len), rows, sides)
 
 
-def encoded(examples: Examples, cast: Cast, tokenizer: Tokenizer, *, seq_len: int) -> Dataset:
+def encode_points(examples: Examples, cast: Cast, tokenizer: Tokenizer, *, seq_len: int) -> Dataset:
     points = examples.encode(tokenizer, seq_len=seq_len)
     return Dataset(points.x, cast(points.y))

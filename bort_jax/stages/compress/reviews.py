@@ -10,7 +10,7 @@ LABELS = ("negative", "positive")
 
 @dataclass(frozen=True)
 class ReviewCounts:
-    """How many reviews go where; no text is in two of the parts.
+    """Sizes of the parts; no text is in two of them.
 
     Attributes:
       test: scored once, at the end.

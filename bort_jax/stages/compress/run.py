@@ -31,17 +31,17 @@ from bort_jax.storage.run_folder import claim
 
 def run(config: Config) -> dict:
     out = claim(config.out, config)
-    with timed("reviews and tokenizer", out):
+    with time_stage("reviews and tokenizer", out):
         prepare_data(out, config.reviews, vocab_size=config.vocab_size, seed=config.seed)
-    with timed("(a) extract an architecture", out):
+    with time_stage("(a) extract an architecture", out):
         extraction = search_uniform(extract_config(config, out))
-    with timed("(b) pretrain: T as teacher, then the student by distillation", out):
+    with time_stage("(b) pretrain: T as teacher, then the student by distillation", out):
         teacher = pretrain(teacher_config(config, out, extraction.maximum_point))
         student = pretrain(student_config(config, out, extraction.best_arch))
-    with timed("(c) fine-tune: Socrates, then plain against Agora", out):
+    with time_stage("(c) fine-tune: Socrates, then plain against Agora", out):
         finetune.run(socrates_config(config, out))
         compared = agora.run(agora_config(config, out))
-    with timed("(d) export, and load back", out):
+    with time_stage("(d) export, and load back", out):
         exported = export(out)
     results = page.summary(extraction, compared) | {
         "pretraining": {"teacher": teacher._asdict(), "student": student._asdict()},
@@ -75,7 +75,7 @@ def export(out: Path) -> dict[str, str]:
 
 
 @contextmanager
-def timed(stage: str, out: Path) -> Iterator[None]:
+def time_stage(stage: str, out: Path) -> Iterator[None]:
     """Announces a stage, and adds its seconds to those of earlier, interrupted runs."""
     say(f"\n== {stage}")
     start = time.monotonic()
@@ -88,6 +88,6 @@ def timed(stage: str, out: Path) -> Iterator[None]:
 
 
 def seconds(out: Path) -> dict[str, float]:
-    """Of each stage so far."""
+    """Seconds of each stage so far."""
     file = out / "seconds.json"
     return read_json(file) if file.exists() else {}

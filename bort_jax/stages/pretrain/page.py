@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bort_jax.engine.loop import read_metrics
 from bort_jax.report import page, plots
-from bort_jax.report.terminal import formatted, millions, show_box, show_table
+from bort_jax.report.terminal import format_value, millions, show_box, show_table
 from bort_jax.stages.predict.mlm_scores import MlmScores
 from bort_jax.stages.pretrain.forecast import Forecast
 
@@ -46,7 +46,7 @@ def show_forecast(found: Forecast, *, arch: str, batch: str) -> None:
             ("memory of a device in a step", gib(found.device_bytes)),
             ("kept between steps", gib(found.kept_bytes)),
             ("steps", f"{found.steps:,} of {batch}"),
-            ("tokens", f"{formatted(found.tokens)}, {found.epochs:.2f} epochs"),
+            ("tokens", f"{format_value(found.tokens)}, {found.epochs:.2f} epochs"),
             ("compilation", f"{found.compile_seconds:.1f} s"),
             ("a step", f"{found.seconds_per_step:.4g} s, median of ten"),
             ("the run", f"{timedelta(seconds=round(found.seconds))}, without evaluations"),

@@ -300,8 +300,14 @@ class MaskedLM(nn.Module):
     ) -> tuple[Float[Array, "b s h"], Float[Array, "b m v"]]:
         """The last hidden states too, of the same pass."""
         x = self.encoder(ids, mask, deterministic=deterministic)
-        masked = jnp.take_along_axis(x, positions[:, :, None], axis=1)
-        return x, self.head(masked, self.encoder.embeddings.word.embedding)
+        return x, self.answer(x, positions)
+
+    def answer(
+        self, states: Float[Array, "b s h"], positions: Int[Array, "b m"]
+    ) -> Float[Array, "b m v"]:
+        """The head alone, on given states."""
+        masked = jnp.take_along_axis(states, positions[:, :, None], axis=1)
+        return self.head(masked, self.encoder.embeddings.word.embedding)
 
 
 class Classifier(nn.Module):
@@ -323,7 +329,15 @@ class Classifier(nn.Module):
     def __call__(
         self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"], *, deterministic: bool = True
     ) -> Float[Array, "b c"]:
-        first = self.encoder(ids, mask, deterministic=deterministic)[:, 0]
+        return self.answer(
+            self.encoder(ids, mask, deterministic=deterministic), deterministic=deterministic
+        )
+
+    def answer(
+        self, states: Float[Array, "b s h"], *, deterministic: bool = True
+    ) -> Float[Array, "b c"]:
+        """The head alone, on given states."""
+        first = states[:, 0]
         first = nn.tanh(self.pooler(self.dropout(first, deterministic=deterministic)))
         first = self.dropout(first, deterministic=deterministic)
         return self.output(first).astype(jnp.float32)

@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Smaller architectures inside a pretrained parent, with its weights refitted to them.
+
+One pass of the parent over unlabelled rows gives every layer's Gram matrices. Heads and units are
+put into the order of what they add to the output, and each architecture then keeps the first of
+them, with the projections that read them refitted in closed form (`refit`). A skipped layer is
+healed by the kept one before it, whose down projection is refitted to the sum of both and which
+takes over the skipped one's last LayerNorm. Nothing is trained, and nothing needs labels.
+
+Source: our reading of structured pruning with ridge reconstruction (FASP, ZipLM, Kwon et al. 2022).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import nsmallest
+from itertools import combinations
+from math import comb
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from bort_jax.arch import Arch, LayerwiseArch
+from bort_jax.model.inherit.gram import SIDES, add, cross_matrix, gram_matrix
+from bort_jax.model.inherit.layer import cut, permuted, projection
+from bort_jax.model.inherit.network import BATCH, Batch, Measure, Network, batches, split
+from bort_jax.model.inherit.refit import (
+    Projection,
+    head_order,
+    refits,
+    reordered,
+    unit_order,
+    with_best_ridge,
+)
+
+P = TypeVar("P")
+Option = tuple[int, int]
+SKIP: Option = (0, 0)
+MOST_SETS = 20  # of kept layers that are measured
+
+
+class Part(NamedTuple):
+    """One layer of the parent.
+
+    Attributes:
+      sizes: its heads and units.
+      whole: its parameters.
+      ordered: the same, the most important heads and units first.
+      heads, units: its output and down projections, in that order.
+      rows: the order of the rows of the down projection.
+    """
+
+    sizes: Option
+    whole: Any
+    ordered: Any
+    heads: Projection
+    units: Projection
+    rows: Int[np.ndarray, " f"]
+
+
+class Kept(NamedTuple):
+    """A layer that stays, and the last of the skipped ones after it, which it stands in for."""
+
+    number: int
+    until: int
+    option: Option
+
+
+class LayerErrors(NamedTuple):
+    """e of a network is about `base` and the sum of its layers' `errors: float[l, j]`."""
+
+    base: float
+    errors: Float[np.ndarray, "l j"]
+
+
+def inherit(
+    parent: P,
+    rows: dict[str, Any],
+    *,
+    heldout: float = 1 / 3,
+    batch_size: int = BATCH,
+    seed: int = 0,
+    map_fn: Callable = jax.jit,
+) -> "Inheritance[P]":
+    """Measures a parent's heads and units on rows of text, and orders them.
+
+    Args:
+      parent: a dataclass with `model`, `params`, `config` and, of a classifier, `problem`
+        (`classification`, `regression` or `choice`), such as an interop checkpoint.
+      rows: `ids: int[n, s]` and `mask: bool[n, s]`, padded on the right (choices: `[n, c, s]`); of
+        a masked LM also `positions: int[n, m]` and `weights: float[n, m]`. About 512 are enough.
+      heldout: share of the rows on which λ is chosen and e is measured; the rest is fitted to.
+      batch_size: rows run at a time.
+      seed: of the split, and of the dropout in the base of e.
+      map_fn: turns `fn(params, batch) -> tree of [b, …]` into a program over the rows of a batch;
+        one that spreads them over devices needs a batch size that these divide.
+
+    Raises:
+      ValueError: fewer than two rows, or no share of them is held out.
+    """
+    fitted, held = (
+        batches(part, batch_size=batch_size) for part in split(rows, heldout, seed=seed)
+    )
+    network = Network.of(parent, map_fn=map_fn)
+    states = [[network.embed(batch) for batch in part] for part in (fitted, held)]
+    parts = []
+    for number in range(len(network.layers)):
+        grams, states = _measured(network, number, states)
+        parts.append(_part(network, number, *grams))
+    return Inheritance(parent, network, tuple(parts), fitted, Measure.of(network, held, seed=seed))
+
+
+def _measured(network: Network, number: int, states):
+    """Gram matrices of a layer, of rows to fit and held-out ones, and the states after it."""
+    grams, after = [], []
+    for part in states:
+        totals, new = {side: {} for side in SIDES}, []
+        for state in part:
+            sums = network.sums(number, network.layers[number], state, *SIDES)
+            new.append(state | {"x": sums["x"]})
+            for side in SIDES:
+                add(totals[side], sums[side])
+        grams.append({side: gram_matrix(totals[side]) for side in SIDES})
+        after.append(new)
+    return grams, after
+
+
+def _part(network: Network, number: int, fitted, held) -> Part:
+    layer = jax.tree.map(np.asarray, network.layers[number])
+    k = network.config.arch.head_size
+    out, down = projection(layer, "heads"), projection(layer, "units")
+    heads = head_order(fitted["heads"], out, head_size=k)
+    units = unit_order(fitted["units"], down)
+    columns, rows = reordered(heads, grain=k), reordered(units, grain=1)
+    return Part(
+        network.sizes[number],
+        layer,
+        permuted(layer, heads, units),
+        _projection(fitted["heads"], held["heads"], out, columns, grain=k),
+        _projection(fitted["units"], held["units"], down, rows, grain=1),
+        rows,
+    )
+
+
+def _projection(gram, held, weights, order, *, grain: int) -> Projection:
+    both = np.ix_(order, order)
+    side = Projection(gram[both].astype(np.float32), weights[order], grain)
+    return with_best_ridge(side, held[both])
+
+
+@dataclass(frozen=True)
+class Inheritance(Generic[P]):
+    """A parent whose heads and units are ordered, and what smaller networks need of it.
+
+    Attributes:
+      parent: what was given.
+      network: it as programs.
+      parts: its layers.
+      rows: batches that refits are fitted to.
+      measure: e on the held-out rows.
+    """
+
+    parent: P
+    network: Network
+    parts: tuple[Part, ...]
+    rows: list[Batch]
+    measure: Measure
+    _cross: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
+    _chosen: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False)
+
+    @property
+    def base(self) -> float:
+        """e of the parent itself, more than 0."""
+        return self.measure.base
+
+    def checkpoint(self, arch: Arch | LayerwiseArch) -> P:
+        """The parent at an architecture, every layer refitted on the parent's own inputs.
+
+        An `Arch` with fewer heads keeps the parent's head size, which makes it a `LayerwiseArch` of
+        equal layers; one with fewer layers keeps those that `kept` finds. At full size it is the
+        parent.
+
+        Raises:
+          ValueError: another hidden or head size than the parent's, or a layer larger than its.
+        """
+        arch = self.layerwise(arch)
+        return self.with_layers(arch, self.layers(arch))
+
+    def layerwise(self, arch: Arch | LayerwiseArch) -> LayerwiseArch:
+        """An architecture with an entry for each layer of the parent.
+
+        Raises:
+          ValueError: as `checkpoint`.
+        """
+        own = self.network.config.arch
+        if isinstance(arch, Arch):
+            if not 1 <= arch.depth <= len(self.parts):
+                raise ValueError(f"{arch}: the parent {own} has {len(self.parts)} layers")
+            option = (arch.heads, arch.intermediate)
+            kept = self.kept(arch.depth)
+            layers = tuple(option if n in kept else SKIP for n in range(len(self.parts)))
+            arch = LayerwiseArch(arch.hidden, own.head_size, layers)
+        fits = len(arch.layers) == len(self.parts) and arch.depth
+        if not fits or (arch.hidden, arch.head_size) != (own.hidden, own.head_size):
+            raise ValueError(f"{arch} is no part of {own}: H, head size and layers must be its own")
+        for part, option in zip(self.parts, arch.layers, strict=True):
+            if np.greater(option, part.sizes).any() or (min(option) < 1 and option != SKIP):
+                raise ValueError(f"{arch} is no part of {own}: a layer has {part.sizes}")
+        return arch
+
+    def layers(self, arch: LayerwiseArch) -> list[tuple[int, Any]]:
+        """Places and parameters of the layers that stay, refitted and healed."""
+        self._gather(_pairs(arch))
+        return [(kept.number, self.layer(kept)) for kept in plan(arch)]
+
+    def layer(self, kept: Kept) -> Any:
+        """One layer; if others after it are skipped, its cross moments must have been gathered."""
+        number, until, option = kept
+        if until == number:
+            return self.bank(number, [option])[option]
+        part, (heads, units) = self.parts[number], option
+        out = refits(part.heads, [heads])[heads]
+        down = refits(part.units, [units], cross=self._cross[number, until])[units]
+        norm = self.parts[until].whole["feed_forward_norm"]
+        return {**cut(part.ordered, out, down), "feed_forward_norm": norm}
+
+    def bank(self, number: int, options: Iterable[Option]) -> dict[Option, Any]:
+        """A layer at several sizes, from one factor for each side; at its own size as it was."""
+        part, options = self.parts[number], list(options)
+        out = refits(part.heads, [heads for heads, _ in options])
+        down = refits(part.units, [units for _, units in options])
+        smaller = (option for option in options if option != part.sizes)
+        return {part.sizes: part.whole} | {
+            (a, i): cut(part.ordered, out[a], down[i]) for a, i in smaller
+        }
+
+    def error(self, arch: Arch | LayerwiseArch) -> float:
+        """e of an architecture, measured: base and what its layers add together."""
+        return self.error_of(self.layers(self.layerwise(arch)))
+
+    def error_of(self, layers: Sequence[tuple[int, Any]]) -> float:
+        """e of layers at their places in the parent, measured on the held-out rows."""
+        states = [self.network.embed(batch) for batch in self.measure.rows]
+        return self.base + self.measure.added(self._through(layers, states))
+
+    def errors(self, options: Sequence[Option]) -> LayerErrors:
+        """What each option of each layer adds to e, all other layers being the parent's.
+
+        Of nested options the larger never adds more (`monotone`), and a whole layer adds 0.
+
+        Args:
+          options: (heads, units); (0, 0) skips the layer, healed by the one before it.
+
+        Raises:
+          ValueError: an option larger than the parent's layer.
+        """
+        before, states = None, [self.network.embed(batch) for batch in self.measure.rows]
+        self._gather([(n - 1, n) for n in range(1, len(self.parts)) if SKIP in options])
+        errors = np.zeros((len(self.parts), len(options)))
+        for n, part in enumerate(self.parts):
+            sizes = [option for option in options if option != SKIP]
+            bank = self.bank(n, sizes)
+            for j, option in enumerate(options):
+                if option == SKIP:
+                    errors[n, j] = self._skipping(n, before, states)
+                elif option != part.sizes:
+                    errors[n, j] = self._rest(n, [(n, bank[option])], states)
+            before, states = states, self._through([(n, self.network.layers[n])], states)
+        return LayerErrors(self.base, np.array([monotone(row, options) for row in errors]))
+
+    def _skipping(self, number: int, before, states) -> float:
+        if number == 0:
+            return self._rest(0, [], states)
+        healer = Kept(number - 1, number, self.parts[number - 1].sizes)
+        return self._rest(number, [(number - 1, self.layer(healer))], before)
+
+    def _rest(self, number: int, layers: list[tuple[int, Any]], states) -> float:
+        """What these layers add, the parent's own after `number` coming after them."""
+        rest = [(n, layer) for n, layer in enumerate(self.network.layers) if n > number]
+        return self.measure.added(self._through([*layers, *rest], states))
+
+    def _through(self, layers: Sequence[tuple[int, Any]], states: list[Batch]) -> list[Batch]:
+        for number, layer in layers:
+            layer = self.network.at_size(number, layer)
+            states = [self.network.through(number, layer, state) for state in states]
+        return states
+
+    def kept(self, depth: int) -> tuple[int, ...]:
+        """The layers that a network of some depth keeps: the best of at most MOST_SETS sets.
+
+        All else being the parent's, skipped layers healed. Where there are more sets, those are
+        measured whose layers, skipped one at a time, add least to e.
+        """
+        everything = tuple(range(len(self.parts)))
+        if depth == len(everything):
+            return everything
+        if depth not in self._chosen:
+            sets = list(self._sets(depth))
+            self._gather([p for kept in sets for p in _pairs(self._whole(kept))])
+            self._chosen[depth] = min(sets, key=lambda kept: self.error(self._whole(kept)))
+        return self._chosen[depth]
+
+    def _sets(self, depth: int) -> Iterable[tuple[int, ...]]:
+        everything = range(len(self.parts))
+        if comb(len(everything), depth) <= MOST_SETS:
+            return combinations(everything, depth)
+        alone = self.errors([SKIP]).errors[:, 0]
+        left = nsmallest(
+            MOST_SETS,
+            combinations(everything, len(everything) - depth),
+            key=lambda skipped: alone[list(skipped)].sum(),
+        )
+        return [tuple(n for n in everything if n not in skipped) for skipped in left]
+
+    def _whole(self, kept: tuple[int, ...]) -> LayerwiseArch:
+        arch = self.network.config.arch
+        layers = tuple(part.sizes if n in kept else SKIP for n, part in enumerate(self.parts))
+        return LayerwiseArch(arch.hidden, arch.head_size, layers)
+
+    def _gather(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Cross moments of layers with the sums at the ends of others, in one pass."""
+        missing = sorted({*pairs} - self._cross.keys())
+        if not missing:
+            return
+        totals: dict[tuple[int, int], dict] = {pair: {} for pair in missing}
+        for batch in self.rows:
+            state, taps = self.network.embed(batch), {}
+            for n in range(max(until for _, until in missing) + 1):
+                taps[n] = self.network.taps(n, self.network.layers[n], state)
+                state = state | {"x": taps[n].output}
+                for pair in (pair for pair in missing if pair[1] == n):
+                    sums = self.network.cross(taps[pair[0]], taps[n].total, state["mask"])
+                    add(totals[pair], sums)
+        for pair, total in totals.items():
+            self._cross[pair] = cross_matrix(total)[self.parts[pair[0]].rows]
+
+    def with_layers(self, arch: LayerwiseArch, layers: Sequence[tuple[int, Any]]) -> P:
+        """The parent with other layers, which are an architecture's."""
+        params = jax.tree.map(np.asarray, self.network.params)
+        encoder = {"embeddings": params["encoder"]["embeddings"]}
+        encoder |= {f"layer_{n}": layer for n, (_, layer) in enumerate(layers)}
+        config = replace(self.network.config, arch=self._plain(arch))
+        changed: Any = {"config": config, "params": {**params, "encoder": encoder}}
+        return replace(self.parent, **changed)
+
+    def _plain(self, arch: LayerwiseArch) -> Arch | LayerwiseArch:
+        """An `Arch` where it can say the same: equal layers with H = A · head size."""
+        sizes = {*arch.sizes()}
+        if len(sizes) == 1 and arch.hidden == arch.sizes()[0][0] * arch.head_size:
+            return Arch(arch.depth, arch.sizes()[0][0], arch.hidden, arch.sizes()[0][1])
+        return arch
+
+
+def plan(arch: LayerwiseArch) -> list[Kept]:
+    """The layers that stay, each with the skipped ones after it."""
+    kept = [n for n, option in enumerate(arch.layers) if option != SKIP]
+    ends = [*(n - 1 for n in kept[1:]), len(arch.layers) - 1]
+    return [Kept(n, end, arch.layers[n]) for n, end in zip(kept, ends, strict=True)]
+
+
+def _pairs(arch: LayerwiseArch) -> list[tuple[int, int]]:
+    return [(kept.number, kept.until) for kept in plan(arch) if kept.until > kept.number]
+
+
+def monotone(errors: Float[np.ndarray, " j"], options: Sequence[Option]) -> Float[np.ndarray, " j"]:
+    """Errors that never grow along nested options, each halfway between its two envelopes.
+
+    The envelopes are the largest error among the options that hold it, and the least among those
+    that it holds: both are monotone, and where the errors are they are equal. A skipped layer is
+    healed otherwise than a small one, and stands aside. Source: our reading.
+    """
+    sizes = np.array(options).reshape(-1, 2)
+    nested: Bool[np.ndarray, "j j"] = (sizes[:, None] <= sizes).all(-1)
+    real = (sizes > 0).all(-1)
+    nested &= real[:, None] & real
+    nested |= np.eye(len(sizes), dtype=bool)
+    above = np.where(nested, errors, -np.inf).max(1)
+    below = np.where(nested.T, errors, np.inf).min(1)
+    return (above + below) / 2

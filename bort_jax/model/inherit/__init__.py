@@ -4,12 +4,16 @@
 from bort_jax.model.inherit.gram import gram_bytes
 from bort_jax.model.inherit.inheritance import Inheritance, LayerErrors, inherit, monotone
 from bort_jax.model.inherit.sequential import refined
+from bort_jax.model.inherit.vocabulary import cut_tokenizer, cut_vocabulary, kept_tokens
 
 __all__ = [
     "Inheritance",
     "LayerErrors",
+    "cut_tokenizer",
+    "cut_vocabulary",
     "gram_bytes",
     "inherit",
+    "kept_tokens",
     "monotone",
     "refined",
 ]

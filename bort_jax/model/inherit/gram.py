@@ -23,6 +23,7 @@ Batch = dict[str, Any]
 Side = Literal["heads", "units"]
 SIDES: tuple[Side, ...] = ("heads", "units")
 GRAM_BYTES, SUM_BYTES = 4, 8
+BLOCKS = 4  # of the rows of a symmetric matrix, of which a half is computed
 
 
 class Taps(NamedTuple):
@@ -103,11 +104,17 @@ product = partial(jnp.einsum, precision="highest")
 def _moments(features: Float[Array, "b s f"], mask: Bool[Array, "b s"]):
     f = _tokens(features, mask)
     count = jnp.sum(mask, dtype=jnp.float32)
-    return {
-        "count": count[None],
-        "sums": f.sum(0)[None],
-        "products": product("nf,ng->fg", f, f)[None],
-    }
+    return {"count": count[None], "sums": f.sum(0)[None], "products": _upper(f)[None]}
+
+
+def _upper(f: Float[Array, "n f"]) -> Float[Array, "f f"]:
+    """fᵀf in the blocks on the diagonal and to the right of it, and 0 in the others."""
+    wide = -(-f.shape[1] // BLOCKS)
+    rows = [
+        product("nf,ng->fg", f[:, start : start + wide], f[:, start:])
+        for start in range(0, f.shape[1], wide)
+    ]
+    return jnp.concatenate([jnp.pad(row, ((0, 0), (f.shape[1] - row.shape[1], 0))) for row in rows])
 
 
 def _cross(features: Float[Array, "b s f"], target: Float[Array, "b s h"], mask):
@@ -130,8 +137,10 @@ def add(total: dict[str, np.ndarray], part: Mapping[str, Any]) -> None:
 def gram_matrix(total: Mapping[str, np.ndarray]) -> Float[np.ndarray, "f f"]:
     """G = Σ [1 f]ᵀ[1 f] of added moments, in float64."""
     sums = total["sums"]
-    corner = total["count"].reshape(1, 1)
-    return np.block([[corner, sums[None]], [sums[:, None], total["products"]]])
+    upper = np.block(
+        [[total["count"].reshape(1, 1), sums[None]], [0 * sums[:, None], total["products"]]]
+    )
+    return np.triu(upper) + np.triu(upper, 1).T
 
 
 def cross_matrix(total: Mapping[str, np.ndarray]) -> Float[np.ndarray, "f h"]:

@@ -108,7 +108,8 @@ def inherit(
     for number in range(len(network.layers)):
         grams, states = _measured(network, number, states)
         parts.append(_part(network, number, *grams))
-    return Inheritance(parent, network, tuple(parts), fitted, Measure.of(network, held, seed=seed))
+    measure = Measure.of(network, held, states[1], seed=seed)
+    return Inheritance(parent, network, tuple(parts), fitted, measure)
 
 
 def _measured(network: Network, number: int, states):

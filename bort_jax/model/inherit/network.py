@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from bort_jax.model.bert import BertConfig, Embeddings, Headless, MaskedLM
+from bort_jax.model.bert import BertConfig, Embeddings, Headless, Layer, MaskedLM
 from bort_jax.model.inherit.gram import Side, Taps, cross_of_units, sums_of_layer, tapped
 from bort_jax.model.inherit.layer import numbered, padded
 
@@ -108,8 +108,7 @@ class Network:
 
     def embed(self, batch: Batch) -> Batch:
         """Token rows as `x: [rows, s, h]` and `mask`; the choices of a question are rows."""
-        flat = {name: batch[name].reshape(-1, batch[name].shape[-1]) for name in ("ids", "mask")}
-        embeddings = self.params["encoder"]["embeddings"]
+        flat, embeddings = _flat(batch), self.params["encoder"]["embeddings"]
         return self._run(embedded)(embeddings, flat) | {"mask": flat["mask"]}
 
     def at_size(self, number: int, layer) -> Any:
@@ -133,6 +132,17 @@ class Network:
         batch = {"units": taps.units, "middle": taps.middle, "target": target, "mask": mask}
         return program(self.map_fn, cross_of_units)({}, batch)
 
+    def dropping(self, batch: Batch, key) -> Batch:
+        """The last states under dropout, of the parent's rate if it has one; on one device."""
+        config = self.config if self.config.dropout else replace(self.config, dropout=DROPOUT)
+        flat, first, *keys = _flat(batch), *jax.random.split(key, 1 + len(self.layers))
+        run = program(jax.jit, dropping_embedded, config)
+        state = flat | {"x": run(self.params["encoder"]["embeddings"], flat, first)}
+        for sizes, layer, key in zip(self.sizes, self.layers, keys, strict=True):
+            run = program(jax.jit, dropping_layer, config, sizes)
+            state |= {"x": run(layer, state, key)}
+        return state
+
     def _run(self, fn: Callable, *static) -> Callable:
         return program(self.map_fn, fn, self.config, *static)
 
@@ -145,6 +155,10 @@ class Network:
         """All parameters but the layers'."""
         encoder = {"embeddings": self.params["encoder"]["embeddings"]}
         return {**self.params, "encoder": encoder}
+
+
+def _flat(batch: Batch) -> Batch:
+    return {name: batch[name].reshape(-1, batch[name].shape[-1]) for name in ("ids", "mask")}
 
 
 class Answers(NamedTuple):
@@ -229,19 +243,17 @@ class Measure:
     base: float
 
     @classmethod
-    def of(cls, network: Network, rows: Sequence[Batch], *, seed: int) -> "Measure":
-        """Runs the parent over held-out rows."""
-        rows = list(rows)
-        states = [network.embed(batch) for batch in rows]
-        for number, layer in enumerate(network.layers):
-            states = [network.through(number, layer, state) for state in states]
+    def of(
+        cls, network: Network, rows: Sequence[Batch], states: Sequence[Batch], *, seed: int
+    ) -> "Measure":
+        """The measure on held-out rows, whose last states in the parent these are."""
         given = [network.answers(batch, state) for batch, state in zip(rows, states, strict=True)]
         total = _summed(network, given)
         squared = network.head in SQUARED
-        scale = _variance(total) if squared else float(total["weight"])
-        empty = cls(network, rows, given, max(scale, LEAST), 0.0)
-        base = empty.under_dropout(seed) if squared else float(total["entropy"]) / empty.scale
-        return cls(network, rows, given, empty.scale, max(base, LEAST))
+        scale = max(_variance(total) if squared else float(total["weight"]), LEAST)
+        measure = cls(network, list(rows), given, scale, 0.0)
+        base = measure.under_dropout(seed) if squared else float(total["entropy"]) / scale
+        return replace(measure, base=max(base, LEAST))
 
     def added(self, states: Sequence[Batch]) -> float:
         """What last states add to e: 0 for the parent's own."""
@@ -250,15 +262,9 @@ class Measure:
 
     def under_dropout(self, seed: int) -> float:
         """The distance of the parent's answers under its dropout from those without."""
-        config = self.network.config
-        config = config if config.dropout else replace(config, dropout=DROPOUT)
-        model = self.network.model.clone(config=config)
-        run = jax.jit(partial(_answers_with_dropout, model, self.network.head))
         keys = jax.random.split(jax.random.key(seed), len(self.rows))
-        found = [
-            run(self.network.params, batch, k) for batch, k in zip(self.rows, keys, strict=True)
-        ]
-        return self._apart(found)
+        states = [self.network.dropping(b, k) for b, k in zip(self.rows, keys, strict=True)]
+        return self.added(states)
 
     def _apart(self, found: Sequence[Answers]) -> float:
         run = program(self.network.map_fn, apart, self.network.head)
@@ -266,12 +272,16 @@ class Measure:
         return sum(np.asarray(run({}, pair)).sum(dtype=np.float64) for pair in pairs) / self.scale
 
 
-def _answers_with_dropout(model, head: str, params, batch: Batch, key) -> Answers:
-    ids, mask = batch["ids"], batch["mask"]
-    out = model.apply({"params": params}, ids, mask, deterministic=False, rngs={"dropout": key})
-    if head == "none":
-        return Answers(out, mask.astype(jnp.float32))
-    return Answers(out[:, None], batch["there"][:, None])
+def dropping_embedded(config: BertConfig, params, batch: Batch, key) -> Array:
+    apply: Any = Embeddings(config).apply
+    rngs = {"dropout": key}
+    return apply({"params": params}, batch["ids"], batch["mask"], deterministic=False, rngs=rngs)
+
+
+def dropping_layer(config: BertConfig, sizes: tuple[int, int], params, batch: Batch, key) -> Array:
+    apply: Any = Layer(config, *sizes).apply
+    rngs = {"dropout": key}
+    return apply({"params": params}, batch["x"], batch["mask"], deterministic=False, rngs=rngs)
 
 
 def _summed(network: Network, given: Sequence[Answers]) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.model.inherit.gram import SIDES, add, cross_matrix, gram_matrix
@@ -343,7 +343,8 @@ class Inheritance(Generic[P]):
         encoder |= {f"layer_{n}": layer for n, (_, layer) in enumerate(layers)}
         config = replace(self.network.config, arch=self._plain(arch))
         changed: Any = {"config": config, "params": {**params, "encoder": encoder}}
-        return replace(self.parent, **changed)
+        parent: Any = self.parent
+        return replace(parent, **changed)
 
     def _plain(self, arch: LayerwiseArch) -> Arch | LayerwiseArch:
         """An `Arch` where it can say the same: equal layers with H = A · head size."""
@@ -372,10 +373,9 @@ def monotone(errors: Float[np.ndarray, " j"], options: Sequence[Option]) -> Floa
     healed otherwise than a small one, and stands aside. Source: our reading.
     """
     sizes = np.array(options).reshape(-1, 2)
-    nested: Bool[np.ndarray, "j j"] = (sizes[:, None] <= sizes).all(-1)
-    real = (sizes > 0).all(-1)
-    nested &= real[:, None] & real
-    nested |= np.eye(len(sizes), dtype=bool)
+    nested = np.all(sizes[:, None] <= sizes, axis=-1)
+    real = np.all(sizes > 0, axis=-1)
+    nested = nested & real[:, None] & real | np.eye(len(sizes), dtype=bool)
     above = np.where(nested, errors, -np.inf).max(1)
     below = np.where(nested.T, errors, np.inf).min(1)
     return (above + below) / 2

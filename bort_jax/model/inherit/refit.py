@@ -116,7 +116,7 @@ def _factor(gram: Float[np.ndarray, "f f"], n: int, *, ridge: float) -> Float[np
 
 def _solved(factor, right):
     half = solve_triangular(factor, right, lower=True, check_finite=False)
-    return solve_triangular(factor, half, lower=True, trans="T", check_finite=False)
+    return solve_triangular(factor, half, lower=True, trans=1, check_finite=False)
 
 
 def output_error(

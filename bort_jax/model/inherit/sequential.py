@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from bort_jax.arch import Arch, LayerwiseArch
-from bort_jax.model.inherit.gram import Side, add, cross_matrix, gram_matrix
+from bort_jax.model.inherit.gram import SIDES, Side, add, cross_matrix, gram_matrix
 from bort_jax.model.inherit.inheritance import Inheritance, Kept, plan
 from bort_jax.model.inherit.layer import cut, projection
 from bort_jax.model.inherit.network import Batch, Network
@@ -39,7 +39,7 @@ def sequential_layers(inheritance: Inheritance, arch: LayerwiseArch) -> list[tup
     for kept in plan(arch):
         attended, totals, parents = _targets(network, kept, done, parents)
         layer, part = bank[kept.number], inheritance.parts[kept.number]
-        for side, targets in (("heads", attended), ("units", totals)):
+        for side, targets in zip(SIDES, (attended, totals), strict=True):
             ridge = getattr(part, side).ridge
             layer = _on_own_inputs(network, kept.number, layer, own, targets, side, ridge)
         layers.append((kept.number, layer))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop import Checkpoint
-from bort_jax.model import BertConfig, drawn_params, forward, param_structs
+from bort_jax.model import BertConfig, drawn_params, forward, param_structs, states_and_logits
 from bort_jax.model.inherit import (
     cut_tokenizer,
     cut_vocabulary,
@@ -293,14 +293,14 @@ def test_the_layers_of_a_shallower_network_are_the_best_set():
 
 @pytest.mark.parametrize("head", ("classification", "none"))
 def test_refitting_on_its_own_inputs_is_kept_only_where_it_errs_less(head):
-    found = inherited(head)
+    found = inherit(made(head, seed=1), text(head, rows=200), batch_size=64)
     gains = []
     for arch in (equal(1, 4), equal(2, 16), LayerwiseArch(16, 4, ((2, 8), (0, 0), (2, 8)))):
         student = refined(found, arch)
         own = [(n, student.params["encoder"][f"layer_{k}"]) for k, n in enumerate(places(arch))]
         gains.append(found.error(arch) - found.error_of(own))
         assert gains[-1] >= 0 and student.config.arch.sizes() == arch.sizes()
-    assert head != "none" or max(gains) > 0
+    assert max(gains) > 0.01 * found.base
     assert trees_equal(refined(found, FULL).params, found.parent.params)
 
 
@@ -444,14 +444,17 @@ def test_texts_of_kept_tokens_are_the_same_tokens(kind, data):
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_texts_of_kept_tokens_have_the_same_states_and_logits(kind):
-    parent, texts = vocabulary(kind), SENTENCES[:3]
-    student, kept = smaller(parent, texts, parent.config.vocab_size - 40)
+    parent, texts = vocabulary(kind), ["the cat sat on the mat", "the moon"]
+    student, kept = smaller(parent, texts, parent.config.vocab_size - 20)
     outputs = []
     for checkpoint in (parent, student):
         ids, mask = checkpoint.required_tokenizer.encode([texts, texts], seq_len=96)
-        places = np.tile(np.arange(3), (3, 1))
-        outputs.append(np.asarray(run(checkpoint.model, checkpoint.params, ids, mask, places)))
-    np.testing.assert_array_equal(outputs[0][..., kept], outputs[1])
+        places = np.tile(np.arange(3), (2, 1))
+        both = jax.jit(states_and_logits, static_argnums=0)
+        outputs.append(both(checkpoint.model, checkpoint.params, ids, mask, places))
+    (states, logits), (same, cut_logits) = outputs
+    np.testing.assert_array_equal(states, same)
+    np.testing.assert_allclose(logits[..., kept], cut_logits, rtol=1e-5, atol=1e-6)
     assert len(kept) < parent.config.vocab_size
 
 

@@ -21,6 +21,7 @@ BATCH = 64
 DROPOUT = 0.1  # where a parent has none
 LEAST = 1e-6  # e is never 0: W divides by it
 SQUARED = ("none", "regression")
+NOTHING = np.zeros(())  # for parameters; of an empty tree pmap loses count
 
 
 def split(rows: Mapping[str, Any], heldout: float, *, seed: int) -> tuple[dict, dict]:
@@ -130,7 +131,7 @@ class Network:
     def cross(self, taps: Taps, target, mask) -> dict[str, Any]:
         """Cross moments of a layer's units with what brings its residual to `target`."""
         batch = {"units": taps.units, "middle": taps.middle, "target": target, "mask": mask}
-        return program(self.map_fn, cross_of_units)({}, batch)
+        return program(self.map_fn, cross_of_units)(NOTHING, batch)
 
     def dropping(self, batch: Batch, key) -> Batch:
         """The last states under dropout, of the parent's rate if it has one; on one device."""
@@ -269,7 +270,8 @@ class Measure:
     def _apart(self, found: Sequence[Answers]) -> float:
         run = program(self.network.map_fn, apart, self.network.head)
         pairs = zip(self.parents, found, strict=True)
-        return sum(np.asarray(run({}, pair)).sum(dtype=np.float64) for pair in pairs) / self.scale
+        total = sum(np.asarray(run(NOTHING, pair)).sum(dtype=np.float64) for pair in pairs)
+        return max(0.0, float(total)) / self.scale  # a divergence of 0 may come out below it
 
 
 def dropping_embedded(config: BertConfig, params, batch: Batch, key) -> Array:
@@ -286,7 +288,7 @@ def dropping_layer(config: BertConfig, sizes: tuple[int, int], params, batch: Ba
 
 def _summed(network: Network, given: Sequence[Answers]) -> dict[str, np.ndarray]:
     run = program(network.map_fn, moments_of, network.head)
-    parts = [run({}, one) for one in given]
+    parts = [run(NOTHING, one) for one in given]
     add = lambda *values: sum(np.asarray(x).sum(0, dtype=np.float64) for x in values)
     return jax.tree.map(add, *parts)
 

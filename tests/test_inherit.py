@@ -8,12 +8,13 @@ from functools import cache
 import jax
 import numpy as np
 import pytest
-from conftest import SENTENCES, trees_equal
+from helpers import SENTENCES, trees_equal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.engine.parallel import parallel_map
 from bort_jax.interop import Checkpoint
 from bort_jax.model import BertConfig, drawn_params, forward, param_structs, states_and_logits
 from bort_jax.model.inherit import (
@@ -27,7 +28,6 @@ from bort_jax.model.inherit import (
 )
 from bort_jax.model.inherit.layer import cut, permuted
 from bort_jax.model.inherit.refit import Projection, output_error, refits
-from bort_jax.train.parallel import parallel_map
 
 FULL = Arch(3, 4, 16, 32)
 CONFIG = BertConfig(FULL, vocab_size=60, positions=16, token_types=2, separator=3)
@@ -99,7 +99,8 @@ def test_at_full_size_it_is_the_parent(head):
         assert trees_equal(student.params, found.parent.params)
         assert student.config == found.parent.config
         assert (student.model, student.labels) == (found.parent.model, found.parent.labels)
-        assert found.error(arch) == found.base > 0
+        # Two programs compute the parent's states: equal but for the order of sums.
+        assert found.error(arch) == pytest.approx(found.base, rel=1e-6, abs=1e-9) and found.base > 0
 
 
 @given(seed=st.integers(0, 10**6))
@@ -236,6 +237,7 @@ def test_monotone_keeps_what_is_monotone_and_mends_what_is_not(values):
     assert min(values) <= found.min() and found.max() <= max(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_the_measured_error_is_that_of_the_network_that_comes_out(head):
     found = inherited(head)
@@ -291,6 +293,7 @@ def test_the_layers_of_a_shallower_network_are_the_best_set():
     assert student.model.init is not None and len(student.params["encoder"]) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ("classification", "none"))
 def test_refitting_on_its_own_inputs_is_kept_only_where_it_errs_less(head):
     found = inherit(made(head, seed=1), text(head, rows=200), batch_size=64)
@@ -317,6 +320,7 @@ def test_the_same_seed_gives_the_same_student_and_another_another():
     assert not trees_equal(first.checkpoint(arch).params, other.params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [3, 8, 64])
 def test_gram_matrices_do_not_depend_on_the_batches(batch_size):
     found = inherited("none")

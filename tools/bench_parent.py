@@ -20,11 +20,11 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from bort_jax.arch import LayerwiseArch
-from bort_jax.data.tasks import Points
 from bort_jax.interop import Checkpoint, load, save
 from bort_jax.model.inherit import Inheritance, gram_bytes, inherit, refined
 from bort_jax.model.inherit.layer import cut
-from bort_jax.train.finetune import FineTuner, Theta
+from bort_jax.stages.finetune.tuner import FineTuner, Theta
+from bort_jax.tasks import Points
 
 PARTS = ("pass", "refits", "errors", "task")
 SEQ_LEN, TEST, TRAIN = 48, 1000, 6000

@@ -82,3 +82,15 @@ def small(tiny):
 
     one_layer = replace(tiny, config=replace(tiny.config, arch=Arch(1, 2, 16, 24)))
     return replace(one_layer, params=init_params(one_layer.model, seed=0))
+
+
+@pytest.fixture(scope="session")
+def tiny_run(corpus, tmp_path_factory):
+    """The folder of a finished pretraining that nothing disturbed; read it, and change nothing."""
+    from helpers import TINY_RUN, options_of, pretrain_config
+
+    from bort_jax import cli
+
+    out = tmp_path_factory.mktemp("tiny") / "run"
+    cli.main(["pretrain", *options_of(pretrain_config(corpus, out, **TINY_RUN))])
+    return out

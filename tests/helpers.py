@@ -39,6 +39,9 @@ SENTENCES = [
 ]
 
 
+TINY_RUN = {"batch_size": 8, "accumulation_steps": 2, "learning_rate": 1e-3}
+
+
 def few(law):
     """A fifth of the usual examples, for a law that compiles a program for each."""
     return settings(max_examples=settings.default.max_examples // 5)(law)
@@ -66,6 +69,16 @@ def pretrain_config(corpus, out, **changes):
         "learning_rate": 1e-2,
     }
     return PretrainConfig(**(defaults | changes))
+
+
+def options_of(config, *, without=()):
+    """A configuration as on the command line."""
+    return [
+        word
+        for name, value in vars(config).items()
+        if value is not None and name not in without
+        for word in (f"--{name}", str(value).lower() if isinstance(value, bool) else str(value))
+    ]
 
 
 def checkpoint(arch=SMALL, labels=(), seed=0, fresh=init_params):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from command_line import refused, run
+from helpers import TINY_RUN, options_of, pretrain_config
 
 from bort_jax import cli
 from bort_jax.interop import load
@@ -125,38 +126,27 @@ def test_later_options_override_a_preset():
     assert config.teacher.steps == 7 and config.student.steps == 30 and config.seq_len == 64
 
 
-@pytest.fixture(scope="module")
-def pretrained(corpus, tmp_path_factory):
-    out = tmp_path_factory.mktemp("run") / "pretrain"
-    argv = f"""pretrain --data {corpus.train.folder.parent} --out {out} --arch D1-A2-H16-I24
-        --steps 4 --save-every 2 --batch-size 4 --seq-len 24 --positions 24 --eval-rows 8"""
-    cli.main(argv.split())
-    return out
+def test_pretraining_leaves_a_model_metrics_and_a_page(tiny_run):
+    assert load(tiny_run / "model").config.arch.hidden == 16
+    assert (tiny_run / "metrics.jsonl").read_text().count("\n") == 6
+    assert "<svg" in (tiny_run / "report.html").read_text()
+    assert list((tiny_run / "tensorboard").iterdir())
 
 
-def test_pretraining_leaves_a_model_metrics_and_a_page(pretrained):
-    assert load(pretrained / "model").config.arch.hidden == 16
-    assert (pretrained / "metrics.jsonl").read_text().count("\n") == 1
-    assert "<svg" in (pretrained / "report.html").read_text()
-    assert list((pretrained / "tensorboard").iterdir())
-
-
-def test_another_configuration_is_refused_and_the_same_is_done_already(pretrained, corpus, capsys):
-    before = (pretrained / "model" / "model.safetensors").stat().st_mtime_ns
-    argv = f"""pretrain --data {corpus.train.folder.parent} --out {pretrained}
-        --arch D1-A2-H16-I24 --steps 4 --save-every 2 --batch-size 4 --seq-len 24
-        --positions 24 --eval-rows 8""".split()
+def test_another_configuration_is_refused_and_the_same_is_done_already(tiny_run, corpus, capsys):
+    before = (tiny_run / "model" / "model.safetensors").stat().st_mtime_ns
+    argv = ["pretrain", *options_of(pretrain_config(corpus, tiny_run, **TINY_RUN))]
     code, out, _ = run(capsys, *argv)
     assert code == 0 and "held-out loss" in out
-    assert (pretrained / "model" / "model.safetensors").stat().st_mtime_ns == before
+    assert (tiny_run / "model" / "model.safetensors").stat().st_mtime_ns == before
     assert "clip: 1.0 there, 5.0 asked for" in refused(capsys, *argv, "--clip", "5")
 
 
-def test_a_run_folder_and_a_checkpoint_folder_convert_alike(pretrained, tmp_path, capsys):
-    for source in (pretrained, pretrained / "model"):
+def test_a_run_folder_and_a_checkpoint_folder_convert_alike(tiny_run, tmp_path, capsys):
+    for source in (tiny_run, tiny_run / "model"):
         code, out, _ = run(capsys, "convert", str(source), str(tmp_path / source.name))
         assert code == 0 and "equal ours to" in out
-    one, two = (load(tmp_path / name) for name in (pretrained.name, "model"))
+    one, two = (load(tmp_path / name) for name in (tiny_run.name, "model"))
     assert (
         one.params["head"]["transform"]["kernel"] == two.params["head"]["transform"]["kernel"]
     ).all()
@@ -175,17 +165,17 @@ def labelled(tmp_path_factory):
     return folder
 
 
-def test_a_label_outside_the_declared_set_is_one_clear_line(pretrained, labelled, tmp_path, capsys):
+def test_a_label_outside_the_declared_set_is_one_clear_line(tiny_run, labelled, tmp_path, capsys):
     line = refused(
         capsys,
-        *f"""finetune --model {pretrained}/model --data {labelled} --out {tmp_path} --seq-len 24
+        *f"""finetune --model {tiny_run}/model --data {labelled} --out {tmp_path} --seq-len 24
         --labels [good]""".split(),
     )
     assert "train.jsonl, line 2: label 1 is not one of good" in line
 
 
-def test_rows_longer_than_the_model_reads_are_refused(pretrained, labelled, tmp_path, capsys):
-    argv = f"finetune --model {pretrained}/model --data {labelled} --out {tmp_path} --seq-len 25"
+def test_rows_longer_than_the_model_reads_are_refused(tiny_run, labelled, tmp_path, capsys):
+    argv = f"finetune --model {tiny_run}/model --data {labelled} --out {tmp_path} --seq-len 25"
     assert "25 is longer than the model's 24 positions" in refused(capsys, *argv.split())
 
 

@@ -18,6 +18,7 @@ from bort_jax.arch import Arch
 from bort_jax.data.prepared import prepare_corpus
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.engine.checkpoint import OtherRun
+from bort_jax.engine.loop import read_metrics
 from bort_jax.interop import Checkpoint, save
 from bort_jax.model import (
     BertConfig,
@@ -493,6 +494,12 @@ def test_a_run_from_a_cache_is_the_run_from_the_teacher(
     assert abs(plain.loss - one.loss) > 3 * abs(two.loss - one.loss)
     with pytest.raises(RunMismatch, match="teacher_cache"):
         pretrain(replace(kept, out=live.out, teacher=live.teacher))
+
+
+def test_distillation_lowers_the_divergence(corpus, teacher_folder, tmp_path):
+    pretrain(configured(corpus, tmp_path, teacher=str(teacher_folder), mlm_weight=0.0, steps=40))
+    divergences = [record["distillation"] for record in read_metrics(tmp_path / "run")]
+    assert np.mean(divergences[-5:]) < 0.7 * np.mean(divergences[:5]), divergences
 
 
 def test_a_run_with_a_map_leaves_it_behind_and_converts(corpus, tmp_path, capsys):

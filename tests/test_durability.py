@@ -13,13 +13,14 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
+from pathlib import Path
 
 import jax
 import kill_pretrain
 import numpy as np
 import pytest
-from helpers import pretrain_config, trees_equal
+from helpers import TINY_RUN, options_of, pretrain_config, trees_equal
 
 from bort_jax.engine.checkpoint import (
     Checkpoints,
@@ -217,6 +218,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
     """A limit on files stands for the disk, in a process of its own: orbax's threads outlive it."""
     saved(tmp_path, 1)
@@ -265,27 +267,53 @@ class StopAt:
             raise KeyboardInterrupt
 
 
-ACCUMULATING = {"batch_size": 8, "accumulation_steps": 2}
-
-
-@pytest.fixture(scope="module")
-def straight(corpus, tmp_path_factory):
-    """The folder of a run that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("straight")
-    pretrain(pretrain_config(corpus, folder, **ACCUMULATING))
-    return folder
-
-
-@pytest.mark.parametrize("k", [1, 4, 5])
-def test_resuming_is_the_straight_run_bit_for_bit(corpus, straight, tmp_path, k):
-    """With dropout and accumulation; stopped before a checkpoint, right after one, after that."""
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(pretrain_config(corpus, tmp_path / "resumed", **ACCUMULATING), hooks=[StopAt(k)])
-    pretrain(pretrain_config(corpus, tmp_path / "resumed", **ACCUMULATING))
-    folders = (straight, tmp_path / "resumed")
-    assert trees_equal(*[load(folder / "model").params for folder in folders])
-    losses = [[record["loss"] for record in read_metrics(folder)] for folder in folders]
+def resumed_is_straight(corpus, straight, out):
+    """With dropout and accumulation: the same parameters and losses, bit for bit."""
+    pretrain(pretrain_config(corpus, out, **TINY_RUN))
+    assert trees_equal(*[load(folder / "model").params for folder in (straight, out)])
+    losses = [[record["loss"] for record in read_metrics(folder)] for folder in (straight, out)]
     assert losses[0] == losses[1] and len(losses[0]) == 6
+
+
+@pytest.mark.parametrize(
+    "k", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(5, marks=pytest.mark.slow)]
+)
+def test_resuming_is_the_straight_run_bit_for_bit(corpus, tiny_run, tmp_path, k):
+    """Stopped before a checkpoint, right after one, after that."""
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(pretrain_config(corpus, tmp_path, **TINY_RUN), hooks=[StopAt(k)])
+    resumed_is_straight(corpus, tiny_run, tmp_path)
+
+
+SIGNALLED = """
+import os, sys
+from helpers import PretrainConfig
+from bort_jax.engine.signals import Interrupted
+from bort_jax.stages.pretrain.run import pretrain
+
+config, signum = eval(sys.argv[1]), int(sys.argv[2])
+try:
+    pretrain(config, hooks=[lambda step, *_: step == 3 and os.kill(os.getpid(), signum)])
+except Interrupted as stop:
+    sys.exit(stop.exit_code)
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_process_ended_by_a_signal_resumes_to_the_straight_run(
+    corpus, tiny_run, tmp_path, signum
+):
+    """SIGTERM saves the step that it interrupts; SIGKILL leaves the last save."""
+    wanted = pretrain_config(corpus, tmp_path / "out", **TINY_RUN)
+    command = [sys.executable, "-c", SIGNALLED, repr(wanted), str(int(signum))]
+    path = f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=False)
+    saved = newest_verified(tmp_path / "out" / "checkpoints")
+    if signum == signal.SIGKILL:
+        assert done.returncode == -signum and saved in (None, 2)
+    else:
+        assert done.returncode == 128 + signum and saved in (3, 4)
+    resumed_is_straight(corpus, tiny_run, tmp_path / "out")
 
 
 def test_sigint_in_the_process_saves_the_step(corpus, tmp_path):
@@ -337,6 +365,7 @@ with stop_signals():
 """
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_even_a_compilation_at_once():
     command = [sys.executable, "-c", SECOND_SIGNAL]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -387,16 +416,7 @@ main(argv)
 """
 
 
-def options_of(config, *, without=()):
-    """As on the command line."""
-    return [
-        word
-        for name, value in asdict(config).items()
-        if value is not None and name not in without
-        for word in (f"--{name}", str(value).lower() if isinstance(value, bool) else str(value))
-    ]
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["compiling", "training", "evaluating"])
 def test_sigterm_in_every_phase_leaves_the_last_good_step(corpus, tmp_path, phase):
     out = tmp_path / "out"
@@ -416,6 +436,7 @@ def test_sigterm_in_every_phase_leaves_the_last_good_step(corpus, tmp_path, phas
         assert "heldout_loss" not in records[-1]
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_lose_nothing(corpus, tmp_path):
     """The tool's own run, with fewer kills; the last may come when the run has ended."""
     wanted = pretrain_config(corpus, "", steps=300, save_every=3, eval_every=50)
@@ -506,6 +527,7 @@ def straight_of_two(corpus, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_four_devices_continue_what_two_processes_began(corpus, straight_of_two, tmp_path):
     shutil.copytree(straight_of_two, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "checkpoints" / "6")
@@ -515,6 +537,7 @@ def test_four_devices_continue_what_two_processes_began(corpus, straight_of_two,
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), two, four)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault, code, reason",
     [
@@ -540,6 +563,7 @@ def test_one_process_gone_ends_the_other_with_rank_and_reason(
         assert trees_equal(*[load(folder / "model").params for folder in folders])
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_after_the_same_step(corpus, tmp_path):
     wanted = pretrain_config(
         corpus, tmp_path, steps=100_000, save_every=100_000, eval_every=100_000

@@ -565,7 +565,7 @@ def test_bad_data_commands_are_one_clear_line(capsys, argv, message):
     assert message in refused(capsys, *argv.split())
 
 
-@pytest.mark.parametrize("kind", ["words", "buckets"])
+@pytest.mark.parametrize("kind", [pytest.param("words", marks=pytest.mark.slow), "buckets"])
 def test_pretraining_learns_from_every_kind_of_row(built, tmp_path, kind):
     config = PretrainConfig(
         data=str(built),

@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,11 +31,14 @@ from bort_jax.cli import main
 from bort_jax.data.tokenizer import Tokenizer, load_tokenizer
 from bort_jax.interop import Checkpoint, load, load_params, read
 from bort_jax.interop import save as save_hf
+from bort_jax.interop.gluonnlp import GLUONNLP
 from bort_jax.interop.hf_config import from_hf_config, to_hf_config
 from bort_jax.interop.huggingface import from_hf, to_hf
+from bort_jax.interop.layout import to_tensors
+from bort_jax.interop.ndarray_list import read_ndarray_list
 from bort_jax.interop.orbax_folder import load_orbax, save_orbax
 from bort_jax.interop.stablehlo import PLATFORMS, exported, load_stablehlo, save_stablehlo
-from bort_jax.interop.tensor_files import read_tensors
+from bort_jax.interop.tensor_files import read_safetensors, read_tensors
 from bort_jax.interop.verify import logits
 from bort_jax.model import Headless, forward
 
@@ -93,7 +97,7 @@ def test_a_config_of_any_shape_is_read_or_refused(tmp_path):
     content, found = json.dumps(to_hf_config(checkpoint(labels=("no", "yes")))).encode(), set()
     file.write_text('{"a":' + "[" * 100_000)
     assert "is not JSON" in message_of(from_hf_config, file)
-    for _ in range(10_000):
+    for _ in range(500):
         file.write_bytes(mutated(content, generator, within=len(content)))
         found.add(message_of(from_hf_config, file).rpartition(str(tmp_path))[2][:20])
     assert len(found) > 5
@@ -235,53 +239,63 @@ def test_a_torch_file_runs_no_code_and_is_refused_when_damaged(tmp_path):
     assert read_tensors(tmp_path)["a"].tolist() == [1, 1]
 
 
+READERS = {"safetensors": read_safetensors, "params": read_ndarray_list}
+
+
+@pytest.fixture(params=READERS)
+def whole(request, tmp_path):
+    """A file of tensors, its reader, and how many of its first bytes say what is in it."""
+    file = tmp_path / f"model.{request.param}"
+    if request.param == "params":
+        file.write_bytes(ndarray_list(to_tensors(checkpoint(), GLUONNLP)))
+        return file, read_ndarray_list, 4096
+    save_file(to_hf(checkpoint()), file)
+    return file, read_safetensors, 8 + int.from_bytes(file.read_bytes()[:8], "little")
+
+
+def read_damaged(whole, number):
+    """How many of so many damaged copies are refused, and how many are read."""
+    file, read, within = whole
+    content, generator, refused = file.read_bytes(), random.Random(1), 0
+    damaged = file.with_name("damaged" + file.suffix)
+    for _ in range(number):
+        damaged.write_bytes(mutated(content, generator, within=min(within, len(content))))
+        refused += bool(message_of(read, damaged))
+    return refused, number - refused
+
+
+def test_damaged_files_are_read_or_refused_and_take_no_memory(whole):
+    read_damaged(whole, 3)  # imports
+    tracemalloc.start()
+    refused, again = read_damaged(whole, 300)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert refused > 150 and again > 0 and peak < 1 << 20, (refused, again, peak)
+
+
 FUZZ = """
-import random, resource, sys
+import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from helpers import mutated
-from bort_jax.interop.ndarray_list import read_ndarray_list
-from bort_jax.interop.tensor_files import read_safetensors
-read = {"safetensors": read_safetensors, "params": read_ndarray_list}
+from test_strict import READERS, read_damaged
 file = Path(sys.argv[2])
-content, generator, said, again = file.read_bytes(), random.Random(1), 0, 0
-within = min(len(content), int(sys.argv[3]))
-damaged = file.with_name("damaged" + file.suffix)
+whole = file, READERS[file.suffix[1:]], int(sys.argv[3])
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for n in range(10_100):
-    if n == 100:
-        before = peak()
-    damaged.write_bytes(mutated(content, generator, within=within))
-    try:
-        read[file.suffix[1:]](damaged)
-        again += 1
-    except ValueError:
-        said += 1
-print(said, again, peak() - before)
+read_damaged(whole, 100)
+before = peak()
+print(*read_damaged(whole, 10_000), peak() - before)
 """
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "params"])
-def test_ten_thousand_damaged_files_take_no_more_memory_than_whole_ones(tmp_path, kind):
+@pytest.mark.slow
+def test_ten_thousand_damaged_files_take_no_more_memory_than_whole_ones(whole):
     """In a process of its own, whose peak counts what other libraries allocate."""
-
-    from bort_jax.interop.gluonnlp import GLUONNLP
-    from bort_jax.interop.layout import to_tensors
-
-    file = tmp_path / f"model.{kind}"
-    if kind == "params":
-        file.write_bytes(ndarray_list(to_tensors(checkpoint(), GLUONNLP)))
-    else:
-        save_file(to_hf(checkpoint()), file)
-    within = {"safetensors": 8 + int.from_bytes(file.read_bytes()[:8], "little"), "params": 4096}
-    done = subprocess.run(
-        [sys.executable, "-c", FUZZ, str(Path(__file__).parent), str(file), str(within[kind])],
-        capture_output=True,
-        text=True,
-    )
+    file, _, within = whole
+    command = [sys.executable, "-c", FUZZ, str(Path(__file__).parent), str(file), str(within)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    said, again, grown = map(int, done.stdout.split())
-    assert said > 5_000 and again > 10 and grown < 20_000, (said, again, grown)
+    refused, again, grown = map(int, done.stdout.split())
+    assert refused > 5_000 and again > 10 and grown < 20_000, (refused, again, grown)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs BORT_JAX_DATA, a folder of real files")

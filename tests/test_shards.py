@@ -21,7 +21,7 @@ from bort_jax.data.build import HELD_OUT_EVERY, build_corpus
 from bort_jax.data.choice import choose_words, masked_count
 from bort_jax.data.corpus import Position, clean_text, open_source, read_texts
 from bort_jax.data.masking import MaskedStream, masked_batch
-from bort_jax.data.order import keyed, keys_of, permuted
+from bort_jax.data.order import key_of, keys_of, permute
 from bort_jax.data.packing import bucket_lengths, document_spans
 from bort_jax.data.prepared import check_corpus, open_corpus, prepare_corpus
 from bort_jax.data.shards import CORPUS
@@ -303,24 +303,24 @@ def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
 
 @given(st.integers(1, 3000), st.integers(0, 2**63))
 def test_a_keyed_permutation_is_one(count, seed):
-    found = permuted(np.arange(count), count, key=keyed(seed))
+    found = permute(np.arange(count), count, key=key_of(seed))
     assert np.array_equal(np.sort(found), np.arange(count))
 
 
 def test_a_keyed_permutation_depends_on_its_key_and_scatters():
     count = 20_000
-    one, two = (permuted(np.arange(count), count, key=keyed(0, k)) for k in range(2))
+    one, two = (permute(np.arange(count), count, key=key_of(0, k)) for k in range(2))
     for found in (one, two):
         assert abs(np.corrcoef(found, np.arange(count))[0, 1]) < 4 / np.sqrt(count)
         assert abs(np.corrcoef(found[1:], found[:-1])[0, 1]) < 4 / np.sqrt(count)
     assert (one == two).sum() < 12  # one in the mean
     places = np.array([5, 5, 7])
-    both = permuted(places, count, key=np.array([keyed(0, 0), keyed(0, 1), keyed(0, 1)]))
+    both = permute(places, count, key=np.array([key_of(0, 0), key_of(0, 1), key_of(0, 1)]))
     assert both.tolist() == [one[5], two[5], two[7]]
 
 
 def test_keys_agree_however_they_are_made():
-    assert keys_of(keyed(3, 1), np.arange(4)).tolist() == [keyed(3, 1, n) for n in range(4)]
+    assert keys_of(key_of(3, 1), np.arange(4)).tolist() == [key_of(3, 1, n) for n in range(4)]
 
 
 STREAMS = {
@@ -488,7 +488,7 @@ def test_whole_words_are_never_split(generator, mean, seq_len):
     """Over made-up words of any lengths, in rows of any lengths."""
     begins = generator.random((16, seq_len)) < 1 / mean
     lengths = generator.integers(0, seq_len - 1, 16)
-    keys = keys_of(keyed(int(generator.integers(2**60))), np.arange(16))
+    keys = keys_of(key_of(int(generator.integers(2**60))), np.arange(16))
     for row, positions, length in zip(
         begins, choose_words(keys, lengths, begins), lengths, strict=True
     ):

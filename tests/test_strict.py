@@ -37,7 +37,7 @@ from bort_jax.interop.huggingface import from_hf, to_hf
 from bort_jax.interop.layout import to_tensors
 from bort_jax.interop.ndarray_list import read_ndarray_list
 from bort_jax.interop.orbax_folder import load_orbax, save_orbax
-from bort_jax.interop.stablehlo import PLATFORMS, exported, load_stablehlo, save_stablehlo
+from bort_jax.interop.stablehlo import PLATFORMS, export_forward, load_stablehlo, save_stablehlo
 from bort_jax.interop.tensor_files import read_safetensors, read_tensors
 from bort_jax.interop.verify import logits
 from bort_jax.model import Headless, forward
@@ -358,7 +358,7 @@ def test_a_flipped_bit_is_noticed(tmp_path, write, load_it):
 
 def test_the_program_is_for_all_platforms_and_any_batch_and_length():
     for make in (checkpoint, lambda: checkpoint(labels=("a", "b")), layerwise):
-        found = exported(make())
+        found = export_forward(make())
         assert found.platforms == PLATFORMS == ("cpu", "cuda", "tpu")
         ids = found.in_avals[-2 - (len(found.in_avals) > 0 and found.out_avals[0].ndim == 3)]
         assert [str(size) for size in ids.shape] == ["b", "s"]

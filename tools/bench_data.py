@@ -18,7 +18,7 @@ import numpy as np
 
 from bort_jax.data.build import build_corpus
 from bort_jax.data.masking import MaskedStream
-from bort_jax.data.order import keyed, permuted
+from bort_jax.data.order import key_of, permute
 from bort_jax.data.prepared import open_corpus
 from bort_jax.stages.pretrain.teacher_cache import open_cache
 
@@ -96,8 +96,8 @@ def orders(rows: int = 50_000_000, batch: int = 64) -> None:
     """What an order costs that is kept, and one that is computed."""
     kept = lambda: np.random.default_rng(0).permutation(rows)
     show(f"seconds of a permutation of {rows:,} rows, {8 * rows / 1e6:,.0f} MB", [timed(kept)])
-    places, key = np.arange(batch), keyed(0, 1)
-    computed = [1e6 * timed(lambda: permuted(places, rows, key=key)) for _ in range(REPEATS)]
+    places, key = np.arange(batch), key_of(0, 1)
+    computed = [1e6 * timed(lambda: permute(places, rows, key=key)) for _ in range(REPEATS)]
     show(f"µs of {batch} places of a keyed permutation of as many", computed)
 
 

@@ -35,7 +35,7 @@ def choose_tokens(
         smallest.sort(axis=1)
         surplus = np.arange(m) >= masked_count(lengths)[:, None]
         smallest[surplus] = 0
-    return _rising(smallest & low)
+    return _sort_positions(smallest & low)
 
 
 def choose_words(
@@ -53,7 +53,7 @@ def choose_words(
     """
     body = begins.shape[1] - 2
     m = int(masked_count(body))
-    first, size = _words(begins[:, 1:-1], lengths)
+    first, size = _word_places(begins[:, 1:-1], lengths)
     drawn, low = _with_positions(np.take_along_axis(noise(keys, body), first, axis=1), lengths)
     width = min(body, m + MARGIN)
     drawn = np.partition(drawn, width - 1, axis=1)[:, :width]
@@ -63,11 +63,11 @@ def choose_words(
     first, size = (np.take_along_axis(values, place, axis=1) for values in (first, size))
     before = np.arange(width) - (place - first)
     whole = (at <= lengths[:, None]) & (before + size <= width)
-    fits = _fitting(before, size, whole, room=masked_count(lengths)[:, None])
-    return _rising(np.where(fits, at, 0))[:, -m:]
+    fits = _fits(before, size, whole, room=masked_count(lengths)[:, None])
+    return _sort_positions(np.where(fits, at, 0))[:, -m:]
 
 
-def _fitting(before, size, whole, *, room):
+def _fits(before, size, whole, *, room):
     """Which tokens, in the order of choice, belong to words that fit into `room` [b, 1].
 
     Args:
@@ -87,7 +87,7 @@ def _fitting(before, size, whole, *, room):
     return ~barred & (np.maximum.accumulate(ends, axis=1) <= room)
 
 
-def _words(begins, lengths):
+def _word_places(begins, lengths):
     """For each token of the text: the place where its word begins, and the word's length."""
     body = begins.shape[1]
     places = np.arange(body)
@@ -116,5 +116,5 @@ def _with_positions(drawn, lengths):
     return drawn, low
 
 
-def _rising(positions) -> Int[np.ndarray, "b m"]:
+def _sort_positions(positions) -> Int[np.ndarray, "b m"]:
     return np.sort(positions.astype(np.int32), axis=1)

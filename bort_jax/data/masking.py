@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt64
 
 from bort_jax.data.choice import choose_tokens, choose_words, masked_count
-from bort_jax.data.order import HALF, STEP, keyed, keys_of, mixed, permuted
-from bort_jax.data.packing import Packing, Rows, packed
+from bort_jax.data.order import HALF, STEP, key_of, keys_of, mix, permute
+from bort_jax.data.packing import Packing, Rows, pack_rows
 from bort_jax.data.shards import Shard
 from bort_jax.data.tokenizer import Special
 
@@ -59,14 +59,14 @@ class MaskedStream:
           `ids: int[b, s]`, `mask: bool[b, s]`, `positions: int[b, m]`, `labels: int[b, m]` and
           `weights: float[b, m]`; a position without weight is 0.
         """
-        rows, picked, there = self._picked(index, host, hosts)
+        rows, picked, there = self._pick(index, host, hosts)
         starts, lengths = rows.spans(picked)
         lengths = np.where(there, lengths, 0)
         ids = self.shard.read(starts, lengths, seq_len=rows.seq_len)
         keys = keys_of(
-            keyed(self.seed, MASKS, index), np.arange(host, host + hosts * len(picked), hosts)
+            key_of(self.seed, MASKS, index), np.arange(host, host + hosts * len(picked), hosts)
         )
-        positions = self._chosen(ids, lengths, keys)
+        positions = self._choose(ids, lengths, keys)
         return apply_mlm_mask(ids, lengths, positions, self.shard, keys=keys)
 
     def shape(self, index: int) -> tuple[int, int]:
@@ -77,7 +77,9 @@ class MaskedStream:
     @cached_property
     def rows(self) -> tuple[Rows, ...]:
         """The rows of an epoch, by length."""
-        return packed(self.shard, seq_len=self.seq_len, packing=self.packing, buckets=self.buckets)
+        return pack_rows(
+            self.shard, seq_len=self.seq_len, packing=self.packing, buckets=self.buckets
+        )
 
     @cached_property
     def batches_until(self) -> Int[np.ndarray, " k"]:
@@ -85,37 +87,37 @@ class MaskedStream:
         counts = [-(-rows.number // self._size(rows)) for rows in self.rows]
         return np.cumsum(counts)
 
-    def _picked(self, index: int, host: int, hosts: int):
+    def _pick(self, index: int, host: int, hosts: int):
         """A length, which of its rows, and which of these are more than filling."""
         if self.buckets:
-            return self._from_bucket(index, host, hosts)
+            return self._pick_from_bucket(index, host, hosts)
         (rows,) = self.rows
         flat = index * self.batch_size + np.arange(host, self.batch_size, hosts)
         epochs, places = np.divmod(flat, rows.number)
-        keys = keys_of(keyed(self.seed, ORDER), epochs)
-        picked = permuted(places, rows.number, key=keys)
+        keys = keys_of(key_of(self.seed, ORDER), epochs)
+        picked = permute(places, rows.number, key=keys)
         return rows, picked, np.ones(len(picked), dtype=bool)
 
     def _bucket(self, index: int) -> tuple[int, int, int]:
         """Epoch, bucket, and which of the bucket's batches."""
         total = int(self.batches_until[-1])
         epoch, place = divmod(index, total)
-        (place,) = permuted(np.array([place]), total, key=keyed(self.seed, BATCHES, epoch))
+        (place,) = permute(np.array([place]), total, key=key_of(self.seed, BATCHES, epoch))
         k = int(np.searchsorted(self.batches_until, place, side="right"))
         return epoch, k, int(place - (self.batches_until[k - 1] if k else 0))
 
-    def _from_bucket(self, index: int, host: int, hosts: int):
+    def _pick_from_bucket(self, index: int, host: int, hosts: int):
         epoch, k, place = self._bucket(index)
         rows = self.rows[k]
         places = place * self._size(rows) + np.arange(host, self._size(rows), hosts)
         there = places < rows.number
-        key = keyed(self.seed, ORDER, epoch, k)
-        return rows, permuted(np.where(there, places, 0), rows.number, key=key), there
+        key = key_of(self.seed, ORDER, epoch, k)
+        return rows, permute(np.where(there, places, 0), rows.number, key=key), there
 
     def _size(self, rows: Rows) -> int:
         return self.batch_size * self.seq_len // rows.seq_len
 
-    def _chosen(self, ids, lengths, keys) -> Int[np.ndarray, "b m"]:
+    def _choose(self, ids, lengths, keys) -> Int[np.ndarray, "b m"]:
         if self.word_starts is None:
             return choose_tokens(keys, lengths, seq_len=ids.shape[1])
         begins = self.word_starts[ids]
@@ -146,10 +148,10 @@ def apply_mlm_mask(
     batch, seq_len = ids.shape
     flat = positions + seq_len * np.arange(batch)[:, None]
     labels = ids.reshape(-1)[flat]
-    bits = mixed(keys[:, None] + STEP * positions.astype(np.uint64))
+    bits = mix(keys[:, None] + STEP * positions.astype(np.uint64))
     draw = (bits >> HALF).astype(np.uint32)
-    shown = np.where(draw < _bits(RANDOM_SHARE), random_tokens(shard, bits), labels)
-    shown = np.where(draw >= _bits(RANDOM_SHARE + KEEP_SHARE), shard.special.mask, shown)
+    shown = np.where(draw < _threshold(RANDOM_SHARE), random_tokens(shard, bits), labels)
+    shown = np.where(draw >= _threshold(RANDOM_SHARE + KEEP_SHARE), shard.special.mask, shown)
     ids.reshape(-1)[flat] = np.where(positions > 0, shown, labels)
     return {
         "ids": ids,
@@ -172,6 +174,6 @@ def _ordinary_tokens(vocab_size: int, special: Special) -> Int[np.ndarray, " v"]
     return np.setdiff1d(np.arange(vocab_size), np.array(special)).astype(np.int32)
 
 
-def _bits(share: float) -> np.uint32:
+def _threshold(share: float) -> np.uint32:
     """The number of 32 bits that this share of all such numbers are less than."""
     return np.uint32(round(share * 2**32))

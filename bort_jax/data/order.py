@@ -14,7 +14,7 @@ STEP, ONE_FACTOR, OTHER_FACTOR = np.uint64(GOLDEN), np.uint64(FIRST), np.uint64(
 HALF, SHIFTS = np.uint64(32), (np.uint64(30), np.uint64(27), np.uint64(31))
 
 
-def keyed(*parts: int) -> int:
+def key_of(*parts: int) -> int:
     """One 64-bit key from integers, in their order."""
     key = 0
     for part in parts:
@@ -26,11 +26,11 @@ def keyed(*parts: int) -> int:
 
 
 def keys_of(key: int, numbers: Int[np.ndarray, " b"]) -> UInt64[np.ndarray, " b"]:
-    """A key of its own for each number, `keyed`'s for (…, number)."""
-    return mixed(np.uint64(key) + STEP * (numbers.astype(np.uint64) + np.uint64(1)))
+    """A key of its own for each number, `key_of`'s for (…, number)."""
+    return mix(np.uint64(key) + STEP * (numbers.astype(np.uint64) + np.uint64(1)))
 
 
-def mixed(x: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
+def mix(x: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
     """A bijection that leaves no pattern: the finaliser of splitmix64 (Steele et al., 2014)."""
     x = x ^ (x >> SHIFTS[0])
     x *= ONE_FACTOR
@@ -53,7 +53,7 @@ def noise(keys: UInt64[np.ndarray, " b"], width: int) -> UInt32[np.ndarray, "b w
     return x
 
 
-def permuted(
+def permute(
     places: Int[np.ndarray, " b"], count: int, *, key: int | UInt64[np.ndarray, " b"]
 ) -> Int[np.ndarray, " b"]:
     """Where the keyed permutation of `range(count)` sends each place.
@@ -67,9 +67,9 @@ def permuted(
     """
     sides = _sides(count)
     keys = np.broadcast_to(np.asarray(key, np.uint64), places.shape)
-    found = _shuffled(places.astype(np.uint64), sides, keys)
+    found = _feistel(places.astype(np.uint64), sides, keys)
     while (outside := found >= np.uint64(count)).any():
-        found[outside] = _shuffled(found[outside], sides, keys[outside])
+        found[outside] = _feistel(found[outside], sides, keys[outside])
     return found.astype(np.int64)
 
 
@@ -79,17 +79,17 @@ def _sides(count: int) -> tuple[np.uint64, np.uint64]:
     return np.uint64(left), np.uint64(-(-count // left))
 
 
-def _shuffled(x, sides, keys):
+def _feistel(x, sides, keys):
     halves = list(np.divmod(x, sides[1]))
     for turn, key in enumerate(keys + STEP * np.arange(ROUNDS, dtype=np.uint64)[:, None]):
         mine, other = turn % 2, 1 - turn % 2
         # 32 bits of the mixture: the sum must not overflow, or two halves would become one.
-        halves[mine] = (halves[mine] + _scrambled(halves[other] + key)) % sides[mine]
+        halves[mine] = (halves[mine] + _round_function(halves[other] + key)) % sides[mine]
     return halves[0] * sides[1] + halves[1]
 
 
-def _scrambled(x):
-    """32 bits of a function of x: half of `mixed`, since the rounds mix too."""
+def _round_function(x):
+    """32 bits of a function of x: half of `mix`, since the rounds mix too."""
     x *= ONE_FACTOR
     x ^= x >> HALF
     x *= OTHER_FACTOR

@@ -35,7 +35,7 @@ def check_packing(packing: str, *, buckets: bool) -> None:
         raise ValueError("joined rows all have one length: buckets need --packing documents")
 
 
-def packed(shard: Shard, *, seq_len: int, packing: Packing, buckets: bool) -> tuple[Rows, ...]:
+def pack_rows(shard: Shard, *, seq_len: int, packing: Packing, buckets: bool) -> tuple[Rows, ...]:
     """The rows of a shard, by length.
 
     Joined rows are full, cross documents with a separator between them, and need no memory.
@@ -51,14 +51,14 @@ def packed(shard: Shard, *, seq_len: int, packing: Packing, buckets: bool) -> tu
     """
     check_packing(packing, buckets=buckets)
     if packing == "joined":
-        return (_joined(shard, seq_len),)
+        return (_joined_rows(shard, seq_len),)
     starts, lengths = document_spans(shard, seq_len - 2)
     if not len(starts):
         raise ValueError(f"{shard.folder} holds no document with a token")
     sizes = bucket_lengths(seq_len) if buckets else [seq_len]
     bucket = np.searchsorted(np.array(sizes) - 2, lengths)
     return tuple(
-        _listed(size, starts[bucket == k], lengths[bucket == k])
+        _document_rows(size, starts[bucket == k], lengths[bucket == k])
         for k, size in enumerate(sizes)
         if (bucket == k).any()
     )
@@ -83,11 +83,11 @@ def document_spans(shard: Shard, body: int) -> tuple[Int[np.ndarray, " r"], Int[
     return starts, np.minimum(body, ends[document] - starts).astype(np.int32)
 
 
-def _joined(shard: Shard, seq_len: int) -> Rows:
+def _joined_rows(shard: Shard, seq_len: int) -> Rows:
     body = seq_len - 2
     spans = lambda indices: (indices * body, np.full(len(indices), body))
     return Rows(seq_len, shard.rows(seq_len), spans)
 
 
-def _listed(seq_len: int, starts, lengths) -> Rows:
+def _document_rows(seq_len: int, starts, lengths) -> Rows:
     return Rows(seq_len, len(starts), lambda indices: (starts[indices], lengths[indices]))

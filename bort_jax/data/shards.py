@@ -52,7 +52,7 @@ class Shard:
         return self.files[0] if len(self.files) == 1 else np.concatenate(self.files)
 
     def rows(self, seq_len: int) -> int:
-        """How many full rows of `seq_len` tokens, `<s>` and `</s>` included, there are.
+        """The number of full rows of `seq_len` tokens, `<s>` and `</s>` included.
 
         Raises:
           ValueError: not even one.
@@ -77,7 +77,7 @@ class Shard:
         return ids
 
     def frequencies(self) -> Int[np.ndarray, " v"]:
-        """How often each token of the vocabulary occurs."""
+        """Occurrences of each token of the vocabulary."""
         return sum(
             (np.bincount(file, minlength=self.vocab_size) for file in self.files),
             start=np.zeros(self.vocab_size, dtype=np.int64),
@@ -118,5 +118,5 @@ def token_type(vocab_size: int) -> np.dtype:
 
 
 def token_count(parts: Parts, split: str) -> int:
-    """How many tokens a split of a built corpus has."""
+    """Tokens of a split of a built corpus."""
     return parts.size(split) // token_type(parts.made_from["vocab_size"]).itemsize

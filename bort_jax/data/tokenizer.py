@@ -66,7 +66,7 @@ class Tokenizer:
         trainer.train_from_iterator(
             texts, vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False
         )
-        return cls(_framed(trainer._tokenizer))
+        return cls(_add_framing(trainer._tokenizer))
 
     @classmethod
     def load(cls, folder: str | Path) -> "Tokenizer":
@@ -163,15 +163,15 @@ class Tokenizer:
         encoded = [self.encode_documents(column) for column in columns]
         ids = np.full((len(encoded[0]), seq_len), self.special.pad, dtype=np.int32)
         for row, parts in zip(ids, zip(*encoded, strict=True), strict=True):
-            tokens = self._joined(parts, seq_len=seq_len)
+            tokens = self._join(parts, seq_len=seq_len)
             row[: len(tokens)] = tokens
         return Encoded(ids, ids != self.special.pad)
 
     def room(self, segments: int, *, seq_len: int) -> int:
-        """How many tokens of text a row of one or two segments holds beside the special ones."""
+        """Tokens of text that fit into a row of one or two segments, beside the special ones."""
         return seq_len - 2 - self.separators * (segments - 1)
 
-    def framed(self, segments: Sequence[Sequence[int]]) -> list[int]:
+    def frame(self, segments: Sequence[Sequence[int]]) -> list[int]:
         """One or two segments between the special tokens, as `encode` frames them."""
         first, *rest = segments
         tokens = [self.special.bos, *first]
@@ -179,14 +179,14 @@ class Tokenizer:
             tokens += [self.special.eos] * self.separators + [*segment]
         return [*tokens, self.special.eos]
 
-    def _joined(self, parts: Sequence[list[int]], *, seq_len: int) -> list[int]:
+    def _join(self, parts: Sequence[list[int]], *, seq_len: int) -> list[int]:
         room = self.room(len(parts), seq_len=seq_len)
         if len(parts) == 1:
-            return self.framed([parts[0][:room]])
+            return self.frame([parts[0][:room]])
         first, second = parts
         keep = max(room - len(second), min(len(first), room - room // 2))
         first = first[:keep]
-        return self.framed([first, second[: room - len(first)]])
+        return self.frame([first, second[: room - len(first)]])
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer | None:
@@ -217,7 +217,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer | None:
     if all(file.is_file() for file in files):
         spaced = settings.get("add_prefix_space", False)
         made = _build(ByteLevelBPETokenizer, *map(str, files), add_prefix_space=spaced)
-        return Tokenizer(_framed(_with_special(made._tokenizer)))
+        return Tokenizer(_add_framing(_mark_special(made._tokenizer)))
     return None
 
 
@@ -233,7 +233,7 @@ def _build(make: Callable, *args, **settings):
         raise ValueError(f"{args[0]} is no tokenizer that can be read: {error}") from error
 
 
-def _with_special(backend):
+def _mark_special(backend):
     """RoBERTa's special tokens as such: a mask takes the blank before it, as stock ones do."""
     from tokenizers import AddedToken
 
@@ -244,7 +244,7 @@ def _with_special(backend):
     return backend
 
 
-def _framed(backend):
+def _add_framing(backend):
     """Stock tools then frame a text, or a pair, exactly as `encode` does."""
     from tokenizers.processors import RobertaProcessing
 

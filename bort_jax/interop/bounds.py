@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What JSON files say, refused at the boundary where it cannot be true."""
+"""Numbers and texts of JSON files, refused at the boundary where they cannot be."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 LARGEST = 2**31  # sizes are below it
 
 
-def whole(of: Mapping, name: str, source: str, *, least: int = 1, default: Any = None) -> int:
+def int_of(of: Mapping, name: str, source: str, *, least: int = 1, default: Any = None) -> int:
     """A whole number in [least, 2³¹)."""
     value = of.get(name, default)
     if type(value) is not int or not least <= value < LARGEST:
@@ -16,7 +16,7 @@ def whole(of: Mapping, name: str, source: str, *, least: int = 1, default: Any =
     return value
 
 
-def share(of: Mapping, name: str, source: str, *, default: float) -> float:
+def fraction_of(of: Mapping, name: str, source: str, *, default: float) -> float:
     """A number in [0, 1), such as dropout or ε."""
     value = of.get(name, default)
     if type(value) not in (int, float) or not (0 <= value < 1 and math.isfinite(value)):
@@ -24,7 +24,7 @@ def share(of: Mapping, name: str, source: str, *, default: float) -> float:
     return float(value)
 
 
-def texts(value: Any, name: str, source: str) -> dict[str, str]:
+def check_texts(value: Any, name: str, source: str) -> dict[str, str]:
     """An object whose values are texts."""
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise ValueError(f"{source}: {name} must be an object of texts; got {value!r}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.data.tokenizer import Tokenizer
-from bort_jax.interop.bounds import share, texts, whole
+from bort_jax.interop.bounds import check_texts, fraction_of, int_of
 from bort_jax.model import DTYPES, BertConfig, Classifier, Headless, MaskedLM
 
 PROBLEMS = ("classification", "regression", "choice")
@@ -111,7 +111,7 @@ class Checkpoint:
             config, labels = _config(described["config"], source), described["labels"]
             problem = described.get("problem", "classification")
             headless, family = described["headless"], described["family"]
-            facts = texts(described["facts"], "facts", source)
+            facts = check_texts(described["facts"], "facts", source)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{source} is not the description of a checkpoint: {error}") from error
         named = isinstance(labels, list) and all(isinstance(name, str) for name in labels)
@@ -127,14 +127,14 @@ def _config(sizes: dict, source: str) -> BertConfig:
     fields: dict[str, Any] = sizes | {"arch": _arch(str(sizes["arch"]))}
     config = BertConfig(**fields)
     for name, least in (("vocab_size", 1), ("positions", 1), ("token_types", 0)):
-        whole(sizes, name, source, least=least)
+        int_of(sizes, name, source, least=least)
     for size in (config.arch.hidden, config.arch.head_size, *chain(*config.arch.sizes())):
-        whole({"arch": size}, "arch", source)
+        int_of({"arch": size}, "arch", source)
     for name in ("dropout", "layer_norm_eps", "head_norm_eps"):
         if name != "head_norm_eps" or sizes.get(name) is not None:
-            share(sizes, name, source, default=0.0)
+            fraction_of(sizes, name, source, default=0.0)
     if config.separator is not None:
-        whole(sizes, "separator", source, least=0)
+        int_of(sizes, "separator", source, least=0)
     if config.dtype not in DTYPES:
         raise ValueError(
             f"{source}: dtype must be one of {', '.join(DTYPES)}; got {config.dtype!r}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands beside the parameters in every format of ours: a description and a tokenizer."""
+"""The description and the tokenizer beside the parameters, in every format of ours."""
 
 import hashlib
 from pathlib import Path
@@ -48,7 +48,7 @@ def load_description(folder: Path) -> Checkpoint:
     return empty.with_tokenizer(load_tokenizer(folder), source=str(folder))
 
 
-def with_checked(empty: Checkpoint, params: Any, folder: Path) -> Checkpoint:
+def attach_params(empty: Checkpoint, params: Any, folder: Path) -> Checkpoint:
     """The checkpoint with its parameters; raises ValueError where they changed since written.
 
     A description of version 0.1.0 has no digest, and is taken as it is.

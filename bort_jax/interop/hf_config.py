@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bort_jax.arch import Arch
-from bort_jax.interop.bounds import share, texts, whole
+from bort_jax.interop.bounds import check_texts, fraction_of, int_of
 from bort_jax.interop.checkpoint import Checkpoint
 from bort_jax.model import BertConfig
 from bort_jax.storage.files import read_json
@@ -98,19 +98,19 @@ def from_hf_config(file: Path) -> Checkpoint:
     family, head = _kind(hf, source)
     own = hf.get("bort_jax")
     own = own if isinstance(own, dict) else {}
-    types = whole(hf, "type_vocab_size", source, least=0, default=2)
+    types = int_of(hf, "type_vocab_size", source, least=0, default=2)
     config = BertConfig(
         arch=_arch(hf, source),
-        vocab_size=whole(hf, "vocab_size", source),
+        vocab_size=int_of(hf, "vocab_size", source),
         positions=_positions(hf, family, source),
-        dropout=share(hf, "hidden_dropout_prob", source, default=0.1),
-        layer_norm_eps=share(hf, "layer_norm_eps", source, default=1e-12),
+        dropout=fraction_of(hf, "hidden_dropout_prob", source, default=0.1),
+        layer_norm_eps=fraction_of(hf, "layer_norm_eps", source, default=1e-12),
         head_norm_eps=_own_eps(own, source),
         token_types=types if types > 1 else 0,
     )
     labels, problem = _labels(hf, head, source)
-    facts = texts(own.get("facts", {}), "facts", source)
-    notes = _other_dropout(hf, config.dropout, source)
+    facts = check_texts(own.get("facts", {}), "facts", source)
+    notes = _dropout_notes(hf, config.dropout, source)
     empty = Checkpoint(config, None, labels, headless=head == "none", family=family)
     return replace(empty, problem=problem, facts=facts, notes=notes)
 
@@ -135,14 +135,14 @@ def _kind(hf: dict, source: str) -> tuple[str, str]:
 
 def _arch(hf: dict, source: str) -> Arch:
     fields = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
-    return Arch(*(whole(hf, name, source) for name in fields)).checked()
+    return Arch(*(int_of(hf, name, source) for name in fields)).checked()
 
 
 def _positions(hf: dict, family: str, source: str) -> int:
-    table = whole(hf, "max_position_embeddings", source)
+    table = int_of(hf, "max_position_embeddings", source)
     first = 0
     if family == "roberta":
-        first = 1 + whole(hf, "pad_token_id", source, least=0, default=1)
+        first = 1 + int_of(hf, "pad_token_id", source, least=0, default=1)
     if table <= first:
         raise ValueError(f"{source}: {table} positions, of which padding takes {first}")
     return table - first
@@ -151,12 +151,12 @@ def _positions(hf: dict, family: str, source: str) -> int:
 def _own_eps(own: dict, source: str) -> float | None:
     if own.get("head_norm_eps") is None:
         return None
-    return share(own, "head_norm_eps", source, default=0.0)
+    return fraction_of(own, "head_norm_eps", source, default=0.0)
 
 
-def _other_dropout(hf: dict, dropout: float, source: str) -> tuple[str, ...]:
+def _dropout_notes(hf: dict, dropout: float, source: str) -> tuple[str, ...]:
     rates = {
-        name: share(hf, name, source, default=dropout)
+        name: fraction_of(hf, name, source, default=dropout)
         for name in ("attention_probs_dropout_prob", "classifier_dropout")
         if hf.get(name) is not None
     }
@@ -173,9 +173,9 @@ def _labels(hf: dict, head: str, source: str) -> tuple[tuple[str, ...], str]:
         return (("choice",), "choice") if head == "choice" else ((), "classification")
     ids = hf.get("id2label")
     if ids is None:
-        count = whole(hf, "num_labels", source, default=2)
+        count = int_of(hf, "num_labels", source, default=2)
         ids = {str(n): f"LABEL_{n}" for n in range(min(count, MOST_LABELS))}
-    ids = texts(ids, "id2label", source)
+    ids = check_texts(ids, "id2label", source)
     labels = tuple(ids.get(str(n), "") for n in range(len(ids)))
     if not labels or "" in labels or len(set(labels)) < len(labels):
         raise ValueError(f"{source}: id2label must name the classes 0 to n - 1; got {ids}")

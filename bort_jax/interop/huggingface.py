@@ -133,8 +133,8 @@ def from_hf(
     Raises:
       ValueError: as `from_tensors`.
     """
-    tensors = _modern(tensors, like.family, source)
-    notes = like.notes + _without_unread_positions(tensors, like)
+    tensors = _rename_legacy(tensors, like.family, source)
+    notes = like.notes + _drop_unread_positions(tensors, like)
     if not like.config.token_types:
         notes += _fold_token_types(tensors, like, source)
     params, aside = from_tensors(tensors, like, _layout(like), source=source)
@@ -162,7 +162,9 @@ def _types(family: str) -> str:
     return family + ENCODER["encoder.embeddings.token_type.embedding"]
 
 
-def _modern(tensors: dict[str, np.ndarray], family: str, source: str) -> dict[str, np.ndarray]:
+def _rename_legacy(
+    tensors: dict[str, np.ndarray], family: str, source: str
+) -> dict[str, np.ndarray]:
     """The tensors under the names of today; raises ValueError where two would have the same."""
     named = {}
     for name, array in tensors.items():
@@ -175,7 +177,7 @@ def _modern(tensors: dict[str, np.ndarray], family: str, source: str) -> dict[st
     return named
 
 
-def _without_unread_positions(tensors: dict, like: Checkpoint) -> tuple[str, ...]:
+def _drop_unread_positions(tensors: dict, like: Checkpoint) -> tuple[str, ...]:
     table = like.family + ENCODER["encoder.embeddings.position.embedding"]
     first = first_position(like)
     if not first or table not in tensors:

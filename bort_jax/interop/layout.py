@@ -12,7 +12,7 @@ from bort_jax.model import flat_shapes
 
 
 class Layout(NamedTuple):
-    """How a family of files names what our parameter tree holds.
+    """The names that a family of files has for our parameters.
 
     Tensors are in torch's order, [out, in], which is GluonNLP's too.
 
@@ -37,11 +37,11 @@ class Layout(NamedTuple):
 
     def _theirs(self, name: str) -> str:
         if not name.startswith("encoder.layer_"):
-            return self._looked_up(name)
+            return self._look_up(name)
         n, _, rest = name.removeprefix("encoder.layer_").partition(".")
-        return self._looked_up(f"encoder.layer_{{n}}.{rest}").format(n=n)
+        return self._look_up(f"encoder.layer_{{n}}.{rest}").format(n=n)
 
-    def _looked_up(self, name: str) -> str:
+    def _look_up(self, name: str) -> str:
         if name in self.names:
             return self.names[name]
         module, _, last = name.rpartition(".")

@@ -36,7 +36,7 @@ def read_ndarray_list(file: str | Path) -> dict[str, np.ndarray]:
 
 
 def parse_ndarray_list(content, *, source: str = "bytes") -> dict[str, np.ndarray]:
-    """As `read_ndarray_list`, of what is in memory."""
+    """As `read_ndarray_list`, from bytes in memory."""
     return _Reader(content, source).named_arrays()
 
 

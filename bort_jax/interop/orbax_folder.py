@@ -10,10 +10,10 @@ import numpy as np
 from bort_jax.interop.bounds import check_depth
 from bort_jax.interop.checkpoint import Checkpoint
 from bort_jax.interop.description import (
+    attach_params,
     check_fits,
     load_description,
     save_description,
-    with_checked,
 )
 from bort_jax.model import param_structs
 
@@ -49,7 +49,7 @@ def load_orbax(folder: str | Path) -> Checkpoint:
         target = param_structs(empty.model)
         _check_types(found, target, folder)
         params = _read(lambda: reader.restore(where, target), where)
-    return with_checked(empty, jax.tree.map(np.asarray, params), folder)
+    return attach_params(empty, jax.tree.map(np.asarray, params), folder)
 
 
 def _read(call: Callable, where: Path):

@@ -19,10 +19,10 @@ from flax import traverse_util
 from bort_jax.interop.bounds import check_depth
 from bort_jax.interop.checkpoint import Checkpoint
 from bort_jax.interop.description import (
+    attach_params,
     check_fits,
     load_description,
     save_description,
-    with_checked,
 )
 from bort_jax.interop.tensor_files import read_safetensors
 from bort_jax.model import flat_shapes, forward
@@ -43,7 +43,7 @@ def save_stablehlo(checkpoint: Checkpoint, folder: str | Path) -> Path:
     with whole_file(folder / WEIGHTS) as partial:
         save_file(weights, str(partial))
     with whole_file(folder / PROGRAM) as partial:
-        partial.write_bytes(exported(checkpoint).serialize())
+        partial.write_bytes(export_forward(checkpoint).serialize())
     save_description(checkpoint, folder)
     return folder
 
@@ -61,7 +61,7 @@ def load_stablehlo(folder: str | Path) -> Checkpoint:
     expected = {name: (shape, "float32") for name, shape in flat_shapes(empty.model).items()}
     found = {name: (array.shape, array.dtype.name) for name, array in weights.items()}
     check_fits(found, expected, folder / WEIGHTS)
-    return with_checked(empty, traverse_util.unflatten_dict(weights, sep="."), folder)
+    return attach_params(empty, traverse_util.unflatten_dict(weights, sep="."), folder)
 
 
 def load_program(folder: str | Path) -> Callable:
@@ -72,7 +72,7 @@ def load_program(folder: str | Path) -> Callable:
     return lambda *inputs: program.call(weights, *inputs)
 
 
-def exported(checkpoint: Checkpoint) -> jax.export.Exported:
+def export_forward(checkpoint: Checkpoint) -> jax.export.Exported:
     """The forward pass for PLATFORMS, with symbolic batch, length and masked positions."""
     limit = checkpoint.config.positions
     b, s, m = jax.export.symbolic_shape("b, s, m", constraints=[f"s <= {limit}"])

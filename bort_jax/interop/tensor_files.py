@@ -7,7 +7,7 @@ from pathlib import Path
 import ml_dtypes  # noqa: F401  numpy then knows the name bfloat16
 import numpy as np
 
-from bort_jax.interop.bounds import texts
+from bort_jax.interop.bounds import check_texts
 from bort_jax.storage.files import read_json
 
 WEIGHTS = "model.safetensors"
@@ -26,9 +26,9 @@ def read_tensors(folder: Path) -> Tensors:
     """
     for name, read in ((WEIGHTS, read_safetensors), (TORCH_WEIGHTS, _read_torch)):
         if (folder / name).is_file():
-            return _widened(read(folder / name))
+            return _widen_bfloat16(read(folder / name))
         if (folder / (name + INDEX)).is_file():
-            return _widened(_read_shards(folder / (name + INDEX), read))
+            return _widen_bfloat16(_read_shards(folder / (name + INDEX), read))
     names = [name + ending for name in (WEIGHTS, TORCH_WEIGHTS) for ending in ("", INDEX)]
     raise FileNotFoundError(f"none of {', '.join(names)} in {folder}: not a checkpoint folder")
 
@@ -44,13 +44,13 @@ def read_safetensors(file: Path) -> Tensors:
         raise ValueError(f"{file} is damaged, or of an unknown element type: {error}") from error
 
 
-def _widened(tensors: Tensors) -> Tensors:
+def _widen_bfloat16(tensors: Tensors) -> Tensors:
     narrow = {name: array for name, array in tensors.items() if array.dtype.name == "bfloat16"}
     return tensors | {name: array.astype(np.float32) for name, array in narrow.items()}
 
 
 def _read_shards(index: Path, read: Callable[[Path], Tensors]) -> Tensors:
-    files = texts(read_json(index).get("weight_map"), "weight_map", str(index))
+    files = check_texts(read_json(index).get("weight_map"), "weight_map", str(index))
     tensors: Tensors = {}
     for shard in sorted(set(files.values())):
         if Path(shard).name != shard or shard == ".." or "\0" in shard:

@@ -15,7 +15,7 @@ from bort_jax.model import forward
 
 
 class Format(NamedTuple):
-    """How a format is written and read, and what the user does with it next."""
+    """A format: its writer, its reader, and the next command for the user."""
 
     write: Callable
     read: Callable
@@ -38,39 +38,39 @@ FORMATS = {
 
 
 def verify(checkpoint: Checkpoint, folder: str | Path, *, form: str = "hf") -> list[str]:
-    """What a written folder gives when it is read: by us, and by whom it was written for.
+    """Reads a written folder back, by us and by the program that it was written for.
 
     Raises:
       ValueError: the logits differ at all (ours), or by more than 1e-4 (others).
     """
     read_back = FORMATS[form].read(folder)
-    ids = some_ids(checkpoint)
+    ids = random_ids(checkpoint)
     difference = float(np.abs(logits(checkpoint, ids) - logits(read_back, ids)).max())
     if difference > 0:
         raise ValueError(f"{folder}: logits from {FORMATS[form].holds} differ by {difference:.1e}")
-    said = [f"logits from {FORMATS[form].holds} equal ours to {difference:.1e}"]
+    lines = [f"logits from {FORMATS[form].holds} equal ours to {difference:.1e}"]
     if form == "hf":
-        return compared_with_stock(checkpoint, folder) or said
-    return said + ([compared_with_program(checkpoint, folder)] if form == "stablehlo" else [])
+        return compare_with_stock(checkpoint, folder) or lines
+    return lines + ([compare_with_program(checkpoint, folder)] if form == "stablehlo" else [])
 
 
-def compared_with_program(checkpoint: Checkpoint, folder: str | Path) -> str:
+def compare_with_program(checkpoint: Checkpoint, folder: str | Path) -> str:
     """Raises ValueError if the exported program's logits differ by more than 1e-4."""
-    ids = some_ids(checkpoint).astype(np.int32)
-    theirs = load_program(folder)(ids, *inputs_beside(checkpoint, ids))
+    ids = random_ids(checkpoint).astype(np.int32)
+    theirs = load_program(folder)(ids, *other_inputs(checkpoint, ids))
     difference = float(np.abs(logits(checkpoint, ids) - np.asarray(theirs)).max())
     if difference > 1e-4:
         raise ValueError(f"{folder}: logits of the exported program differ by {difference:.1e}")
     return f"logits of the exported program equal ours to {difference:.1e}"
 
 
-def compared_with_stock(checkpoint: Checkpoint, folder: str | Path) -> list[str]:
-    """What the written folder gives in stock transformers; nothing where torch is missing.
+def compare_with_stock(checkpoint: Checkpoint, folder: str | Path) -> list[str]:
+    """Compares with stock transformers' logits; returns nothing where torch is missing.
 
     Raises:
       ValueError: the logits differ by more than 1e-4.
     """
-    ids = some_ids(checkpoint)
+    ids = random_ids(checkpoint)
     theirs = stock_logits(checkpoint, folder, ids)
     if theirs is None:
         return []
@@ -80,18 +80,18 @@ def compared_with_stock(checkpoint: Checkpoint, folder: str | Path) -> list[str]
     difference = float(np.abs(ours - theirs).max())
     if difference > 1e-4:
         raise ValueError(f"{folder}: logits from stock transformers differ by {difference:.1e}")
-    said = [f"logits from stock transformers equal ours to {difference:.1e}"]
+    lines = [f"logits from stock transformers equal ours to {difference:.1e}"]
     own, common = checkpoint.config.head_norm_eps, checkpoint.config.layer_norm_eps
     if own not in (None, common):
         cost = float(np.abs(ours - logits(checkpoint, ids)).max())
-        said += [
+        lines += [
             f"but the head's LayerNorm has ε {own:g}, which stock classes cannot express: "
             f"with their {common:g} the logits differ by {cost:.1e}"
         ]
-    return said
+    return lines
 
 
-def some_ids(checkpoint: Checkpoint) -> np.ndarray:
+def random_ids(checkpoint: Checkpoint) -> np.ndarray:
     """Two rows of random tokens, none of them padding."""
     special = checkpoint.tokenizer.special if checkpoint.tokenizer else None
     width = min(32, checkpoint.config.positions)
@@ -101,11 +101,11 @@ def some_ids(checkpoint: Checkpoint) -> np.ndarray:
 
 def logits(checkpoint: Checkpoint, ids: np.ndarray) -> np.ndarray:
     """Logits, or the hidden states where there is no head."""
-    beside = inputs_beside(checkpoint, ids)
+    beside = other_inputs(checkpoint, ids)
     return np.asarray(forward(checkpoint.model, checkpoint.params, ids, *beside))
 
 
-def inputs_beside(checkpoint: Checkpoint, ids: np.ndarray) -> list[np.ndarray]:
+def other_inputs(checkpoint: Checkpoint, ids: np.ndarray) -> list[np.ndarray]:
     """The mask of full rows and, for a masked LM, every position."""
     everywhere = np.tile(np.arange(ids.shape[1], dtype=np.int32), (len(ids), 1))
     return [np.ones(ids.shape, bool)] + [everywhere] * (checkpoint.head == "masked_lm")

@@ -94,7 +94,7 @@ def encode(texts: Sequence[Text], tokenizer: Tokenizer, *, seq_len: int) -> Int[
         room = tokenizer.room(len(text), seq_len=seq_len)
         if room < len(text):
             raise ValueError(f"seq_len {seq_len} is too short for {len(text)} texts in a row")
-        tokens = tokenizer.framed(fit_to_room(text, ids, room))
+        tokens = tokenizer.frame(fit_to_room(text, ids, room))
         row[: len(tokens)] = tokens
     return rows
 

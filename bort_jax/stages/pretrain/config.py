@@ -203,7 +203,7 @@ class PretrainConfig:
         return replace(start.config, separator=None, **options)
 
     def run_key(self, corpus: Corpus) -> dict[str, Any]:
-        """What a checkpoint has in common with whoever reads it, though the teacher be gone."""
+        """The settings that a checkpoint shares with its reader, without the teacher."""
         return {
             "architecture": str(Arch.parse(self.arch)),
             "tokenizer": corpus.tokenizer.sha256,

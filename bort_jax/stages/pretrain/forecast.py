@@ -74,12 +74,12 @@ def first_batches(stream: Stream, number: int) -> list[dict]:
 
 
 def step_seconds(step: BoundStep, state: State, items: Sequence[dict]) -> Iterator[float]:
-    """Of each step, awaited."""
+    """The seconds of each step, awaited."""
     for item in items:
-        begun = time.monotonic()
+        start = time.monotonic()
         state, metrics = step(state, item)
         jax.block_until_ready((state, metrics))
-        yield time.monotonic() - begun
+        yield time.monotonic() - start
 
 
 def device_bytes(memory) -> int:

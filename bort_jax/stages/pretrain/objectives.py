@@ -29,7 +29,7 @@ MAP = "hidden_map"  # beside the student's own parameters
 
 
 class LossInputs(NamedTuple):
-    """What a loss can be made of.
+    """Everything that a loss can be made of.
 
     Attributes:
       params: the student's, and the map's.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a pretraining run is told once: its losses, its updates, its length and its pauses."""
+"""A pretraining as a few typed values: its losses, its updates, its length and its pauses."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from bort_jax.engine.step import State
 
 
 class LossWeights(NamedTuple):
-    """How much each loss counts.
+    """The weight of each loss.
 
     Attributes:
       mlm: masked LM beside distillation; alone it always counts 1.
@@ -25,7 +25,7 @@ class LossWeights(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """How the weights are updated.
+    """The losses, the optimizer and its schedule.
 
     Attributes:
       losses: their weights.
@@ -45,7 +45,7 @@ class Recipe(NamedTuple):
 
 
 class Pacing(NamedTuple):
-    """How long a run lasts, and when it saves, logs and scores.
+    """The length of a run, and the steps at which it saves, logs and scores.
 
     Attributes:
       steps: training steps; not read where there are seconds.

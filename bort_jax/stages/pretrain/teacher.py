@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A teacher as it is run: frozen, in the arithmetic of the device; and whether it fits."""
+"""A frozen teacher in the arithmetic of the device, its fingerprint, and checks that it fits."""
 
 import hashlib
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop import Checkpoint
+from bort_jax.interop.description import digest
 from bort_jax.model import BertConfig, Headless, MaskedLM, forward, states_and_logits
 from bort_jax.stages.predict.forward import for_device
 
@@ -49,11 +47,8 @@ class Teacher(NamedTuple):
 
 def fingerprint(checkpoint: Checkpoint) -> str:
     """SHA-256 of the architecture and of every parameter."""
-    digest = hashlib.sha256(replace(checkpoint.config, dtype="float32").key().encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(checkpoint.params):
-        digest.update(f"{jax.tree_util.keystr(path)} {np.shape(leaf)}".encode())
-        digest.update(np.ascontiguousarray(leaf, np.float32).data)
-    return digest.hexdigest()
+    key = replace(checkpoint.config, dtype="float32").key()
+    return hashlib.sha256(f"{key} {digest(checkpoint.params)}".encode()).hexdigest()
 
 
 def check_reads(teacher: Checkpoint, tokenizer: Tokenizer, *, seq_len: int) -> None:

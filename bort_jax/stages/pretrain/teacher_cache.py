@@ -78,7 +78,7 @@ class CachedTeacherStream:
         return self.stream.seq_len
 
     def batch(self, index: int, *, host: int = 0, hosts: int = 1) -> Batch:
-        """As `MaskedStream.batch`, with what `targets` has."""
+        """As `MaskedStream.batch`, with the arrays of `targets` beside."""
         shard = {"host": host, "hosts": hosts}
         return self.stream.batch(index, **shard) | self.targets(index, **shard)
 

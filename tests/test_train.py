@@ -40,7 +40,7 @@ def uneven_batch(corpus):
     return batch
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("lamb", marks=pytest.mark.slow)])
 def test_several_devices_equal_one_with_unequal_token_counts(corpus, optimizer):
     assert jax.local_device_count() > 1
     model, batch = mlm_model(corpus), uneven_batch(corpus)

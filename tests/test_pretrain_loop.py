@@ -25,9 +25,11 @@ from bort_jax.engine import schedule, throughput
 from bort_jax.engine.loop import Diverged, Guard, fit, read_metrics
 from bort_jax.engine.optimizer import Hyper
 from bort_jax.engine.parallel import parallel_step
+from bort_jax.engine.peaks import known_peak, peak_flops
 from bort_jax.engine.processes import join_processes
+from bort_jax.engine.reporting import summary
 from bort_jax.engine.step import gradient_sums, new_state
-from bort_jax.engine.throughput import Meter, Peak, forward_flops, known_peak, step_flops
+from bort_jax.engine.throughput import Meter, forward_flops, step_flops
 from bort_jax.interop import load, save
 from bort_jax.model import BertConfig, MaskedLM, count_params, forward, init_params, param_structs
 from bort_jax.stages.predict.mlm_scores import mlm_scores
@@ -297,7 +299,7 @@ def test_mfu_of_a_small_net_by_hand(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(throughput.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(throughput, "memory_in_use", lambda: 0.0)
-    meter = Meter(step_flops(bert), Peak(flops=1000.0, source="by hand"))
+    meter = Meter(step_flops(bert), 1000.0)
     batch = {"ids": np.zeros((6, 3)), "positions": np.zeros((6, 2))}
     for k, _ in enumerate(meter.watch([batch] * 3)):
         now[0] += 100 if k == 0 else 4  # the first step compiles, and does not count
@@ -315,7 +317,7 @@ def test_waiting_for_data_is_measured():
             time.sleep(0.02)
             yield {"ids": np.zeros((4, 8)), "positions": np.zeros((4, 2))}
 
-    meter = Meter(lambda *_: 1, Peak(1.0, ""))
+    meter = Meter(lambda *_: 1, None)
     for _ in meter.watch(slow()):
         time.sleep(0.06)
     assert 0.15 < meter.lap()["waited_for_data"] < 0.35
@@ -329,16 +331,30 @@ def test_waiting_for_data_is_measured():
         ("NVIDIA A100-SXM4-80GB", 312e12),
         ("TPU v5 lite", 197e12),
         ("TPU v5p", 459e12),
+        ("Tesla V100-PCIE-16GB", 112e12),
+        ("NVIDIA L40S", 362.05e12),
+        ("AMD Instinct MI300X", 1307.4e12),
+        # Not the card whose name they begin with.
+        ("NVIDIA L40", None),
+        ("NVIDIA A1000", None),
+        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
         ("cpu", None),
     ],
 )
-def test_peaks_by_device_kind(kind, flops):
+def test_known_peak_by_device_kind(kind, flops):
     assert known_peak(kind) == flops
 
 
-def test_a_peak_that_no_table_has_is_measured_and_said_to_be():
-    found = throughput.peak("float32")
-    assert "measured: float32 product" in found.source and 1e8 < found.flops < 1e15
+def test_meter_knows_no_mfu_of_a_device_without_a_data_sheet():
+    assert peak_flops() is None  # of CPUs
+    meter = Meter(lambda *_: 1, peak_flops())
+    batch = {"ids": np.zeros((4, 8)), "positions": np.zeros((4, 2))}
+    list(meter.watch([batch] * 3))
+    rates = meter.lap()
+    assert rates["tokens_per_second"] > 0 and "mfu" not in rates
+    shown = summary(rates | {"loss": 1.0, "learning_rate": 0.1, "skipped": 0})
+    assert shown.endswith("tokens/s, MFU unknown")
 
 
 # Half precision

@@ -226,8 +226,8 @@ def read_step(folder: Path, like: Any, *, identity: Mapping[str, Any]) -> Any:
     _check_same(folder, "the run of", found, dict(identity))
     with ocp.StandardCheckpointer() as reader:
         # orbax would cast to the wanted type, and cut or fill to the shape, without a word.
-        found = _described(dict(reader.metadata(folder / "state").item_metadata))
-        _check_same(folder, "a state of", found, _described(like))
+        found = _shapes_of(dict(reader.metadata(folder / "state").item_metadata))
+        _check_same(folder, "a state of", found, _shapes_of(like))
         state = reader.restore(folder / "state", jax.tree.map(np.asarray, like))
     return jax.tree.map(np.asarray, state)
 
@@ -260,7 +260,7 @@ def _check_same(folder: Path, what: str, found: dict, wanted: dict) -> None:
         )
 
 
-def _described(tree: Any) -> dict[str, str]:
+def _shapes_of(tree: Any) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "dtype"))
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a command is told of the processes that run it together."""
+"""The options by which a command joins the processes that run it together."""
 
 from dataclasses import dataclass, fields
 

@@ -56,7 +56,7 @@ def parallel_step(
     def step(state: State, frozen, batch, key, seconds):
         # Each device drops other units; each step too, with no key in the checkpoint.
         key = jax.random.fold_in(jax.random.fold_in(key, state.step), jax.lax.axis_index(AXIS))
-        grads, sums = over_devices(gradient(state.params, frozen, batch, key))
+        grads, sums = sum_over_devices(gradient(state.params, frozen, batch, key))
         seconds = jax.lax.pmax(seconds, AXIS)
         time = None if clock is None else seconds
         state, metrics = guarded_update(state, grads, sums, rule=rule, time=time)
@@ -72,7 +72,7 @@ def parallel_step(
 
 @dataclass(frozen=True)
 class ParallelStep:
-    """What `parallel_step` builds: a call is one step on a host's batch."""
+    """The step that `parallel_step` builds: a call is one on a host's batch."""
 
     run: Any
     clock: Callable[[], float] | None
@@ -109,7 +109,7 @@ class BoundStep(NamedTuple):
         return self.step.lower(state, self.frozen, batch, self.key)
 
 
-def over_devices(sums):
+def sum_over_devices(sums):
     """Sums over all devices of all processes; of one device they are what it has, not a copy."""
     return sums if jax.device_count() == 1 else jax.lax.psum(sums, AXIS)
 
@@ -155,7 +155,7 @@ class OverMembers:
         return self._program(args)(*args)
 
     def bytes(self, *args) -> int:
-        """What a device needs for the call: arguments, results and what lies between."""
+        """Bytes that a device needs for the call: arguments, results and what lies between."""
         found = self._program(args).memory_analysis()
         held = found.argument_size_in_bytes + found.output_size_in_bytes
         return held + found.temp_size_in_bytes - found.alias_size_in_bytes
@@ -238,11 +238,11 @@ def largest_of_all() -> Callable[[int], int]:
         return lambda value: value
     lag = 0 if jax.default_backend() == "cpu" else LAG
     largest = jax.pmap(lambda x: jax.lax.pmax(x, AXIS), axis_name=AXIS, out_axes=None)
-    asked = deque()
+    pending = deque()
 
     def poll(value: int) -> int:
-        asked.append(largest(np.full(jax.local_device_count(), value, np.int32)))
-        return int(asked.popleft()) if len(asked) > lag else 0
+        pending.append(largest(np.full(jax.local_device_count(), value, np.int32)))
+        return int(pending.popleft()) if len(pending) > lag else 0
 
     return poll
 

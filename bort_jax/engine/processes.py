@@ -112,7 +112,7 @@ def gather_items(trees: Sequence) -> list:
 
 
 @contextmanager
-def kept_by_leader(folder: Path) -> Iterator[Path]:
+def leader_folder(folder: Path) -> Iterator[Path]:
     """A folder for each process of a command that all of them run from end to end: the leader's is
     `folder`; the others have a copy of it as it is, which goes when they end, and print nothing.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run says of itself: a bar or lines of text, JSON lines, TensorBoard."""
+"""The reports of a run: a bar or lines of text, JSON lines, TensorBoard."""
 
 import json
 import math
@@ -86,10 +86,8 @@ def summary(values: dict[str, float]) -> str:
     if values["skipped"]:
         shown.append(f"{values['skipped']:.0f} skipped")
     if "tokens_per_second" in values:
-        shown += [
-            f"{values['tokens_per_second']:,.0f} tokens/s",
-            f"MFU {100 * values['mfu']:.1f} %",
-        ]
+        shown.append(f"{values['tokens_per_second']:,.0f} tokens/s")
+        shown.append(f"MFU {100 * values['mfu']:.1f} %" if "mfu" in values else "MFU unknown")
     return ", ".join(shown)
 
 
@@ -124,7 +122,9 @@ class Lines:
         self.said = time.monotonic()
         ahead = f"{timedelta(seconds=round(left))} left"
         print(
-            f"{self.title}: {self.horizon.of(step)}, {text}, {ahead}", file=sys.stderr, flush=True
+            f"{self.title}: {self.horizon.progress(step)}, {text}, {ahead}",
+            file=sys.stderr,
+            flush=True,
         )
 
     def close(self) -> None:

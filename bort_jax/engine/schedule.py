@@ -29,7 +29,7 @@ class Steps:
         """Seconds to the end, at this pace."""
         return max(self.total - step, 0) * seconds_per_step
 
-    def of(self, step: int) -> str:
+    def progress(self, step: int) -> str:
         return f"step {step:,}/{self.total:,}"
 
 
@@ -60,7 +60,7 @@ class Time:
     def left(self, step: int, seconds_per_step: float) -> float:
         return max(self.total - self.now(), 0.0)
 
-    def of(self, step: int) -> str:
+    def progress(self, step: int) -> str:
         return f"step {step:,}, {100 * min(self.now() / self.total, 1):.1f} % of the time"
 
 

@@ -71,11 +71,11 @@ def stop_signals() -> Iterator[StopRequest]:
         undo.callback(_close, listener, listening, noted)
         undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(noted))
         for signum in SIGNALS:
-            undo.callback(signal.signal, signum, signal.signal(signum, _noted))
+            undo.callback(signal.signal, signum, signal.signal(signum, _leave_to_listener))
         yield request
 
 
-def _noted(signum, frame) -> None:
+def _leave_to_listener(signum, frame) -> None:
     """The listener has read of it already."""
 
 

@@ -41,7 +41,7 @@ class State(NamedTuple):
 
 
 class UpdateRule(NamedTuple):
-    """How a gradient changes the weights.
+    """The rule by which a gradient changes the weights.
 
     Attributes:
       optimizer: `adamw` or `lamb`.
@@ -96,7 +96,7 @@ def guarded_update(
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
 
     def take(state: State) -> State:
-        params, opt_state = _updated(state, grads, rule, rate=rate, scale=scale)
+        params, opt_state = _update(state, grads, rule, rate=rate, scale=scale)
         return state._replace(params=params, opt_state=opt_state, in_a_row=jnp.int32(0))
 
     def skip(state: State) -> State:
@@ -109,7 +109,7 @@ def guarded_update(
     return state._replace(step=state.step + 1), metrics
 
 
-def _updated(state: State, grads, rule: UpdateRule, *, rate, scale) -> tuple[Any, Any]:
+def _update(state: State, grads, rule: UpdateRule, *, rate, scale) -> tuple[Any, Any]:
     """Parameters and the optimizer's state after an update."""
     transform = make_optimizer(rule.optimizer, state.hyper, rate=rate, scale=scale)
     updates, opt_state = transform.update(grads, state.opt_state, state.params)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a run is: tokens a second, and its share of what the devices could do (MFU).
+"""The speed of a run: tokens a second, and its share of what the devices could do (MFU).
 
 MFU is the model's floating-point operations, not the machine's: what rematerialisation computes
 twice counts once, and a multiply-add counts two (PaLM, arXiv 2204.02311, appendix B).
@@ -11,86 +11,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bort_jax.cost import bert_network
 from bort_jax.cost.layerwise import layer_cost
 from bort_jax.model import BertConfig
 
-# FLOP/s of one jax device in bfloat16 (float16 on V100) without sparsity, by the beginning of its
-# `device_kind`. Sources: NVIDIA's data sheets of H100, H200, GH200, A100 and V100; Google Cloud's
-# pages on TPU versions. On TPU v2 and v3 a jax device is a core, half a chip.
-PEAKS = {
-    "NVIDIA H100": 989.4e12,
-    "NVIDIA H100 NVL": 835.5e12,
-    "NVIDIA H100 PCIe": 756.0e12,
-    "NVIDIA H200": 989.4e12,
-    "NVIDIA GH200": 989.4e12,
-    "NVIDIA A100": 312.0e12,
-    "Tesla V100": 125.0e12,
-    "Tesla V100-PCIE": 112.0e12,
-    "TPU v2": 22.5e12,
-    "TPU v3": 61.5e12,
-    "TPU v4": 275.0e12,
-    "TPU v5 lite": 197.0e12,
-    "TPU v5e": 197.0e12,
-    "TPU v5": 459.0e12,
-    "TPU v6 lite": 918.0e12,
-    "TPU v6e": 918.0e12,
-}
-SIDE = 1024  # of the matrices whose product stands for a peak that no table has
-
-
-class Peak(NamedTuple):
-    """What the devices of all processes could do.
-
-    Attributes:
-      flops: floating-point operations a second.
-      source: where the number is from.
-    """
-
-    flops: float
-    source: str
-
-
-def peak(dtype: str) -> Peak:
-    """The peak in PEAKS, else what a large product of matrices of `dtype` reaches here."""
-    device = jax.local_devices()[0]
-    known = known_peak(device.device_kind)
-    if known:
-        return Peak(known * jax.device_count(), f"data sheet of {device.device_kind}, bfloat16")
-    # The devices of a CPU are shares of the same cores.
-    units = jax.process_count() if device.platform == "cpu" else jax.device_count()
-    source = f"measured: {dtype} product of two {SIDE} × {SIDE} matrices on {device.device_kind}"
-    return Peak(units * measured_peak(dtype), source)
-
-
-def known_peak(kind: str) -> float | None:
-    """The entry of PEAKS with the longest beginning of a device kind, or None."""
-    fitting = [name for name in PEAKS if kind.startswith(name)]
-    return PEAKS[max(fitting, key=len)] if fitting else None
-
-
-@lru_cache
-def measured_peak(dtype: str) -> float:
-    """FLOP/s of the best of some products of two square matrices on one device."""
-    matrix = jnp.ones((SIDE, SIDE), dtype)
-    # On CPUs float32 sums are what makes XLA use their units for bfloat16.
-    product = jax.jit(lambda a, b: jnp.dot(a, b, preferred_element_type=jnp.float32))
-    seconds = []
-    for _ in range(8):
-        start = time.perf_counter()
-        jax.block_until_ready(product(matrix, matrix))
-        seconds.append(time.perf_counter() - start)
-    return 2 * SIDE**3 / min(seconds)
-
 
 def forward_flops(config: BertConfig, *, seq_len: int, masked: int) -> int:
-    """Of one row through encoder and masked-LM head: twice the multiply-adds of its products.
+    """FLOPs of one row through encoder and masked-LM head: twice the multiply-adds of its products.
 
     Args:
       masked: positions that the head is applied to.
@@ -122,9 +53,14 @@ def step_flops(student: BertConfig, teacher: BertConfig | None = None) -> Callab
 
 
 class Meter:
-    """Counts the batches that pass, and the time that a step waits for its batch."""
+    """Counts the batches that pass, and the time that a step waits for its batch.
 
-    def __init__(self, flops: Callable[[int, int], int], peak: Peak):
+    Args:
+      flops: `(seq_len, masked) -> FLOPs` of training on one row.
+      peak: FLOPs a second of all devices together; None: unknown, and so is the MFU.
+    """
+
+    def __init__(self, flops: Callable[[int, int], int], peak: float | None):
         self.flops, self.peak = flops, peak
         self.reset()
 
@@ -158,7 +94,7 @@ class Meter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What is done meanwhile is not training."""
+        """The time spent meanwhile is not training's."""
         before = time.monotonic()
         yield
         self.start += time.monotonic() - before
@@ -171,10 +107,11 @@ class Meter:
         rates = {
             "tokens_per_second": self.tokens / seconds,
             "seconds_per_step": seconds / self.steps,
-            "mfu": self.operations / seconds / self.peak.flops,
             "waited_for_data": self.waited / seconds,
             "memory_bytes": memory_in_use(),
         }
+        if self.peak:
+            rates["mfu"] = self.operations / seconds / self.peak
         self.reset()
         return rates
 

@@ -149,7 +149,7 @@ class Parts:
         return ((k, stream) for stream in self.layout.streams for k in range(len(self)))
 
     def _fault(self, number: int, stream: str) -> str:
-        """The fault of a file, or ""."""
+        """The fault of a file, or nothing."""
         try:
             self._check_file(number, stream)
             check_sha256(self.file(number, stream), self.parts[number].files[stream].sha256)

@@ -18,7 +18,7 @@ def is_sealed(folder: Path) -> bool:
 
 
 def faults(folder: Path) -> list[str]:
-    """What is wrong with each file of a sealed folder; nothing if all is as it was sealed."""
+    """The fault of each file in a sealed folder; none if all is as it was sealed."""
     try:
         wanted = read_json(folder / SEAL)
     except (OSError, ValueError) as error:

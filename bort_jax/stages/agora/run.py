@@ -21,7 +21,7 @@ from bort_jax.agora import (
 )
 from bort_jax.data.row_text import point_texts
 from bort_jax.engine.joining import PLACE
-from bort_jax.engine.processes import kept_by_leader
+from bort_jax.engine.processes import leader_folder
 from bort_jax.interop import Checkpoint, save
 from bort_jax.report.terminal import say
 from bort_jax.stages.agora import page
@@ -44,7 +44,7 @@ from bort_jax.tasks import Points
 
 def run(config: Config) -> dict:
     config.join()
-    with kept_by_leader(Path(config.out)) as out:
+    with leader_folder(Path(config.out)) as out:
         return run_here(replace(config, out=str(out)))
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from bort_jax.engine.joining import PLACE
-from bort_jax.engine.processes import kept_by_leader
+from bort_jax.engine.processes import leader_folder
 from bort_jax.interop import load, save
 from bort_jax.report.terminal import say
 from bort_jax.stages.finetune.config import (
@@ -31,7 +31,7 @@ from bort_jax.storage.run_folder import claim
 def run(config: Config) -> dict:
     """Fine-tunes on one task or on several; returns its results, or those of each task."""
     config.join()
-    with kept_by_leader(Path(config.out)) as out:
+    with leader_folder(Path(config.out)) as out:
         here = replace(config, out=str(out))
         return run_many(here) if config.tasks else run_one(here)
 

@@ -13,12 +13,13 @@ import jax
 
 from bort_jax.engine.checkpoint import Checkpoints
 from bort_jax.engine.loop import Guard, Hook, Trace, fit
+from bort_jax.engine.peaks import peak_flops
 from bort_jax.engine.processes import barrier, is_leader
 from bort_jax.engine.reporting import Records, Reporter, display
 from bort_jax.engine.schedule import Horizon
 from bort_jax.engine.signals import Interrupted, Stopping, StopRequest, stop_signals
 from bort_jax.engine.step import State
-from bort_jax.engine.throughput import Meter, peak, step_flops
+from bort_jax.engine.throughput import Meter, step_flops
 from bort_jax.engine.watchdog import Watchdog
 from bort_jax.interop import Checkpoint
 from bort_jax.stages.predict.mlm_scores import MlmScores, mlm_scores
@@ -84,7 +85,7 @@ def train(
 
 def meter_of(setup: Setup) -> Meter:
     student, teacher = setup.model.config, setup.teacher.config if setup.teacher else None
-    return Meter(step_flops(student, teacher), peak(student.dtype))
+    return Meter(step_flops(student, teacher), peak_flops())
 
 
 def heldout_score(

@@ -4,7 +4,10 @@
 import os
 import re
 import sys
-from dataclasses import MISSING, fields
+import tempfile
+import traceback
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -27,13 +30,13 @@ VERBS = {
     "doctor": "say what this machine has and whether training would work on it",
 }
 TRAIN = {"quickstart", "extract", "pretrain", "finetune", "agora"}  # page faults are felt in these
+HUGE_PAGES = "on CPUs, start again with a malloc that asks Linux for huge pages (fewer page faults)"
 SPELLINGS = {"--from": "--from_run"}  # `from` is a word of Python's
 CONFIGS = [Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs"]
 
 
 def main(argv: list[str] | None = None) -> None:
-    if argv is None and TRAIN & set(sys.argv[1:2]):
-        restart_with_huge_pages()
+    as_program = argv is None  # only then can it start again
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
@@ -44,30 +47,51 @@ def main(argv: list[str] | None = None) -> None:
     elif argv[0] not in VERBS:
         fail(f"no verb {argv[0]!r}{suggestion(argv[0], VERBS)}; verbs: {', '.join(VERBS)}", code=2)
     else:
-        run_verb(argv[0], with_presets(argv[0], argv[1:]))
+        run_verb(argv[0], with_presets(argv[0], argv[1:]), as_program=as_program)
 
 
-def run_verb(verb: str, argv: list[str]) -> None:
-    """Parses the verb's configuration and runs it; errors of the user are one line."""
+def run_verb(verb: str, argv: list[str], *, as_program: bool = False) -> None:
+    """Parses the verb's options and runs it; an error is one line."""
     from bort_jax.engine.signals import Interrupted  # light: no device is touched
 
     module = import_module(f"bort_jax.commands.{verb}")
-    config = parse(verb, module, argv)
+    options = read_options(verb, module, argv)
+    if options.pop("huge_pages", False) and as_program:
+        restart_with_huge_pages()
     keep_compilations()
     try:
-        module.run(config)
+        module.run(module.Config(**options))
     except Interrupted as stop:
         fail(str(stop), code=stop.exit_code)
     except KeyboardInterrupt:
         fail("interrupted; what was finished is kept, and the same command resumes", code=130)
-    except (ValueError, OSError, ImportError) as error:
+    except Exception as error:
         if os.environ.get("BORT_JAX_TRACEBACK"):
             raise
-        fail(" ".join(str(error).split()), code=1)
+        line = " ".join(str(error).split())
+        if isinstance(error, (ValueError, OSError, ImportError)):  # the user can mend these
+            fail(line, code=1)
+        file = write_trace(error, options.get("out"))
+        fail(f"unexpected {type(error).__name__}: {line}; the trace is in {file}", code=1)
+
+
+def write_trace(error: Exception, out: str | None) -> Path:
+    """Writes where an error came from to `OUT/error.txt`, or to a temporary file without OUT."""
+    folder = Path(out) if out and Path(out).is_dir() else Path(tempfile.mkdtemp(prefix="bort-jax-"))
+    file = folder / "error.txt"
+    file.write_text("".join(traceback.format_exception(error)))
+    return file
 
 
 def parse(verb: str, module, argv: list[str]):
     """The verb's configuration dataclass from YAML presets and options."""
+    options = read_options(verb, module, argv)
+    options.pop("huge_pages", None)
+    return module.Config(**options)
+
+
+def read_options(verb: str, module, argv: list[str]) -> dict:
+    """The fields of the verb's configuration, and `huge_pages` of a verb that trains."""
     from jsonargparse import ArgumentParser
 
     class Parser(ArgumentParser):
@@ -85,11 +109,13 @@ def parse(verb: str, module, argv: list[str]):
         parser.add_argument(name, type=str, help=text, **kept)
     skip = set(getattr(module, "POSITIONAL", {}))
     parser.add_class_arguments(module.Config, skip=skip)
+    if verb in TRAIN:
+        parser.add_argument("--huge_pages", type=bool, default=False, help=HUGE_PAGES)
     known = [action.dest for action in parser._actions]
-    settings = parser.parse_args(spelled_out(argv, module.Config))
+    settings = parser.parse_args(spell_out(argv, {*switches(module.Config), "--huge_pages"}))
     values = vars(parser.instantiate(settings))
     values.pop("config", None)
-    return module.Config(**values)
+    return values
 
 
 def with_presets(verb: str, argv: list[str]) -> list[str]:
@@ -108,18 +134,29 @@ def with_presets(verb: str, argv: list[str]) -> list[str]:
     return ["--config", str(found[name]), *argv[:at], *argv[at + 2 :]]
 
 
-def spelled_out(argv: list[str], config: type) -> list[str]:
-    """`--vocab-size` is `--vocab_size`, and a bare `--json` is `--json true`."""
-    switches = {f"--{field.name}" for field in fields(config) if field.type is bool}
-    words = [SPELLINGS.get(word, word) for word in map(underscored, argv)]
+def spell_out(argv: list[str], switches: set[str]) -> list[str]:
+    """`--vocab-size` is `--vocab_size`, and a bare `--json` is `--json true`.
+
+    jsonargparse could take a bare one too, but as a value of it whatever word stands behind.
+    """
+    words = [SPELLINGS.get(word, word) for word in map(underscore, argv)]
     spelled = []
     for word, following in zip(words, [*words[1:], "--"], strict=False):
-        bare = word in switches and following not in ("true", "false")
+        bare = word in switches and following.lower() not in ("true", "false")
         spelled += [word, "true"] if bare else [word]
     return spelled
 
 
-def underscored(word: str) -> str:
+def switches(config: type, prefix: str = "--") -> Iterator[str]:
+    """The options of a dataclass, and of those in it, that are true or false."""
+    for field in fields(config):
+        if field.type is bool:
+            yield prefix + field.name
+        elif isinstance(field.type, type) and is_dataclass(field.type):
+            yield from switches(field.type, f"{prefix}{field.name}.")
+
+
+def underscore(word: str) -> str:
     name, equals, value = word.partition("=")
     is_option = name.startswith("--") and len(name) > 2
     return "--" + name[2:].replace("-", "_") + equals + value if is_option else word
@@ -135,12 +172,16 @@ def explain(message: str, known: list[str]) -> str:
 
 
 def keep_compilations() -> None:
-    """Turns jax's persistent compilation cache on, where the user has not chosen one."""
+    """Turns jax's persistent compilation cache on, where the user has not chosen one, or none."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
     import jax
 
-    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    # By the XDG specification an empty or relative path counts as unset.
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    cache = cache if cache.is_absolute() else Path.home() / ".cache"
     if not jax.config.values["jax_compilation_cache_dir"]:
-        jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "bort_jax" / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache / "bort_jax" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory in huge pages, where Linux gives them only to programs that ask.
+"""`--huge-pages`: memory in huge pages, where Linux gives them only to programs that ask.
 
 XLA on CPU takes the memory of a program anew for each run of it. In pages of 4 kB a training step
-of Bort has 156,000 page faults, and takes a seventh longer (docs/speed.md).
+of Bort has 156,000 page faults, and takes a seventh longer (docs/measurements/speed.md).
 """
 
 import os

@@ -6,11 +6,13 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
+import jax
 import pytest
 from command_line import refused, run
 from helpers import TINY_RUN, options_of, pretrain_config
@@ -21,6 +23,7 @@ from bort_jax.report import page
 from bort_jax.stages.extract.config import LIMITS
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+CACHE_SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
 
 def test_usage_names_every_verb_and_every_verb_explains_itself(capsys):
@@ -312,17 +315,96 @@ def test_every_public_name_is_there():
         _ = bort_jax.bert
 
 
-def test_options_are_spelled_out():
-    config = import_module("bort_jax.commands.cost").Config
-    assert cli.spelled_out([], config) == []
-    assert cli.spelled_out(["--json"], config) == ["--json", "true"]
-    assert cli.spelled_out(["--json", "--seq-len", "9"], config) == [
-        "--json",
-        "true",
-        "--seq_len",
-        "9",
-    ]
-    assert cli.spelled_out(["--json", "false"], config) == ["--json", "false"]
+@pytest.mark.parametrize(
+    "words, spelled",
+    [
+        ("", ""),
+        ("--json", "--json true"),
+        ("--json --seq-len 9", "--json true --seq_len 9"),
+        ("--json bort", "--json true bort"),
+        ("--json false", "--json false"),
+        ("--json True", "--json True"),
+        ("--agora.allow-weak-socrates", "--agora.allow_weak_socrates true"),
+    ],
+)
+def test_spell_out_a_bare_switch_and_no_other(words, spelled):
+    switches = {"--json", "--agora.allow_weak_socrates"}
+    assert cli.spell_out(words.split(), switches) == spelled.split()
+
+
+@pytest.mark.parametrize("word, value", [("", True), ("True", True), ("FALSE", False)])
+def test_parse_takes_switches_in_any_spelling(word, value):
+    module = import_module("bort_jax.commands.quickstart")
+    nested = cli.parse("quickstart", module, ["--agora.allow-weak-socrates", *word.split()])
+    assert nested.agora.allow_weak_socrates == value
+    module = import_module("bort_jax.commands.extract")
+    assert cli.parse("extract", module, ["--latency", *word.split()]).latency == value
+
+
+class Broken:
+    """A verb whose run has a fault of ours."""
+
+    @dataclasses.dataclass
+    class Config:
+        out: str = ""
+
+    @staticmethod
+    def run(config):
+        raise KeyError("no such\nkey")
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    monkeypatch.setattr(cli, "import_module", lambda name: Broken)
+    monkeypatch.delenv("BORT_JAX_TRACEBACK", raising=False)
+
+
+def test_an_unexpected_error_is_one_line_and_a_trace_in_the_run_folder(capsys, broken, tmp_path):
+    line = refused(capsys, "cost", "--out", str(tmp_path))
+    assert "unexpected KeyError: 'no such" in line and line.endswith(f"in {tmp_path}/error.txt")
+    assert "in run\n    raise KeyError" in (tmp_path / "error.txt").read_text()
+
+
+def test_an_unexpected_error_without_a_run_folder_is_traced_in_a_temporary_file(
+    capsys, broken, tmp_path
+):
+    file = Path(refused(capsys, "cost", "--out", str(tmp_path / "none")).rpartition(" in ")[2])
+    assert "KeyError" in file.read_text() and not list(tmp_path.iterdir())
+    shutil.rmtree(file.parent)
+
+
+def test_an_unexpected_error_is_raised_where_the_trace_is_asked_for(broken, monkeypatch):
+    monkeypatch.setenv("BORT_JAX_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        cli.main(["cost"])
+
+
+@pytest.fixture
+def compilation_cache(monkeypatch):
+    """What `keep_compilations` has made of jax's setting, begun with none."""
+    before = {name: jax.config.values[name] for name in CACHE_SETTINGS}
+    jax.config.update("jax_compilation_cache_dir", None)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    yield lambda: cli.keep_compilations() or jax.config.values["jax_compilation_cache_dir"]
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_keep_compilations_lies_where_xdg_says(compilation_cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert compilation_cache() == str(tmp_path / "bort_jax" / "xla")
+
+
+@pytest.mark.parametrize("unset", ["", "relative"])
+def test_keep_compilations_takes_no_empty_or_relative_folder(compilation_cache, monkeypatch, unset):
+    monkeypatch.setenv("XDG_CACHE_HOME", unset)
+    assert compilation_cache() == str(Path.home() / ".cache" / "bort_jax" / "xla")
+
+
+@pytest.mark.parametrize("chosen", ["", "/of/the/user"])
+def test_keep_compilations_leaves_what_the_user_chose(compilation_cache, monkeypatch, chosen):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", chosen)
+    assert compilation_cache() is None  # as jax was told before
 
 
 def test_a_verb_without_options_uses_its_defaults():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from list_options import FILE, page
 
-from bort_jax.cli import VERBS
+from bort_jax.cli import TRAIN, VERBS
 
 ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -54,4 +54,5 @@ def test_the_readme_fits_on_a_few_screens():
 
 def options_of(verb: str) -> set[str]:
     names = {field.name for field in fields(import_module(f"bort_jax.commands.{verb}").Config)}
+    names |= {"huge_pages"} if verb in TRAIN else set()
     return {{"from_run": "from"}.get(name, name).replace("_", "-") for name in names}

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A program that trains starts itself again once, and only where that helps."""
+"""A program that trains starts itself again once, where it is asked to and that helps."""
 
 import os
 import subprocess
 import sys
 
 import pytest
+from command_line import refused
 
 from bort_jax import cli
 from bort_jax.huge_pages import VARIABLE, asking_helps
@@ -61,12 +62,19 @@ def test_the_kernels_setting_is_read(tmp_path, text, helps):
     assert not asking_helps(tmp_path / "no such file")
 
 
-@pytest.mark.parametrize("verb, asked", [("pretrain", True), ("cost", False)])
-def test_only_commands_that_train_ask_and_only_as_programs(monkeypatch, verb, asked):
+@pytest.mark.parametrize("words, wanted", [(["--huge-pages"], True), ([], False)])
+def test_main_starts_again_only_as_a_program_that_was_asked_to(
+    monkeypatch, tmp_path, words, wanted
+):
     calls = []
-    monkeypatch.setattr(cli, "restart_with_huge_pages", lambda: calls.append(verb))
-    monkeypatch.setattr("sys.argv", ["bort-jax", verb, "--help"])
-    for argv in (None, [verb, "--help"]):
+    argv = ["pretrain", "--data", str(tmp_path / "none"), "--out", str(tmp_path), *words]
+    monkeypatch.setattr(cli, "restart_with_huge_pages", lambda: calls.append(1))
+    monkeypatch.setattr("sys.argv", ["bort-jax", *argv])
+    for given in (None, argv):
         with pytest.raises(SystemExit):
-            cli.main(argv)
-    assert calls == [verb] * asked
+            cli.main(given)
+    assert calls == [1] * wanted
+
+
+def test_verbs_that_train_nothing_have_no_huge_pages(capsys):
+    assert "huge_pages" in refused(capsys, "cost", "bort", "--huge-pages")

@@ -26,7 +26,7 @@ import numpy as np
 LENGTH, MASKED, VOCAB = 128, 19, 50265
 WARM_UP, STEADY = 2, 4
 TIMED = 20  # steps in a row on an accelerator, where none waits for the one before
-HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # as `bort-jax pretrain` starts itself
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # as `bort-jax pretrain --huge-pages`
 SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # one GPU has room for all
 
 

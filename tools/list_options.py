@@ -11,7 +11,7 @@ from pathlib import Path
 
 from docstring_parser import parse
 
-from bort_jax.cli import VERBS
+from bort_jax.cli import HUGE_PAGES, TRAIN, VERBS
 
 FILE = Path(__file__).parent.parent / "docs" / "reference" / "options.md"
 HEAD = """# Options
@@ -35,6 +35,7 @@ def section(verb: str) -> str:
     told = descriptions(module.Config)
     given = getattr(module, "POSITIONAL", {})
     rows = [row(field, told.get(field.name, ""), given) for field in fields(module.Config)]
+    rows += [f"| `--huge-pages` | `false` | {HUGE_PAGES}. |"] * (verb in TRAIN)
     title = VERBS[verb][0].upper() + VERBS[verb][1:]
     table = ["| option | default | meaning |", "|---|---|---|", *rows]
     return "\n".join([f"## {verb}", "", f"{title}.", "", *table, ""])

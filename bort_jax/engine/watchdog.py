@@ -37,7 +37,7 @@ FOLDER = "ranks"
 
 
 class Beat(NamedTuple):
-    """What one process wrote of itself: a sign of life, the step that it began, what it does."""
+    """One process's word on itself: a sign of life, the step that it began, its phase."""
 
     number: int
     step: int
@@ -64,21 +64,21 @@ class Watchdog:
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
-    def begins(self, step: int, phase: str = "training") -> None:
+    def begin(self, step: int, phase: str = "training") -> None:
         """A step, or a phase of it, begins; the limit on its time is that phase's."""
         if self.phase == phase == "training":
             self.slowest.append(self.waited)
         self.step, self.phase, self.waited = step, phase, 0.0
 
     @contextmanager
-    def phase_of(self, phase: str) -> Iterator[None]:
+    def during(self, phase: str) -> Iterator[None]:
         """Within, the wide limit holds."""
         before = self.phase
-        self.begins(self.step, phase)
+        self.begin(self.step, phase)
         yield
-        self.begins(self.step, before)
+        self.begin(self.step, before)
 
-    def watched(self, step_fn: Callable, *, start: int) -> Callable:
+    def watch_steps(self, step_fn: Callable, *, start: int) -> Callable:
         """`step_fn` of `fit`, each of whose calls is a step that begins."""
         shapes, step = set(), start
 
@@ -86,14 +86,14 @@ class Watchdog:
             nonlocal step
             step += 1
             shape = str(jax.tree.map(np.shape, batch))
-            self.begins(step, "training" if shape in shapes else "compiling")
+            self.begin(step, "training" if shape in shapes else "compiling")
             shapes.add(shape)
             return step_fn(state, batch)
 
         return run
 
     def limit(self) -> float:
-        """How many seconds the present phase may take."""
+        """Seconds that the present phase may take."""
         if self.phase == "starting":  # one process builds the corpus, the others wait
             return math.inf
         if self.phase != "training":
@@ -106,7 +106,7 @@ class Watchdog:
         traceback.print_exception(error)
         self._say(reason)
         if _of_the_runtime(error):
-            self.begins(self.step, "failed")
+            self.begin(self.step, "failed")
             time.sleep(self.floor)  # meanwhile the thread finds who is dead, and says so
         self.stopped.set()
         self._note(self.rank, reason)
@@ -148,7 +148,7 @@ class Watchdog:
             write_json(self._file(self.rank), Beat(self.count, self.step, self.phase))
 
     def _failed(self) -> str:
-        """What the first note about a failed process says; empty without one."""
+        """The first note about a failed process; empty without one."""
         for note in sorted(self.folder.glob("*.failed")):
             return f"rank {note.stem} failed: {note.read_text()}"
         return ""
@@ -193,7 +193,7 @@ class Watchdog:
 
 
 @contextmanager
-def ending_together(out: Path) -> Iterator[Watchdog]:
+def end_together(out: Path) -> Iterator[Watchdog]:
     """Watches the processes of a run in `OUT/ranks`; with one process does nothing.
 
     Any exception but `Interrupted`, which all raise together, ends this process with code 1 and

@@ -11,7 +11,7 @@ from bort_jax.data.prepared import holds_corpus
 from bort_jax.engine import schedule
 from bort_jax.engine.loop import Hook
 from bort_jax.engine.processes import barrier, is_leader, leader_first
-from bort_jax.engine.watchdog import ending_together
+from bort_jax.engine.watchdog import end_together
 from bort_jax.interop import load, save
 from bort_jax.model import MaskedLM
 from bort_jax.stages.predict.mlm_scores import MlmScores
@@ -51,7 +51,7 @@ def pretrain(
     leader_first(lambda: claim(out, config, free=FREE))
     if (out / SCORES).is_file():  # written last: there is nothing left to do
         return MlmScores(**read_json(out / SCORES, remedy="delete it, and the run ends again"))
-    with ending_together(out) as dog, explain_full_disk(out):
+    with end_together(out) as dog, explain_full_disk(out):
         setup = setup_of(config)
         state, scores = train(
             setup, config.pacing, out, dog, began=began, hooks=hooks, profile=profile

@@ -74,9 +74,9 @@ def train(
             every.append(stack.enter_context(closing(Trace(out / "profile", start=start))))
         every.append(Saver(checkpoints, pacing.save_every, horizon, stop, dog))
         items = meter.watch(batches(setup.stream, start=start, horizon=horizon))
-        step_fn = dog.watched(setup.step(clock=horizon.clock), start=start)
+        step_fn = dog.watch_steps(setup.step(clock=horizon.clock), start=start)
         state = fit(state, items, step_fn=step_fn, hooks=(*every, *hooks))
-        dog.begins(int(state.step), "ending")
+        dog.begin(int(state.step), "ending")
         scores = evaluation.scores or evaluation.measure(state)
         if scores is None:
             raise Interrupted(int(state.step), stop.agreed)
@@ -136,7 +136,7 @@ class Evaluation:
 
     def measure(self, state: State) -> MlmScores | None:
         """None where a request to stop came first."""
-        with self.meter.paused(), self.dog.phase_of("evaluating"):
+        with self.meter.paused(), self.dog.during("evaluating"):
             try:
                 return self.score(state.params)
             except Stopping:
@@ -174,10 +174,10 @@ class Saver:
         signum = self.stop.poll()
         self.checkpoints.check()
         if step % self.every == 0 or self.horizon.over or signum:
-            with self.dog.phase_of("saving"):
+            with self.dog.during("saving"):
                 self.checkpoints.save(step, state, heldout_loss=metrics.get("heldout_loss"))
         if signum:
-            with self.dog.phase_of("saving"):
+            with self.dog.during("saving"):
                 self.checkpoints.wait()
                 barrier("stopped")  # who leaves first would count as dead
             raise Interrupted(step, signum)

@@ -14,8 +14,8 @@ from bort_jax.data.masking import masked_batch
 from bort_jax.engine.loop import fit
 from bort_jax.engine.parallel import parallel_step
 from bort_jax.engine.step import new_state
-from bort_jax.model import BertConfig, MaskedLM, drawn_params, init_params
-from bort_jax.model.elastic import ElasticLM, Shape, slice_params
+from bort_jax.model import BertConfig, MaskedLM, drawn_params, init_params, param_structs
+from bort_jax.model.elastic import ElasticLM, Shape
 from bort_jax.stages.extract.candidate import SEGMENT, candidate_errors
 from bort_jax.stages.extract.errors import elastic_error, trained_error
 from bort_jax.stages.extract.layer_errors import shape_of
@@ -28,8 +28,32 @@ SPACE = SearchSpace(depth=(1, 2, 3), heads=(1, 2, 3), hidden=(12, 24), intermedi
 MODEL = ElasticLM.over(SPACE.archs(), vocab_size=VOCAB, positions=POSITIONS)
 
 
-def small(arch: Arch) -> MaskedLM:
+def small(arch: Arch | LayerwiseArch) -> MaskedLM:
     return MaskedLM(BertConfig(arch, VOCAB, positions=POSITIONS, dropout=0.0))
+
+
+def slice_params(params, arch: Arch | LayerwiseArch):
+    """The part of an elastic network's parameters that is `arch`'s, as `MaskedLM` has them."""
+    encoder = params["encoder"]
+    layers = [(1, 1)] * arch.depth if isinstance(arch, Arch) else arch.layers
+    kept = [n for n, layer in enumerate(layers) if layer != (0, 0)]
+    layer = lambda n: jax.tree.map(lambda leaf: leaf[n], encoder["layers"])
+    own = {f"layer_{at}": layer(n) for at, n in enumerate(kept)}
+    whole = params | {"encoder": {"embeddings": encoder["embeddings"], **own}}
+    vocab_size = len(params["head"]["bias"])
+    positions = len(encoder["embeddings"]["position"]["embedding"])
+    structs = param_structs(MaskedLM(BertConfig(arch, vocab_size, positions=positions)))
+    return jax.tree_util.tree_map_with_path(first_of, structs, whole)
+
+
+def first_of(path, struct, leaf):
+    """The first of each axis; heads and their size are one axis of the elastic network's."""
+    shape = struct.shape
+    if len(shape) > leaf.ndim:
+        output = path[-2].key == "out"
+        shape = (-1, shape[2]) if output else (*shape[:-2], -1)
+        shape = np.empty(struct.shape, bool).reshape(shape).shape
+    return leaf[tuple(map(slice, shape))].reshape(struct.shape)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +223,7 @@ def test_trained_error_falls_with_training_and_keeps_the_best_rate(corpus):
 
 def row_error(corpus, row, logits_fn=None, **changes) -> float:
     """The error of one candidate whose only weights are `row`, [v]."""
-    ignore = lambda params, _, batch: params["kernel"] + 0 * batch["weights"][..., None]
+    ignore = lambda params, _, batch: params["kernel"][None, None] + 0 * batch["weights"][..., None]
     wanted = recipe(**({"steps": 1, "learning_rates": (0.0,)} | changes))
     errors = candidate_errors(logits_fn or ignore, corpus, wanted, devices=jax.devices()[:1])
     return errors({"kernel": np.asarray(row, np.float32)}, [()], "untrained")[0]
@@ -218,10 +242,12 @@ def test_candidate_errors_are_the_measures_by_hand(corpus, tiny):
     inputs = (heldout[name] for name in ("ids", "mask", "positions"))
     logits = jax.jit(teacher.model.apply)({"params": teacher.params}, *inputs)
     log_p = jax.nn.log_softmax(logits)[there]
-    divergence = float((np.exp(log_p) * (log_p - log_q)).sum(-1).mean())
+    divergence = float((np.exp(log_p) * (log_p - log_q[None])).sum(-1).mean())
     distilled = dict(measure="distillation", teacher=teacher)
     assert row_error(corpus, row, **distilled) == pytest.approx(divergence, rel=1e-3)
-    itself = lambda params, _, batch: params["kernel"] + batch.get("teacher", 0 * logits[:8])
+    itself = lambda params, _, batch: (
+        params["kernel"][None, None] + batch.get("teacher", 0 * logits[:8])
+    )
     assert row_error(corpus, 0 * row, itself, **distilled) == pytest.approx(1e-6, abs=1e-5)
 
 
@@ -247,7 +273,7 @@ def test_candidate_errors_give_a_diverged_candidate_no_error(corpus):
     """Its weights stay at the last finite ones, which could be measured."""
 
     def logits_fn(params, _, batch):
-        return jnp.sqrt(0 * params["kernel"]) + 0 * batch["weights"][..., None]
+        return jnp.sqrt(0 * params["kernel"])[None, None] + 0 * batch["weights"][..., None]
 
     row = np.ones(corpus.tokenizer.vocab_size)
     assert math.isnan(row_error(corpus, row, logits_fn, steps=3, learning_rates=(1e-2,)))

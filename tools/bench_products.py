@@ -4,7 +4,7 @@
     python tools/bench_products.py
 
 Each product and its two gradients, x · w, g · wᵀ and xᵀ · g, GFLOP/s in turns, medians. `narrow` is
-`bort_jax.model.products`.
+`bort_jax.model.cpu`.
 """
 
 import time
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jsonargparse import auto_cli
 
-from bort_jax.model.products import narrow_matmul
+from bort_jax.model.cpu import narrow_matmul
 from bort_jax.report.terminal import show_table
 
 SHAPES = ((2048, 384, 384), (2048, 384, 1536), (2048, 1536, 384), (4096, 1024, 768))

@@ -7,8 +7,10 @@ Rows of 128 tokens, 19 masked positions gathered before the vocabulary, AdamW, c
 contestant is a process of its own that waits for its turn; medians over the repeats. torch, where
 it is installed, runs as it comes and, on CPUs, as `torch-huge`, with a malloc that asks for huge
 pages, as ours does; on GPUs, with `--compiled`, also through torch.compile. `--remat none dots
-full` races policies of activation checkpointing. Parameters are float32; with `--dtype bfloat16`
-activations are not (torch: autocast). Memory is the process's, or the GPU's.
+full` races policies of activation checkpointing, `--stock dot_general Dropout` parts of
+model/cpu.py against what flax has in their place. Parameters are float32; with `--dtype bfloat16`
+activations are not (torch: autocast). Memory is the process's, or the GPU's. Where other programs
+run, `--clock cpu` counts the seconds that the process computed, on all cores together.
 """
 
 import argparse
@@ -26,6 +28,7 @@ import numpy as np
 LENGTH, MASKED, VOCAB = 128, 19, 50265
 WARM_UP, STEADY = 2, 4
 TIMED = 20  # steps in a row on an accelerator, where none waits for the one before
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # as `bort-jax pretrain --huge-pages`
 SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # one GPU has room for all
 
@@ -37,26 +40,31 @@ def main() -> None:
     parser.add_argument("--dropout", nargs="+", type=float, default=[0.0, 0.1])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--remat", nargs="+", default=["none"], choices=("none", "dots", "full"))
+    parser.add_argument("--stock", nargs="+", default=[], choices=("dot_general", "Dropout"))
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--without-torch", action="store_true")
     parser.add_argument("--compiled", action="store_true", help="also torch.compile, on GPUs")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--turn", nargs=5, help=argparse.SUPPRESS)  # a contestant's own process
+    parser.add_argument("--turn", nargs=6, help=argparse.SUPPRESS)  # a contestant's own process
     given = parser.parse_args()
     if given.turn:
-        name, arch, batch, dropout, dtype = given.turn
-        take_turns(name, arch, int(batch), float(dropout), dtype)
+        name, clock, arch, batch, dropout, dtype = given.turn
+        make = torch_step if name.startswith("torch") else our_step
+        step = make(name, arch, batch_of(int(batch)), float(dropout), dtype)
+        take_turns(step, CLOCKS[clock])
     else:
         race(given)
 
 
 def race(given: argparse.Namespace) -> None:
-    names = given.remat + ([] if given.without_torch else in_torch(given))
-    print(f"{given.dtype}; s a step, median (min to max)")
+    names = given.remat + [f"stock {part}" for part in given.stock]
+    names += [] if given.without_torch else in_torch(given)
+    print(f"{given.dtype}; {given.clock} s a step, median (min to max)")
     for arch in given.archs:
         for batch in given.batches:
             for dropout in given.dropout:
                 setting = (arch, str(batch), str(dropout), given.dtype)
-                compare(names, setting, repeats=given.repeats)
+                compare(names, setting, clock=given.clock, repeats=given.repeats)
 
 
 def in_torch(given: argparse.Namespace) -> list[str]:
@@ -69,8 +77,8 @@ def in_torch(given: argparse.Namespace) -> list[str]:
     return ["torch", "torch-huge"]
 
 
-def compare(names: list[str], setting: tuple[str, ...], *, repeats: int) -> None:
-    racers = {name: Racer(name, setting) for name in names}
+def compare(names: list[str], setting: tuple[str, ...], *, clock: str, repeats: int) -> None:
+    racers = {name: Racer(name, clock, setting) for name in names}
     times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(repeats):
         for name, racer in racers.items():
@@ -80,7 +88,7 @@ def compare(names: list[str], setting: tuple[str, ...], *, repeats: int) -> None
         taken = times[name]
         spread = f"{np.median(taken):7.4f} ({min(taken):.4f} to {max(taken):.4f})"
         print(
-            f"{setting[0]} {setting[1]} x {LENGTH}, dropout {setting[2]}  {name:10} {spread:24} "
+            f"{setting[0]} {setting[1]} x {LENGTH}, dropout {setting[2]}  {name:17} {spread:24} "
             f"{names[0]} / it {first / np.median(taken):.2f}, first call {racer.first_call:.1f} s, "
             f"peak {racer.end():,.0f} MB",
             flush=True,
@@ -90,8 +98,8 @@ def compare(names: list[str], setting: tuple[str, ...], *, repeats: int) -> None
 class Racer:
     """A contestant in a process of its own."""
 
-    def __init__(self, name: str, setting: tuple[str, ...]):
-        self.command = [sys.executable, __file__, "--turn", name, *setting]
+    def __init__(self, name: str, clock: str, setting: tuple[str, ...]):
+        self.command = [sys.executable, __file__, "--turn", name, clock, *setting]
         self.process = subprocess.Popen(
             self.command,
             stdin=subprocess.PIPE,
@@ -121,11 +129,9 @@ class Racer:
         return float(self._read())
 
 
-def take_turns(name: str, arch: str, batch: int, dropout: float, dtype: str) -> None:
+def take_turns(step: "Step", clock: Callable[[], float]) -> None:
     """Answers each line of stdin: seconds of a step, and at the end the peak memory."""
-    make = torch_step if name.startswith("torch") else our_step
-    step = make(name, arch, batch_of(batch), dropout, dtype)
-    print(seconds(step, 1), flush=True)
+    print(seconds(step, 1, clock), flush=True)
     for _ in range(WARM_UP):
         step()
     for line in sys.stdin:
@@ -133,7 +139,7 @@ def take_turns(name: str, arch: str, batch: int, dropout: float, dtype: str) -> 
             break
         for _ in range(STEADY):  # a virtual machine takes back what is free while others have turns
             step()
-        print(seconds(step, step.in_a_row), flush=True)
+        print(seconds(step, step.in_a_row, clock), flush=True)
     print(step.peak() / 1e6, flush=True)
 
 
@@ -156,13 +162,13 @@ class Step(NamedTuple):
         self.wait(self.start())
 
 
-def seconds(step: Step, steps: int) -> float:
+def seconds(step: Step, steps: int, clock: Callable[[], float]) -> float:
     """Of one of so many in a row."""
-    start = time.perf_counter()
+    start = clock()
     for _ in range(steps - 1):
         step.start()
     step()
-    return (time.perf_counter() - start) / steps
+    return (clock() - start) / steps
 
 
 def resident() -> float:
@@ -193,6 +199,9 @@ def our_step(name: str, arch: str, batch: dict, dropout: float, dtype: str) -> S
     from bort_jax.stages.pretrain.objectives import masked_lm_loss
 
     config = BertConfig(Arch.parse(arch), VOCAB, dropout=dropout, dtype=dtype)
+    if name.startswith("stock"):
+        use_stock(name.split()[1])
+        name = "none"
     model = MaskedLM(config, cast(Any, name))
     hyper = Hyper.of(learning_rate=1e-4, weight_decay=0.01, warmup_ratio=0.01, total_steps=1000)
     run = parallel_step(masked_lm_loss(model), optimizer="adamw", clip=1.0)
@@ -206,6 +215,17 @@ def our_step(name: str, arch: str, batch: dict, dropout: float, dtype: str) -> S
         return Step(start, jax.block_until_ready, resident, 1)
     peak = lambda: (jax.local_devices()[0].memory_stats() or {})["peak_bytes_in_use"]
     return Step(start, jax.block_until_ready, peak, TIMED)
+
+
+def use_stock(part: str) -> None:
+    """Puts flax's own in the place of a part of model/cpu.py."""
+    import flax.linen as nn
+    import jax
+
+    from bort_jax.model import cpu
+
+    general = lambda *args, matmul, **rest: jax.lax.dot_general(*args, **rest)
+    setattr(cpu, part, {"dot_general": general, "Dropout": nn.Dropout}[part])
 
 
 def torch_step(name: str, arch: str, batch: dict, dropout: float, dtype: str) -> Step:

@@ -8,21 +8,17 @@ Letters: `b` batch, `s`/`t` query/key position, `m` masked position, `a` head, `
 """
 
 import json
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from bort_jax.arch import Arch, LayerwiseArch
+from bort_jax.model import cpu
 from bort_jax.model.attention import attention, device_kind
-from bort_jax.model.dropout import Dropout
-from bort_jax.model.norm import LayerNorm
-from bort_jax.model.products import narrow_matmul, narrow_matmul_t
 from bort_jax.model.remat import Remat, with_remat
 
 DTYPES = ("float32", "bfloat16")
@@ -70,50 +66,55 @@ class BertConfig:
         return json.dumps(given | {"arch": str(self.arch)}, sort_keys=True)
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether the parts in cpu.py are used; other devices have flax's own."""
+        return device_kind() == "cpu"
+
+    @property
     def activations(self) -> str:
         """Type of what lies between products: `dtype`, but float32 on CPUs, which at best multiply
         matrices of bfloat16 and have no other arithmetic for it."""
-        return "float32" if device_kind() == "cpu" else self.dtype
+        return "float32" if self.on_cpu else self.dtype
 
-    def layer_norm(self, name: str | None = None, *, eps: float | None = None) -> LayerNorm:
-        eps = self.layer_norm_eps if eps is None else eps
-        return LayerNorm(eps, dtype=self.activations, name=name)
+    def layer_norm(self, name: str | None = None, *, eps: float | None = None) -> nn.LayerNorm:
+        # From the mean of squares, flax's default, the variance would lose digits to cancellation.
+        return nn.LayerNorm(
+            self.layer_norm_eps if eps is None else eps,
+            dtype=self.activations,
+            use_fast_variance=False,
+            name=name,
+        )
+
+    def drop(self) -> Any:
+        """A dropout layer."""
+        return (cpu.Dropout if self.on_cpu else nn.Dropout)(self.dropout)
 
     def dense(
         self, features, name: str | None = None, axis: int | tuple[int, ...] = -1
     ) -> nn.DenseGeneral:
+        matmul = cpu.narrow_matmul if self.narrow else jnp.dot
         return nn.DenseGeneral(
             features,
             axis=axis,
             dtype=self.activations,
             kernel_init=INIT,
-            dot_general=partial(matrix_product, matmul=self.matmul),
+            dot_general=partial(cpu.dot_general, matmul=matmul) if self.on_cpu else None,
             name=name,
         )
 
-    def matmul(self, x: Float[Array, "m k"], w: Float[Array, "k n"]) -> Float[Array, "m n"]:
-        """x · w in the type of `activations`."""
-        return jnp.dot(x, w) if self.activations == self.dtype else narrow_matmul(x, w)
+    @property
+    def narrow(self) -> bool:
+        """Whether products round their operands to less than `activations`."""
+        return self.activations != self.dtype
 
-    def matmul_t(self, x: Float[Array, "m k"], w: Float[Array, "n k"]) -> Float[Array, "m n"]:
-        """x · wᵀ in the type of `activations`."""
-        if self.activations == self.dtype:
-            return jnp.dot(x, w.T.astype(x.dtype))
-        return narrow_matmul_t(x, w)
-
-
-def matrix_product(x, kernel, dimension_numbers, precision=None, *, matmul: Callable):
-    """`lax.dot_general` of a dense layer as one product of two matrices: rows are one axis, and so
-    are the heads of attention with their size.
-
-    The gradients are products of matrices then too. Of more axes XLA on CPU writes transposed
-    copies first, of x, of the output's gradient and of the kernel's.
-    """
-    inner = len(dimension_numbers[0][0])
-    rows, features = x.shape[:-inner], kernel.shape[inner:]
-    size = math.prod(kernel.shape[:inner])
-    flat = matmul(x.reshape(-1, size), kernel.reshape(size, -1))
-    return flat.reshape(*rows, *features)
+    def decode(self, x: Float[Array, "b m h"], table: Float[Array, "v h"]) -> Float[Array, "b m v"]:
+        """x · tableᵀ, as one product of two matrices."""
+        flat = x.reshape(-1, x.shape[-1])
+        if self.narrow:
+            logits = cpu.narrow_matmul_t(flat, table)
+        else:
+            logits = jnp.dot(flat, table.T.astype(x.dtype))
+        return logits.reshape(*x.shape[:-1], -1)
 
 
 class Embeddings(nn.Module):
@@ -126,10 +127,10 @@ class Embeddings(nn.Module):
         if config.token_types:
             self.token_type = nn.Embed(config.token_types, config.arch.hidden, embedding_init=INIT)
         self.norm = config.layer_norm()
-        self.dropout = Dropout(config.dropout)
+        self.dropout = config.drop()
 
     def __call__(self, ids, mask, *, deterministic: bool):
-        x = self.word(ids) + self.position.embedding[: ids.shape[1]]
+        x = self.word(ids) + self.position.embedding[None, : ids.shape[1]]
         if self.config.token_types:
             x = x + self.token_type(token_types(ids, mask, separator=self.config.separator))
         return self.dropout(
@@ -160,7 +161,7 @@ class Attention(nn.Module):
             for name in ("query", "key", "value")
         )
         active = config.dropout > 0 and not deterministic
-        drop = lambda weights: Dropout(config.dropout)(weights, deterministic=False)
+        drop = lambda weights: config.drop()(weights, deterministic=False)
         mixed = attention(q, k, v, mask, drop=drop if active else None)
         return config.dense(arch.hidden, axis=(-2, -1), name="out")(mixed)
 
@@ -185,7 +186,7 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x, mask, deterministic: bool):
         def residual(branch, name):
-            branch = Dropout(self.config.dropout)(branch, deterministic=deterministic)
+            branch = self.config.drop()(branch, deterministic=deterministic)
             return self.config.layer_norm(name)(x + branch)
 
         attention = Attention(self.config, self.heads, name="attention")
@@ -232,23 +233,7 @@ class MlmHead(nn.Module):
         )
         x = self.config.layer_norm("norm", eps=self.config.head_norm_eps)(x)
         bias = self.param("bias", nn.initializers.zeros, (self.config.vocab_size,))
-        flat = x.reshape(-1, x.shape[-1])
-        logits = self.config.matmul_t(flat, table).reshape(*x.shape[:-1], -1)
-        return with_bias(logits.astype(jnp.float32), bias)
-
-
-@jax.custom_vjp
-def with_bias(logits: Float[Array, "b m v"], bias: Float[Array, "v"]) -> Float[Array, "b m v"]:
-    """logits + bias; the bias's gradient is a product with ones, 30 times as fast on CPU as the
-    same sum over so wide an array."""
-    return logits + bias
-
-
-def _with_bias_gradient(_, g):
-    return g, jnp.einsum("bm,bmv->v", jnp.ones(g.shape[:2], g.dtype), g)
-
-
-with_bias.defvjp(lambda logits, bias: (logits + bias, None), _with_bias_gradient)
+        return self.config.decode(x, table).astype(jnp.float32) + bias[None, None]
 
 
 class Headless(nn.Module):
@@ -324,7 +309,7 @@ class Classifier(nn.Module):
         self.encoder = Encoder(self.config, self.remat)
         self.pooler = self.config.dense(self.config.arch.hidden)
         self.output = self.config.dense(self.classes)
-        self.dropout = Dropout(self.config.dropout)
+        self.dropout = self.config.drop()
 
     def __call__(
         self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"], *, deterministic: bool = True

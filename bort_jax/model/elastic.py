@@ -4,7 +4,7 @@
 The network is exactly the small one. Features beyond H are held at 0 and kept out of every
 mean; a head is a run of `grain`s of features, and which grains belong to it depends on the
 head size; features beyond I are put to 0 after GELU; layers beyond D are not run. So
-neither values nor gradients ever come from outside the slice (`slice_params`).
+neither values nor gradients ever come from outside the slice.
 Letters as in bert.py, and `d` layer, `f` attention feature, `n` grain, `g` feature of a grain.
 """
 
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from bort_jax.arch import Arch, LayerwiseArch
+from bort_jax.arch import Arch
 from bort_jax.model.bert import BertConfig, MaskedLM
 from bort_jax.model.params import drawn_params
 
@@ -98,7 +98,7 @@ class ElasticLM:
     def init(self, *, seed: int):
         """Fresh parameters: those of the largest `MaskedLM`, its layers stacked (`stack_layers`).
 
-        Slices of them are fresh parameters of the small networks.
+        Their leading slices are fresh parameters of the small networks.
         """
         largest = self.largest._replace(heads=1)  # heads change no shape once flattened
         config = BertConfig(largest, self.config.vocab_size, positions=self.config.positions)
@@ -120,13 +120,13 @@ class ElasticLM:
             head["norm"], jax.nn.gelu(_dense(head["transform"], x), approximate=False), shape
         )
         table = params["encoder"]["embeddings"]["word"]["embedding"]
-        return jnp.einsum("bmh,vh->bmv", x, table) + head["bias"]
+        return jnp.einsum("bmh,vh->bmv", x, table) + head["bias"][None, None]
 
     def encode(self, params, shape: Shape, ids, mask) -> Float[Array, "b s h"]:
         """Hidden states; 0 beyond H."""
         embeddings = params["embeddings"]
         x = embeddings["word"]["embedding"][ids]
-        x = x + embeddings["position"]["embedding"][: ids.shape[1]]
+        x = x + embeddings["position"]["embedding"][None, : ids.shape[1]]
         x = self._norm(embeddings["norm"], x, shape)
 
         def layer(x, inputs):
@@ -161,26 +161,32 @@ class ElasticLM:
         """1 where grain n belongs to head a; grains beyond the last head belong to none."""
         grains = jnp.arange(self.config.arch.hidden // self.grain)
         numbers = jnp.arange(self.largest.heads)
-        mine = grains[:, None] * self.grain // head_size == numbers
-        return (mine & (numbers < heads)).astype(jnp.float32)
+        mine = (grains * self.grain // head_size)[:, None] == numbers[None]
+        return (mine & (numbers < heads)[None]).astype(jnp.float32)
 
     def _norm(self, params, x, shape: Shape):
         """LayerNorm over the first H features, two-pass as in bert.py; 0 beyond them."""
-        inside = jnp.arange(x.shape[-1]) < shape.hidden
-        mean = jnp.sum(x, axis=-1, keepdims=True, where=inside) / shape.hidden
+        inside = _first(x, shape.hidden)
+        count = shape.hidden.astype(x.dtype)
+        mean = jnp.where(inside, x, 0).sum(-1, keepdims=True) / count
         centred = jnp.where(inside, x - mean, 0)
-        variance = jnp.sum(centred**2, axis=-1, keepdims=True) / shape.hidden
-        scaled = centred * jax.lax.rsqrt(variance + self.config.layer_norm_eps) * params["scale"]
-        return jnp.where(inside, scaled + params["bias"], 0)
+        variance = (centred**2).sum(-1, keepdims=True) / count
+        scale, bias = params["scale"][None, None], params["bias"][None, None]
+        scaled = centred * jax.lax.rsqrt(variance + self.config.layer_norm_eps) * scale
+        return jnp.where(inside, scaled + bias, 0)
 
 
 def _feed_forward(params, x, intermediate):
     up = jax.nn.gelu(_dense(params["up"], x), approximate=False)
-    return _dense(params["down"], jnp.where(jnp.arange(up.shape[-1]) < intermediate, up, 0))
+    return _dense(params["down"], jnp.where(_first(up, intermediate), up, 0))
 
 
 def _dense(params, x):
-    return x @ params["kernel"] + params["bias"]
+    return jnp.dot(x, params["kernel"]) + params["bias"][None, None]
+
+
+def _first(x: Float[Array, "b s f"], count) -> Bool[Array, "1 1 f"]:
+    return (jnp.arange(x.shape[-1]) < count)[None, None]
 
 
 def stack_layers(params):
@@ -207,60 +213,3 @@ def _flat_heads(layer):
     }
     out = attention["out"] | {"kernel": attention["out"]["kernel"].reshape(-1, hidden)}
     return layer | {"attention": flat | {"out": out}}
-
-
-def slice_params(params, arch: Arch | LayerwiseArch):
-    """The part of an elastic network's parameters that is `arch`'s, as `MaskedLM` has them."""
-    h, k = arch.hidden, arch.head_size
-    encoder = params["encoder"]
-    stacked = lambda at: jax.tree.map(lambda x: x[at], encoder["layers"])
-    layers = {
-        f"layer_{n}": _sliced_layer(stacked(at), h, k, *sizes)
-        for n, (at, sizes) in enumerate(zip(_kept(arch), arch.sizes(), strict=True))
-    }
-    embeddings = jax.tree.map(lambda x: x[..., :h], encoder["embeddings"])
-    head = params["head"]
-    return {
-        "encoder": {"embeddings": embeddings, **layers},
-        "head": {
-            "transform": _cut(head["transform"], h, h),
-            "norm": _first(head["norm"], h),
-            "bias": head["bias"],
-        },
-    }
-
-
-def _kept(arch: Arch | LayerwiseArch) -> list[int]:
-    """The elastic network's layers that `arch` has."""
-    if isinstance(arch, Arch):
-        return list(range(arch.depth))
-    return [n for n, layer in enumerate(arch.layers) if layer != (0, 0)]
-
-
-def _sliced_layer(layer, h: int, k: int, a: int, i: int):
-    f = a * k
-    attention = {
-        name: {
-            "kernel": layer["attention"][name]["kernel"][:h, :f].reshape(h, a, k),
-            "bias": layer["attention"][name]["bias"][:f].reshape(a, k),
-        }
-        for name in QKV
-    }
-    out = _cut(layer["attention"]["out"], f, h)
-    return {
-        "attention": attention | {"out": out | {"kernel": out["kernel"].reshape(a, k, h)}},
-        "attention_norm": _first(layer["attention_norm"], h),
-        "feed_forward": {
-            "up": _cut(layer["feed_forward"]["up"], h, i),
-            "down": _cut(layer["feed_forward"]["down"], i, h),
-        },
-        "feed_forward_norm": _first(layer["feed_forward_norm"], h),
-    }
-
-
-def _cut(dense, rows: int, columns: int):
-    return {"kernel": dense["kernel"][:rows, :columns], "bias": dense["bias"][:columns]}
-
-
-def _first(tree, size: int):
-    return jax.tree.map(lambda x: x[:size], tree)

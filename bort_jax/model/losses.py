@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, Int
 
 Sums = dict[str, Float[Array, ""]]
@@ -141,7 +142,8 @@ def hidden_states(
     """
     difference = student.astype(jnp.float32) - jax.lax.stop_gradient(teacher).astype(jnp.float32)
     squared = jnp.mean(difference**2, axis=-1)
-    rows = jnp.sum(squared * mask, axis=-1) / jnp.maximum(jnp.sum(mask, axis=-1), 1)
+    present = mask.astype(squared.dtype)
+    rows = jnp.sum(squared * present, axis=-1) / jnp.maximum(jnp.sum(present, axis=-1), 1)
     return jnp.sum(rows * jnp.sum(weights, axis=-1))
 
 
@@ -149,36 +151,7 @@ def _cross_entropy(logits, labels, weights, *, name: str) -> Sums:
     # A label that carries no weight may be −100 or out of range, which would give NaN · 0.
     labels = jnp.where(weights > 0, labels, 0)
     fixed = jax.lax.stop_gradient(logits)
-    correct = (at_label(fixed, labels) >= fixed.max(axis=-1)) * weights
-    losses = surprise(logits, labels) * weights
+    at_label = jnp.take_along_axis(fixed, labels[..., None], axis=-1)[..., 0]
+    correct = jnp.where(at_label >= fixed.max(axis=-1), weights, 0)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels) * weights
     return {name: losses.sum(), "correct": correct.sum(), "count": weights.sum()}
-
-
-def at_label(logits: Float[Array, "*rows v"], labels: Int[Array, "*rows"]) -> Float[Array, "*rows"]:
-    return jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-
-
-@jax.custom_vjp
-def surprise(logits: Float[Array, "*rows v"], labels: Int[Array, "*rows"]) -> Float[Array, "*rows"]:
-    """−log softmax(logits) at the labels, in nats.
-
-    Its gradient, softmax(logits) − 1 at the label, is written once, from the exponentials that the
-    forward pass has: left to differentiation, several arrays of their size would be kept.
-    """
-    return _surprise(logits, labels)[0]
-
-
-def _surprise(logits, labels):
-    best = logits.max(axis=-1)
-    powers = jnp.exp(logits - best[..., None])
-    total = powers.sum(axis=-1)
-    return jnp.log(total) + best - at_label(logits, labels), (powers, total, labels)
-
-
-def _surprise_gradient(saved, g):
-    powers, total, labels = saved
-    is_label = jnp.arange(powers.shape[-1]) == labels[..., None]
-    return g[..., None] * (powers / total[..., None] - is_label), None
-
-
-surprise.defvjp(_surprise, _surprise_gradient)

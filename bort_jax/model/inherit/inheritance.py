@@ -48,7 +48,7 @@ class Part(NamedTuple):
       whole: its parameters.
       ordered: the same, the most important heads and units first.
       heads, units: its output and down projections, in that order.
-      rows: the order of the rows of the down projection.
+      rows, columns: the order of the rows of the down and of the output projection.
     """
 
     sizes: Option
@@ -57,6 +57,7 @@ class Part(NamedTuple):
     heads: Projection
     units: Projection
     rows: Int[np.ndarray, " f"]
+    columns: Int[np.ndarray, " f"]
 
 
 class Kept(NamedTuple):
@@ -141,6 +142,7 @@ def _part(network: Network, number: int, fitted, held) -> Part:
         _projection(fitted["heads"], held["heads"], out, columns, grain=k),
         _projection(fitted["units"], held["units"], down, rows, grain=1),
         rows,
+        columns,
     )
 
 
@@ -160,6 +162,7 @@ class Inheritance(Generic[P]):
       parts: its layers.
       rows: batches that refits are fitted to.
       measure: e on the held-out rows.
+      crossed: cross moments of units with the sums of later layers, as far as they were needed.
     """
 
     parent: P
@@ -167,7 +170,7 @@ class Inheritance(Generic[P]):
     parts: tuple[Part, ...]
     rows: list[Batch]
     measure: Measure
-    _cross: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
+    crossed: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
     _chosen: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     @property
@@ -222,7 +225,7 @@ class Inheritance(Generic[P]):
             return self.bank(number, [option])[option]
         part, (heads, units) = self.parts[number], option
         out = refits(part.heads, [heads])[heads]
-        down = refits(part.units, [units], cross=self._cross[number, until])[units]
+        down = refits(part.units, [units], cross=self.crossed[number, until])[units]
         norm = self.parts[until].whole["feed_forward_norm"]
         return {**cut(part.ordered, out, down), "feed_forward_norm": norm}
 
@@ -321,7 +324,7 @@ class Inheritance(Generic[P]):
 
     def _gather(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Cross moments of layers with the sums at the ends of others, in one pass."""
-        missing = sorted({*pairs} - self._cross.keys())
+        missing = sorted({*pairs} - self.crossed.keys())
         if not missing:
             return
         totals: dict[tuple[int, int], dict] = {pair: {} for pair in missing}
@@ -334,7 +337,7 @@ class Inheritance(Generic[P]):
                     sums = self.network.cross(taps[pair[0]], taps[n].total, state["mask"])
                     add(totals[pair], sums)
         for pair, total in totals.items():
-            self._cross[pair] = cross_matrix(total)[self.parts[pair[0]].rows]
+            self.crossed[pair] = cross_matrix(total)[self.parts[pair[0]].rows]
 
     def with_layers(self, arch: LayerwiseArch, layers: Sequence[tuple[int, Any]]) -> P:
         """The parent with other layers, which are an architecture's."""

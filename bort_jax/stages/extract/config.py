@@ -11,6 +11,7 @@ from bort_jax.ose.search import SEARCHES
 from bort_jax.stages.extract.measure import check_measure
 
 ERRORS = ("trained", "elastic", "fitted")
+LEAST_ROWS = 128  # texts, for Gram matrices and an error that mean something
 INFERENCES = ("macs", "operations", "latency_ms")
 LIMITS = {
     "max_params": "params",
@@ -21,13 +22,17 @@ LIMITS = {
 }
 # The options that each way to an answer reads; it refuses every other one, so that none that is
 # added later can be ignored in silence.
-READ_FROM_RUN = {"from_run", "out", "about_params", *LIMITS}
+READ_FROM_RUN = {"from_run", "out", "about_params", "pick", *LIMITS}
 READ_LAYERWISE = {
     *("data", "out", "tokenizer", "vocab_size", "column", "search", "head_size"),
     *("depth", "heads", "hidden", "intermediate", "max_params", "max_macs", "max_error"),
     *("measure", "steps", "learning_rates", "batch_size", "seq_len", "eval_rows", "seed"),
 }
-UNREAD_UNIFORM = {"from_run", "head_size"}
+READ_PARENT = {
+    *("parent", "data", "out", "column", "search", "depth", "heads", "intermediate"),
+    *("max_params", "max_macs", "max_error", "seq_len", "calibration_rows", "seed"),
+}
+UNREAD_UNIFORM = {"from_run", "head_size", "calibration_rows", "pick"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,9 @@ class Config:
       data: file or folder of text, or a corpus that another stage prepared.
       out: run folder; with --from optional.
       from_run: `--from RUN`: answer from this finished extraction, without training.
+      pick: with --from RUN inside a parent, the number of a network of the front.
+      parent: folder of a pretrained checkpoint: extract inside it, with its weights. The sizes
+        that are searched are then shares of the parent's, where none are given.
       depth: choices of D, the number of layers; a layerwise search may skip any layer of the
         largest.
       heads: choices of A; a tuple is valid where A divides H.
@@ -60,6 +68,7 @@ class Config:
       batch_size: rows in a training step.
       seq_len: tokens in a row; costs are counted at this length too.
       eval_rows: held-out rows that the error is measured on.
+      calibration_rows: texts that a parent's heads and units are measured on.
       inference: what i is: macs (multiply-adds), operations (softmax, LayerNorm and GELU too)
         or latency_ms (fitted to this device).
       latency: fit latency even where no option needs it.
@@ -80,6 +89,8 @@ class Config:
     data: str | None = None
     out: str | None = None
     from_run: str | None = None
+    pick: int | None = None
+    parent: str | None = None
     depth: tuple[int, ...] = (2, 4, 6, 8, 10, 12)
     heads: tuple[int, ...] = (4, 8, 12, 16)
     hidden: tuple[int, ...] = (512, 768, 1024)
@@ -97,6 +108,7 @@ class Config:
     batch_size: int = 16
     seq_len: int = 128
     eval_rows: int = 256
+    calibration_rows: int = 512
     inference: str = "macs"
     latency: bool = False
     latency_points: int = 24
@@ -120,6 +132,8 @@ def check(config: Config) -> None:
         return
     if not (config.data and config.out):
         raise ValueError("--data and --out are needed, or --from RUN to ask a finished run again")
+    if config.parent:
+        return check_parent(config)
     space = space_of(config, vocab_size=config.vocab_size)
     space.archs()
     if not 0 < config.epsilon < 1:
@@ -144,6 +158,8 @@ def check_read(config: Config) -> None:
     given = {f.name for f in fields(Config) if getattr(config, f.name) != f.default}
     if config.from_run:
         what, unread = "--from RUN, which trains nothing,", given - READ_FROM_RUN
+    elif config.parent:
+        what, unread = "extraction inside a parent", given - READ_PARENT
     elif config.search == "layerwise":
         what, unread = "a layerwise search", given - READ_LAYERWISE
     else:
@@ -151,6 +167,25 @@ def check_read(config: Config) -> None:
     if unread:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(unread))
         raise ValueError(f"{what} does not read {names}: leave it out")
+
+
+def check_parent(config: Config) -> None:
+    """Raises ValueError for another search than the layerwise one, and for too few rows."""
+    if config.search != "layerwise":
+        raise ValueError(
+            f"inside a parent the search is layerwise; got {config.search}: give --search layerwise"
+        )
+    if config.calibration_rows < LEAST_ROWS:
+        raise ValueError(
+            f"--calibration-rows must be at least {LEAST_ROWS}, of which a third are held out; got "
+            f"{config.calibration_rows}"
+        )
+
+
+def given_sizes(config: Config, name: str) -> tuple[int, ...]:
+    """The choices of a size that were given; none where the parent's shares are to be taken."""
+    got = tuple(getattr(config, name))
+    return () if got == getattr(Config, name) else got
 
 
 def check_layerwise(config: Config, space: SearchSpace) -> None:

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Gram matrices of a parent in a run folder: weights of other networks without a pass."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from bort_jax.interop import Checkpoint
+from bort_jax.interop.description import digest
+from bort_jax.interop.tensor_files import Tensors, read_safetensors
+from bort_jax.model.inherit import Inheritance
+from bort_jax.model.inherit.inheritance import Part
+from bort_jax.model.inherit.layer import permuted, projection
+from bort_jax.model.inherit.network import Measure, Network
+from bort_jax.model.inherit.refit import Projection
+
+FILE = "gram.safetensors"
+HEADER = 1 << 20  # bytes, of names and shapes
+
+
+def save_grams(inheritance: Inheritance[Checkpoint], folder: Path) -> None:
+    """Writes them whole or not at all; with the digest of the parent that they belong to."""
+    from safetensors.numpy import save_file
+
+    tensors = {f"cross.{n}.{until}": x for (n, until), x in inheritance.crossed.items()}
+    for n, part in enumerate(inheritance.parts):
+        tensors |= {f"heads.{n}": part.heads.gram, f"units.{n}": part.units.gram}
+        tensors |= {f"columns.{n}": part.columns, f"rows.{n}": part.rows}
+        tensors[f"ridges.{n}"] = np.array([part.heads.ridge, part.units.ridge])
+    plain = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
+    partial = folder / (FILE + ".partial")
+    save_file(plain, partial, metadata={"parent": digest(inheritance.parent.params)})
+    partial.replace(folder / FILE)
+
+
+def load_inheritance(parent: Checkpoint, folder: Path, *, base: float) -> Inheritance[Checkpoint]:
+    """What gives weights to every network whose kept layers were measured; it measures nothing.
+
+    Raises:
+      ValueError: the file is missing or damaged, too large, or of another parent.
+    """
+    file = folder / FILE
+    _check(parent, file)
+    tensors = read_safetensors(file)
+    network = Network.of(parent, map_fn=jax.jit)
+    try:
+        parts = [_part(network, n, tensors) for n in range(len(network.layers))]
+        crossed = {
+            (int(name.split(".")[1]), int(name.split(".")[2])): x
+            for name, x in tensors.items()
+            if name.startswith("cross.")
+        }
+    except (KeyError, IndexError, ValueError) as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    measure = Measure(network, [], [], 1.0, base)
+    return Inheritance(parent, network, tuple(parts), [], measure, crossed)
+
+
+def _check(parent: Checkpoint, file: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    if not file.is_file():
+        raise ValueError(f"no {FILE} in {file.parent}: extract again for weights")
+    if file.stat().st_size > largest_bytes(parent):
+        raise ValueError(f"{file} is larger than the Gram matrices of its parent can be")
+    try:
+        with safe_open(file, "numpy") as opened:
+            owner = (opened.metadata() or {}).get("parent")
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    if owner != digest(parent.params):
+        raise ValueError(f"{file} is of another parent: its folder has changed since")
+
+
+def largest_bytes(parent: Checkpoint) -> int:
+    """Of the file: Gram matrices, orders, and cross moments of every pair of layers."""
+    arch = parent.config.arch
+    total = HEADER
+    for heads, units in arch.sizes():
+        sides = (1 + heads * arch.head_size, 1 + units)
+        total += sum(4 * n * n + 8 * n for n in sides)
+        total += 8 * arch.depth * (1 + units) * arch.hidden + 16
+    return total
+
+
+def _part(network: Network, n: int, tensors: Tensors) -> Part:
+    layer = jax.tree.map(np.asarray, network.layers[n])
+    (heads, units), k = network.sizes[n], network.config.arch.head_size
+    columns, rows = tensors[f"columns.{n}"], tensors[f"rows.{n}"]
+    sides = []
+    for name, order, size in (("heads", columns, heads * k), ("units", rows, units)):
+        gram, wanted = tensors[f"{name}.{n}"], np.arange(1 + size)
+        if gram.shape != (1 + size, 1 + size) or not np.array_equal(np.sort(order), wanted):
+            raise ValueError(f"{name}.{n} is not of {size} features")
+        grain = k if name == "heads" else 1
+        ridge = float(tensors[f"ridges.{n}"][len(sides)])
+        sides.append(Projection(gram, projection(layer, name)[order], grain, ridge))
+    ordered = permuted(layer, (columns[1::k] - 1) // k, rows[1:] - 1)
+    return Part((heads, units), layer, ordered, *sides, rows, columns)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Group sizes: members of a population that a device trains in one program."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
+
+from bort_jax.storage.memory import available_memory
 
 LARGEST_GROUP = 64  # members of a device
 MEMORY_SHARE = 0.85  # of a device's free memory that a population may take
@@ -52,18 +52,7 @@ def memory_limit() -> int:
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return int(MEMORY_SHARE * (stats["bytes_limit"] - stats.get("bytes_in_use", 0)))
-    return int(MEMORY_SHARE * host_memory() / jax.local_device_count())
-
-
-def host_memory() -> int:
-    """Bytes that are free, or can be made free, on this machine."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return int(MEMORY_SHARE * available_memory() / jax.local_device_count())
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Laws of extraction inside a pretrained parent, by its command line."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from command_line import refused, run
+from helpers import trees_equal
+
+from bort_jax.arch import Arch, LayerwiseArch
+from bort_jax.interop import Checkpoint, read, save
+from bort_jax.model import BertConfig, drawn_params, forward, param_structs
+from bort_jax.stages.extract.parent.choices import Costs
+from bort_jax.stages.extract.parent.run import check_memory
+
+PARENT = Arch(3, 4, 16, 64)
+SIZES = ("--seq-len", 16, "--calibration-rows", 128, "--search", "layerwise")
+
+
+def scaled(params):
+    """Weights that say something: drawn ones leave a state almost as it was."""
+    return jax.tree.map(lambda x: 8 * x if x.ndim > 1 else x, params)
+
+
+@pytest.fixture(scope="module")
+def parent(corpus, tmp_path_factory):
+    """The folder of a masked LM with random weights."""
+    config = BertConfig(PARENT, corpus.tokenizer.vocab_size, positions=16)
+    empty = Checkpoint(config, None, tokenizer=corpus.tokenizer)
+    folder = tmp_path_factory.mktemp("parent") / "model"
+    save(empty.with_params(scaled(drawn_params(empty.model, seed=0))), folder)
+    return folder
+
+
+def extracted(parent, text_file, out, *more):
+    from bort_jax.cli import main
+
+    words = ["extract", "--parent", parent, "--data", text_file, "--out", out, *SIZES, *more]
+    main([str(word) for word in words])
+    return out
+
+
+@pytest.fixture(scope="module")
+def finished(parent, text_file, tmp_path_factory):
+    """A run under a budget of p and i."""
+    out = tmp_path_factory.mktemp("inside") / "run"
+    return extracted(parent, text_file, out, *budget(parent))
+
+
+def budget(parent):
+    params, macs = Costs.of(read(parent), seq_len=16).whole
+    return "--max-params", 0.8 * params, "--max-macs", 0.9 * macs
+
+
+def result(folder):
+    return json.loads((folder / "parent.json").read_text())
+
+
+def test_costs_are_those_of_the_models_own_parameters(parent, finished):
+    checkpoint = read(finished / "model")
+    count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(param_structs(checkpoint.model)))
+    assert result(finished)["best"]["params"] == count
+    costs = Costs.of(read(parent), seq_len=16)
+    assert costs.whole[0] == sum(x.size for x in jax.tree.leaves(read(parent).params))
+
+
+def test_budgets_are_kept_and_the_certificate_says_what_was_checked(parent, finished):
+    found = result(finished)
+    _, params, _, macs = budget(parent)
+    for one in (found["best"], *found["others"]):
+        assert one["params"] <= params and one["macs"] <= macs
+        assert one["measured"] and one["w"] == pytest.approx(one["saving"] / one["error"])
+    assert found["best"]["w"] == max(one["w"] for one in (found["best"], *found["others"]))
+    assert len(found["checked"]) == 1 + len(found["others"])
+    page = (finished / "report.html").read_text()
+    assert "measured/surrogate lay in" in page and "double the base" in page
+
+
+def test_the_checkpoint_reads_back_as_the_network_that_was_measured(finished, text_file):
+    student, best = read(finished / "model"), LayerwiseArch.parse(result(finished)["best"]["arch"])
+    assert student.config.arch.sizes() == best.sizes()
+    ids, mask = student.required_tokenizer.encode([["the cat sat on the mat"]], seq_len=16)
+    positions = np.array([[1, 2]])
+    logits = forward(student.model, student.params, ids, mask, positions)
+    assert np.isfinite(logits).all()
+
+
+def test_the_front_is_no_worse_than_the_parent_and_has_no_beaten_network(finished):
+    front = result(finished)["front"]
+    numbers = np.array([(one["params"], one["macs"], one["error"]) for one in front])
+    beaten = (numbers[:, None] >= numbers).all(-1) & (numbers[:, None] > numbers).any(-1)
+    assert not beaten.any()
+    assert np.diff(numbers[:, 1]).max() <= 0
+
+
+def test_from_gives_the_fresh_answer_and_its_weights(parent, finished, tmp_path, capsys):
+    out = tmp_path / "again"
+    code, said, err = run(capsys, "extract", "--from", finished, *budget(parent), "--out", out)
+    assert not code, err
+    assert "nothing measured" in said
+    assert result(out)["best"] == pytest.approx(result(finished)["best"])
+    assert read(out / "model").config == read(finished / "model").config
+
+
+def test_pick_gives_a_network_of_the_front(finished, tmp_path, capsys):
+    front = result(finished)["front"]
+    out = tmp_path / "picked"
+    code, _, err = run(capsys, "extract", "--from", finished, "--pick", len(front), "--out", out)
+    assert not code, err
+    assert read(out / "model").config.arch.sizes() == LayerwiseArch.parse(front[-1]["arch"]).sizes()
+    assert "between 1 and" in refused(capsys, "extract", "--from", finished, "--pick", 99)
+    line = refused(capsys, "extract", "--from", finished, "--pick", 1, "--max-params", 1e9)
+    assert "leave the budget out" in line
+
+
+def test_the_parent_is_the_answer_to_a_budget_above_it(parent, finished, tmp_path, capsys):
+    out = tmp_path / "whole"
+    code, said, err = run(capsys, "extract", "--from", finished, "--max-params", 1e9, "--out", out)
+    assert not code, err
+    assert "the parent is within the budget" in said
+    whole, given = read(out / "model"), read(parent)
+    assert trees_equal(whole.params, given.params) and whole.config == given.config
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_student(parent, finished, text_file, tmp_path):
+    again = extracted(parent, text_file, tmp_path / "run", *budget(parent))
+    assert result(again)["best"] == result(finished)["best"]
+    assert trees_equal(read(again / "model").params, read(finished / "model").params)
+
+
+def test_what_a_run_cannot_answer_is_refused(finished, parent, capsys):
+    for more, told in (
+        (("--max-params", 10), "no network inside the parent meets params ≤ 10"),
+        (("--max-latency-ms", 3), "no cost 'latency_ms' to limit"),
+        (("--about-params", 1e4), "leave --about-params out"),
+    ):
+        assert told in refused(capsys, "extract", "--from", finished, *more)
+
+
+def test_a_run_that_was_damaged_or_whose_parent_changed_is_refused(
+    finished, parent, tmp_path, capsys
+):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    words = ("extract", "--from", folder, "--out", tmp_path / "out")
+    found = result(folder)
+    other = read(parent)
+    changed = jax.tree.map(lambda x: x + 1, other.params)
+    save(other.with_params(changed), tmp_path / "other")
+    (folder / "parent.json").write_text(json.dumps(found | {"parent": str(tmp_path / "other")}))
+    assert "of another parent" in refused(capsys, *words)
+    (folder / "parent.json").write_text(json.dumps(found))
+    (folder / "gram.safetensors").write_bytes(b"\xff" * 100)
+    assert "gram.safetensors is damaged" in refused(capsys, *words)
+    with (folder / "gram.safetensors").open("wb") as file:
+        file.truncate(1 << 28)
+    assert "larger than the Gram matrices" in refused(capsys, *words)
+    (folder / "parent.json").write_text(json.dumps(found | {"choices": {}}))
+    assert "parent.json is damaged" in refused(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--calibration-rows", 5000), "holds 1000 texts, and 5000 calibration rows are needed"),
+        (("--calibration-rows", 20), "--calibration-rows must be at least 128"),
+        (("--seq-len", 600), "the parent has 16 positions"),
+        (("--depth", "[4]"), "--depth must lie between 1 and 3"),
+        (("--steps", 3), "inside a parent does not read --steps"),
+        (("--search", "bounded"), "give --search layerwise"),
+        (("--max-latency-ms", 3), "does not read --max-latency-ms"),
+    ],
+)
+def test_bad_options_are_one_line(parent, text_file, tmp_path, capsys, more, told):
+    words = ("--parent", parent, "--data", text_file, "--out", tmp_path / "out", *SIZES, *more)
+    assert told in refused(capsys, "extract", *words)
+    assert not (tmp_path / "out" / "parent.json").exists()
+
+
+def test_a_parent_without_tokenizer_is_refused(parent, text_file, tmp_path, capsys):
+    save(replace(read(parent), tokenizer=None), tmp_path / "bare")
+    words = ("--parent", tmp_path / "bare", "--data", text_file, "--out", tmp_path / "out", *SIZES)
+    assert "has no tokenizer" in refused(capsys, "extract", *words)
+
+
+def test_check_memory_says_what_would_fit():
+    config = BertConfig(PARENT, 60, positions=16)
+    check_memory(config, 1 << 30)
+    with pytest.raises(ValueError, match="as wide would fit"):
+        check_memory(config, 1000)

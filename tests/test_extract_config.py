@@ -32,7 +32,7 @@ def option(name):
     return f"--{name.replace('_', '-')}"
 
 
-@pytest.mark.parametrize("name", sorted(NAMES - READ_LAYERWISE - {"from_run"}))
+@pytest.mark.parametrize("name", sorted(NAMES - READ_LAYERWISE - {"from_run", "parent"}))
 def test_check_refuses_what_a_layerwise_search_would_ignore(name):
     config = Config("text", "out", search="layerwise", **{name: another(name)})
     with pytest.raises(ValueError, match=f"a layerwise search does not read {option(name)}:"):

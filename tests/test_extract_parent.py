@@ -13,9 +13,11 @@ from helpers import trees_equal
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.interop import Checkpoint, read, save
-from bort_jax.model import BertConfig, drawn_params, forward, param_structs
+from bort_jax.model import BertConfig, drawn_params, param_structs
+from bort_jax.model.inherit import inherit
+from bort_jax.stages.extract.parent.calibration import drawn_texts, encoded
 from bort_jax.stages.extract.parent.choices import Costs
-from bort_jax.stages.extract.parent.run import check_memory
+from bort_jax.stages.extract.parent.run import check_memory, error_of
 
 PARENT = Arch(3, 4, 16, 64)
 SIZES = ("--seq-len", 16, "--calibration-rows", 128, "--search", "layerwise")
@@ -80,13 +82,15 @@ def test_budgets_are_kept_and_the_certificate_says_what_was_checked(parent, fini
     assert "measured/surrogate lay in" in page and "double the base" in page
 
 
-def test_the_checkpoint_reads_back_as_the_network_that_was_measured(finished, text_file):
-    student, best = read(finished / "model"), LayerwiseArch.parse(result(finished)["best"]["arch"])
-    assert student.config.arch.sizes() == best.sizes()
-    ids, mask = student.required_tokenizer.encode([["the cat sat on the mat"]], seq_len=16)
-    positions = np.array([[1, 2]])
-    logits = forward(student.model, student.params, ids, mask, positions)
-    assert np.isfinite(logits).all()
+def test_the_checkpoint_reads_back_with_the_error_that_was_measured(parent, finished, text_file):
+    given, student, found = read(parent), read(finished / "model"), result(finished)
+    arch = LayerwiseArch.parse(found["best"]["arch"])
+    assert student.config.arch.sizes() == arch.sizes()
+    texts = drawn_texts(str(text_file), column="text", rows=128, seed=0)
+    rows = encoded(given, texts, seq_len=16, seed=0)
+    again = error_of(inherit(given, rows), student, arch)
+    assert again == pytest.approx(found["student_error"], rel=1e-5)
+    assert again <= found["best"]["error"] * (1 + 1e-6)
 
 
 def test_the_front_is_no_worse_than_the_parent_and_has_no_beaten_network(finished):

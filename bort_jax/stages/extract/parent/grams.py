@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Gram matrices of a parent in a run folder: weights of other networks without a pass."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -19,11 +20,22 @@ FILE = "gram.safetensors"
 HEADER = 1 << 20  # bytes, of names and shapes
 
 
-def save_grams(inheritance: Inheritance[Checkpoint], folder: Path) -> None:
-    """Writes them whole or not at all; with the digest of the parent that they belong to."""
+def save_grams(
+    inheritance: Inheritance[Checkpoint], kept: Sequence[tuple[int, ...]], folder: Path
+) -> None:
+    """Writes them whole or not at all; with the digest of the parent that they belong to.
+
+    Args:
+      kept: sets of layers whose cross moments are written too.
+    """
     from safetensors.numpy import save_file
 
-    tensors = {f"cross.{n}.{until}": x for (n, until), x in inheritance.crossed.items()}
+    depth = len(inheritance.parts)
+    needed = {pair for layers in kept for pair in _healed(layers, depth)}
+    tensors = {
+        f"cross.{n}.{until}": inheritance.crossed[n, until].astype(np.float32)
+        for n, until in sorted(needed)
+    }
     for n, part in enumerate(inheritance.parts):
         tensors |= {f"heads.{n}": part.heads.gram, f"units.{n}": part.units.gram}
         tensors |= {f"columns.{n}": part.columns, f"rows.{n}": part.rows}
@@ -32,6 +44,12 @@ def save_grams(inheritance: Inheritance[Checkpoint], folder: Path) -> None:
     partial = folder / (FILE + ".partial")
     save_file(plain, partial, metadata={"parent": digest(inheritance.parent.params)})
     partial.replace(folder / FILE)
+
+
+def _healed(kept: tuple[int, ...], depth: int) -> list[tuple[int, int]]:
+    """Layers that stand in for skipped ones after them, with the last of these."""
+    ends = [*(n - 1 for n in kept[1:]), depth - 1]
+    return [(n, end) for n, end in zip(kept, ends, strict=True) if end > n]
 
 
 def load_inheritance(parent: Checkpoint, folder: Path, *, base: float) -> Inheritance[Checkpoint]:
@@ -80,7 +98,7 @@ def largest_bytes(parent: Checkpoint) -> int:
     for heads, units in arch.sizes():
         sides = (1 + heads * arch.head_size, 1 + units)
         total += sum(4 * n * n + 8 * n for n in sides)
-        total += 8 * arch.depth * (1 + units) * arch.hidden + 16
+        total += 4 * arch.depth * (1 + units) * arch.hidden + 16
     return total
 
 

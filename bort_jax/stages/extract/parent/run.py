@@ -13,7 +13,9 @@ from bort_jax.engine.parallel import parallel_map
 from bort_jax.interop import Checkpoint, read, save
 from bort_jax.interop.orbax_folder import save_orbax
 from bort_jax.model.bert import BertConfig
-from bort_jax.model.inherit import gram_bytes, inherit, refined
+from bort_jax.model.inherit import Inheritance, gram_bytes, inherit, refined
+from bort_jax.model.inherit.inheritance import plan
+from bort_jax.model.inherit.layer import numbered
 from bort_jax.ose import Budget
 from bort_jax.report.terminal import say
 from bort_jax.stages.extract.config import Config, budget_of, given_sizes
@@ -67,10 +69,13 @@ def run_inside(config: Config) -> Found:
     else:
         found, known = answer(choices, ceilings, inheritance.error)
     shown = Answer(choices, found[0], found[1:], front(choices, known, found), known)
-    save_grams(inheritance, out)
-    write_student(refined(inheritance, found[0].arch), out / MODEL)
-    write_result(shown, out, parent=str(config.parent))
+    save_grams(inheritance, choices.kept, out)
+    student = refined(inheritance, found[0].arch)
+    write_student(student, out / MODEL)
+    error = error_of(inheritance, student, found[0].arch)
+    write_result(shown, out, parent=str(config.parent), student_error=error)
     show(shown, out, run=out)
+    say(f"e of the weights that were written: {error:.4g}")
     say(f"all of it in {_seconds(start)}")
     return found[0]
 
@@ -92,6 +97,13 @@ def answer_inside(run: Path, budget: Budget, *, pick: int | None, out: str | Non
         write_again(shown, run, Path(out))
     show(shown, Path(out) if out else None, run=run)
     return best
+
+
+def error_of(inheritance: Inheritance, student: Checkpoint, arch: LayerwiseArch) -> float:
+    """e of weights, on the held-out rows."""
+    layers = numbered(student.params["encoder"])
+    numbers = [kept.number for kept in plan(arch)]
+    return inheritance.error_of(list(zip(numbers, layers, strict=True)))
 
 
 def write_again(shown: Answer, run: Path, out: Path) -> None:
@@ -160,7 +172,7 @@ def picked_from(picked: list[Found], pick: int, budget: Budget) -> Found:
     return picked[pick - 1]
 
 
-def write_result(shown: Answer, out: Path, *, parent: str) -> None:
+def write_result(shown: Answer, out: Path, *, parent: str, **notes: float) -> None:
     """`report.html`, then `parent.json`, all that `read_result` needs."""
     write_page(shown, out)
     plain = lambda one: one._asdict() | {"arch": str(one.arch), "w": one.w}
@@ -171,6 +183,7 @@ def write_result(shown: Answer, out: Path, *, parent: str) -> None:
         "front": [plain(one) for one in shown.front],
         "checked": {name: one._asdict() for name, one in shown.known.items()},
         "choices": shown.choices.as_json(),
+        **notes,
     }
     write_json(out / RESULT, result)
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 from matplotlib.ticker import EngFormatter
 
+from bort_jax.arch import LayerwiseArch
 from bort_jax.report import page
 from bort_jax.report.plots import BLUE, GREY, ORANGE
 from bort_jax.report.terminal import say, show_box, show_table
@@ -84,15 +85,17 @@ def show(answer: Answer, out: Path | None, *, run: Path) -> None:
         *certificate(answer),
     ]
     if out:
-        # What reads stock folders only does not read a network whose layers differ.
-        lines += [
-            f"weights: {out}/model",
-            f"next: bort-jax finetune --model {out}/model --data DATA --out OUT",
-            f"or:   bort-jax convert {out}/model OUT --to stablehlo",
-        ]
+        lines += [f"weights: {out}/model", *next_commands(answer.best.arch, out)]
     lines.append(f"or:   bort-jax extract --from {run} --pick K --out OUT")
     show_table("front", ("K", *HEADER), [(k, *row(f)) for k, f in enumerate(answer.front, 1)])
     show_box("extraction inside a parent", lines)
+
+
+def next_commands(arch: LayerwiseArch, out: Path) -> list[str]:
+    """What takes the weights: fine-tuning reads stock folders, whose layers are equal."""
+    stock = len({*arch.sizes()}) == 1 and arch.sizes()[0][0] * arch.head_size == arch.hidden
+    tune = [f"next: bort-jax finetune --model {out}/model --task TASK --out OUT"] if stock else []
+    return [*tune, f"or:   bort-jax convert {out}/model OUT --to stablehlo"]
 
 
 def write_page(answer: Answer, out: Path) -> None:

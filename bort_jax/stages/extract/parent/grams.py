@@ -15,6 +15,7 @@ from bort_jax.model.inherit.inheritance import Part
 from bort_jax.model.inherit.layer import permuted, projection
 from bort_jax.model.inherit.network import Measure, Network
 from bort_jax.model.inherit.refit import Projection
+from bort_jax.storage.files import whole_file
 
 FILE = "gram.safetensors"
 HEADER = 1 << 20  # bytes, of names and shapes
@@ -41,9 +42,8 @@ def save_grams(
         tensors |= {f"columns.{n}": part.columns, f"rows.{n}": part.rows}
         tensors[f"ridges.{n}"] = np.array([part.heads.ridge, part.units.ridge])
     plain = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
-    partial = folder / (FILE + ".partial")
-    save_file(plain, partial, metadata={"parent": digest(inheritance.parent.params)})
-    partial.replace(folder / FILE)
+    with whole_file(folder / FILE) as partial:
+        save_file(plain, partial, metadata={"parent": digest(inheritance.parent.params)})
 
 
 def _healed(kept: tuple[int, ...], depth: int) -> list[tuple[int, int]]:

@@ -33,9 +33,9 @@ from bort_jax.stages.extract.parent.search import (
     parent_itself,
 )
 from bort_jax.stages.extract.parent.show import Answer, show, write_page
-from bort_jax.storage.checks import read_object
+from bort_jax.storage.files import read_json, write_json
 from bort_jax.storage.memory import available_memory
-from bort_jax.storage.run_folder import claim, write_json
+from bort_jax.storage.run_folder import claim
 
 RESULT, MODEL = "parent.json", "model"
 BATCH = 64  # rows at a time, or a few more where the devices do not divide it
@@ -111,7 +111,7 @@ def write_again(shown: Answer, run: Path, out: Path) -> None:
     if out.resolve() == run.resolve():
         raise ValueError(f"{out} holds the run itself: choose another --out")
     start = time.monotonic()
-    source = str(read_object(run / RESULT)["parent"])
+    source = str(read_json(run / RESULT)["parent"])
     inheritance = load_inheritance(read(source), run, base=shown.choices.bases[0])
     out.mkdir(parents=True, exist_ok=True)
     write_student(inheritance.checkpoint(shown.best.arch), out / MODEL)
@@ -194,7 +194,7 @@ def read_result(run: Path) -> tuple[Choices, dict[str, Checked], list[Found]]:
     Raises:
       ValueError: the file is damaged.
     """
-    result = read_object(run / RESULT)
+    result = read_json(run / RESULT)
     try:
         known = {name: Checked(**one) for name, one in result["checked"].items()}
         picked = []

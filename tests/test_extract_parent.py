@@ -4,6 +4,7 @@
 import json
 import shutil
 from dataclasses import replace
+from itertools import product
 
 import jax
 import numpy as np
@@ -16,8 +17,9 @@ from bort_jax.interop import Checkpoint, read, save
 from bort_jax.model import BertConfig, drawn_params, param_structs
 from bort_jax.model.inherit import inherit
 from bort_jax.stages.extract.parent.calibration import drawn_texts, encoded
-from bort_jax.stages.extract.parent.choices import Costs
+from bort_jax.stages.extract.parent.choices import Choices, Costs, Sizes
 from bort_jax.stages.extract.parent.run import check_memory, error_of
+from bort_jax.stages.extract.parent.search import least_error
 
 PARENT = Arch(3, 4, 16, 64)
 SIZES = ("--seq-len", 16, "--calibration-rows", 128, "--search", "layerwise")
@@ -54,7 +56,7 @@ def finished(parent, text_file, tmp_path_factory):
 
 
 def budget(parent):
-    params, macs = Costs.of(read(parent), seq_len=16).whole
+    params, macs = Costs.of(read(parent), PARENT, seq_len=16).whole
     return "--max-params", 0.8 * params, "--max-macs", 0.9 * macs
 
 
@@ -66,7 +68,7 @@ def test_costs_are_those_of_the_models_own_parameters(parent, finished):
     checkpoint = read(finished / "model")
     count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(param_structs(checkpoint.model)))
     assert result(finished)["best"]["params"] == count
-    costs = Costs.of(read(parent), seq_len=16)
+    costs = Costs.of(read(parent), PARENT, seq_len=16)
     assert costs.whole[0] == sum(x.size for x in jax.tree.leaves(read(parent).params))
 
 
@@ -99,6 +101,8 @@ def test_the_front_is_no_worse_than_the_parent_and_has_no_beaten_network(finishe
     beaten = (numbers[:, None] >= numbers).all(-1) & (numbers[:, None] > numbers).any(-1)
     assert not beaten.any()
     assert np.diff(numbers[:, 1]).max() <= 0
+    assert front[0]["wanted"] == "the parent" and len(front) > 2
+    assert {one["gap"] < 1e-8 for one in front} == {True}
 
 
 def test_from_gives_the_fresh_answer_and_its_weights(parent, finished, tmp_path, capsys):
@@ -196,3 +200,18 @@ def test_check_memory_says_what_would_fit():
     check_memory(config, 1 << 30)
     with pytest.raises(ValueError, match="as wide would fit"):
         check_memory(config, 1000)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_least_error_is_brute_force(share):
+    options = Sizes.of(PARENT, depths=(), heads=(1, 2), units=(16, 32)).options
+    errors = np.random.default_rng(0).uniform(0.1, 1, (3, len(options)))
+    errors[:, -1] = 0
+    costs = Costs(PARENT, 16, 1000, 50)
+    choices = Choices(costs, options, errors, ((0, 1, 2), (0, 2)), (0.2, 0.5))
+    ceiling, least = share * costs.whole[1], np.inf
+    for kept, base in zip(choices.kept, choices.bases, strict=True):
+        for picked in product(range(len(options)), repeat=len(kept)):
+            if costs([options[j] for j in picked])[1] <= ceiling:
+                least = min(least, base + errors[list(kept), list(picked)].sum())
+    assert least_error(choices, ceiling, {}).surrogate == pytest.approx(least, rel=1e-3)

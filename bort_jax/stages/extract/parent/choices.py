@@ -83,9 +83,9 @@ class Costs:
     macs: int
 
     @classmethod
-    def of(cls, parent: Checkpoint, *, seq_len: int) -> "Costs":
+    def of(cls, parent: Checkpoint, arch: Arch, *, seq_len: int) -> "Costs":
         """Counted on the model's own parameters, embeddings and head included."""
-        arch, config = parent.config.arch, parent.config
+        config = parent.config
         network = bert_network(
             vocab_size=config.vocab_size,
             positions=config.positions,

@@ -115,4 +115,4 @@ def _part(network: Network, n: int, tensors: Tensors) -> Part:
         ridge = float(tensors[f"ridges.{n}"][len(sides)])
         sides.append(Projection(gram, projection(layer, name)[order], grain, ridge))
     ordered = permuted(layer, (columns[1::k] - 1) // k, rows[1:] - 1)
-    return Part((heads, units), layer, ordered, *sides, rows, columns)
+    return Part((heads, units), layer, ordered, sides[0], sides[1], rows, columns)

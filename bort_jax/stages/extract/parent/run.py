@@ -44,9 +44,9 @@ BATCH = 64  # rows at a time, or a few more where the devices do not divide it
 def run_inside(config: Config) -> Found:
     """One pass of the parent, the errors of its parts, the program, the answer's weights."""
     start = time.monotonic()
-    parent = opened(str(config.parent), seq_len=config.seq_len)
+    parent, arch = opened(str(config.parent), seq_len=config.seq_len)
     sizes = Sizes.of(
-        parent.config.arch,
+        arch,
         depths=given_sizes(config, "depth"),
         heads=given_sizes(config, "heads"),
         units=given_sizes(config, "intermediate"),
@@ -60,8 +60,8 @@ def run_inside(config: Config) -> Found:
     inheritance = inherit(
         parent, rows, seed=config.seed, batch_size=batch_size(), map_fn=parallel_map
     )
-    costs = Costs.of(parent, seq_len=config.seq_len)
-    say(f"parent: {parent.config.arch}, e {inheritance.base:.4g}, {_seconds(start)}")
+    costs = Costs.of(parent, arch, seq_len=config.seq_len)
+    say(f"parent: {arch}, e {inheritance.base:.4g}, {_seconds(start)}")
     choices = measured_choices(inheritance, sizes, costs)
     say(f"{len(sizes.options)} options of each layer measured, {_seconds(start)}")
     if parent_fits(choices, ceilings):
@@ -119,8 +119,8 @@ def write_again(shown: Answer, run: Path, out: Path) -> None:
     say(f"weights in {_seconds(start)}")
 
 
-def opened(source: str, *, seq_len: int) -> Checkpoint:
-    """The parent, if it can be one.
+def opened(source: str, *, seq_len: int) -> tuple[Checkpoint, Arch]:
+    """The parent and its architecture, if it can be one.
 
     Raises:
       ValueError: it answers choices, its layers differ, it has no tokenizer, its rows are shorter
@@ -129,14 +129,15 @@ def opened(source: str, *, seq_len: int) -> Checkpoint:
     parent = read(source)
     if parent.head == "choice":
         raise ValueError(f"{source} chooses among texts, which unlabelled text has not")
-    if not isinstance(parent.config.arch, Arch):
-        raise ValueError(f"{source}: layers of {parent.config.arch} differ; a parent's must not")
+    arch = parent.config.arch
+    if not isinstance(arch, Arch):
+        raise ValueError(f"{source}: layers of {arch} differ; a parent's must not")
     if parent.tokenizer is None:
         raise ValueError(f"{source} has no tokenizer: text cannot be encoded for it")
     if seq_len > parent.config.positions:
         raise ValueError(f"--seq-len {seq_len}: the parent has {parent.config.positions} positions")
     check_memory(parent.config, available_memory())
-    return parent
+    return parent, arch
 
 
 def check_memory(config: BertConfig, free: int) -> None:
@@ -199,8 +200,8 @@ def read_result(run: Path) -> tuple[Choices, dict[str, Checked], list[Found]]:
         known = {name: Checked(**one) for name, one in result["checked"].items()}
         picked = []
         for one in result["front"]:
-            arch = LayerwiseArch.parse(one["arch"])
-            picked.append(Found(**{n: one[n] for n in Found._fields} | {"arch": arch}))
+            fields: list[Any] = [one[name] for name in Found._fields]
+            picked.append(Found(*fields)._replace(arch=LayerwiseArch.parse(one["arch"])))
         return Choices.from_json(result["choices"]), known, picked
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{run / RESULT} is damaged: {error}") from error

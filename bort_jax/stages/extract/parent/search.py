@@ -7,12 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 from bort_jax.arch import LayerwiseArch
-from bort_jax.ose import Budget, Infeasible, on_pareto_front, solve_layerwise
+from bort_jax.ose import Budget, Infeasible, LayerwiseSolution, on_pareto_front, solve_layerwise
 from bort_jax.stages.extract.parent.choices import Choices
 
 MOST = 8  # networks that are measured jointly
 TRIES = 3
 SHARES = (3 / 4, 1 / 2, 1 / 3, 1 / 4, 1 / 6, 1 / 8, 1 / 12, 1 / 16)  # of the parent's i: the front
+FAR = 10_000  # times the parent's p and i
+W_OF_DEPTH, LEAST_ERROR = "largest W of its depth", "least e at its multiply-adds"
 LIMITED = ("params", "macs", "error")
 Ceilings = tuple[float, float, float]
 
@@ -26,7 +28,8 @@ class Found(NamedTuple):
       error: e, measured jointly; until it is, the surrogate times the ratio seen at its depth.
       measured: whether it is.
       saving: (1 − p/P)(1 − i/I).
-      bound: no network of the same depth within the budget has a larger W by surrogate.
+      wanted: what it is the best of, by surrogate.
+      gap: 0: that is proved; else how far from it, as a share of W, it can be.
     """
 
     arch: LayerwiseArch
@@ -36,7 +39,8 @@ class Found(NamedTuple):
     error: float
     measured: bool
     saving: float
-    bound: float
+    wanted: str
+    gap: float
 
     @property
     def w(self) -> float:
@@ -81,7 +85,7 @@ def parent_itself(choices: Choices) -> Found:
     """The parent as a network inside itself, whose W is 0."""
     arch = choices.arch(0, [len(choices.options) - 1] * len(choices.errors))
     base = choices.bases[0]
-    return Found(arch, *choices.costs.whole, base, base, True, 0.0, 0.0)
+    return Found(arch, *choices.costs.whole, base, base, True, 0.0, "the parent", 0.0)
 
 
 def best_of_depths(choices: Choices, ceilings: Ceilings, known: Known) -> list[Found]:
@@ -105,13 +109,32 @@ def best_of_depth(choices: Choices, number: int, ceilings: Ceilings, known: Know
         solved = solve_layerwise([choices.problem(number), choices.whole], ceilings=scaled)
     except ValueError:  # no choice of layers within the ceilings
         return None
+    return found_by(choices, number, solved, known)._replace(wanted=W_OF_DEPTH)
+
+
+def least_error(choices: Choices, macs: float, known: Known) -> Found | None:
+    """The network within a ceiling on i that has the least e by surrogate; None if none is."""
+    # Beside a maximum point this far away all save alike, and W is 1/e.
+    far = choices.whole._replace(
+        params=FAR * choices.whole.params, inference_cost=FAR * choices.whole.inference_cost
+    )
+    problems = [choices.problem(k) for k in range(len(choices.kept))]
+    try:
+        solved = solve_layerwise([*problems, far], ceilings=(np.inf, macs, np.inf))
+    except ValueError:  # no choice of layers within the ceiling
+        return None
+    return found_by(choices, solved.problem, solved, known)
+
+
+def found_by(choices: Choices, number: int, solved: LayerwiseSolution, known: Known) -> Found:
+    """What the program found among the networks of a depth."""
     arch = choices.arch(number, solved.choice.tolist())
     whole, seen = choices.costs.whole, known.get(str(arch))
     saving = (1 - solved.params / whole[0]) * (1 - solved.inference_cost / whole[1])
-    error = seen.error if seen else ratio * solved.error
+    error = seen.error if seen else ratio_of(choices, number, known) * solved.error
     return Found(
         *(arch, solved.params, solved.inference_cost, solved.error, error),
-        *(seen is not None, saving, solved.bound),
+        *(seen is not None, saving, LEAST_ERROR, solved.gap),
     )
 
 
@@ -169,15 +192,13 @@ def answer(
 def front(choices: Choices, known: Known, more: Sequence[Found]) -> list[Found]:
     """Networks that no other found one beats in p, i and e, the largest i first.
 
-    They are the best of every depth at falling shares of the parent's i, and `more`.
+    They have the least e at falling shares of the parent's i; `more` is added.
     """
     whole = choices.costs.whole[1]
     found = {str(one.arch): one for one in [parent_itself(choices), *more]}
     for share in SHARES:
-        for number in range(len(choices.kept)):
-            limits = (np.inf, share * whole, np.inf)
-            one = best_of_depth(choices, number, limits, known)
-            found |= {str(one.arch): one} if one else {}
+        one = least_error(choices, share * whole, known)
+        found = ({str(one.arch): one} if one else {}) | found
     networks = sorted(found.values(), key=lambda one: (-one.macs, -one.params))
     kept = on_pareto_front(np.array([(one.params, one.macs, one.error) for one in networks], float))
     return [one for one, stays in zip(networks, kept, strict=True) if stays]

@@ -54,9 +54,8 @@ def certificate(answer: Answer) -> list[str]:
     best, base = answer.best, answer.choices.bases[0]
     if best.saving == 0:
         return ["the parent is within the budget: it is the answer"]
-    gap = max(0.0, 1 - best.saving / best.surrogate / best.bound)
-    proved = "proved on the surrogate" if gap < 1e-8 else f"within {gap:.2%} on the surrogate"
-    lines = [f"largest W of its depth within the budget: {proved}"]
+    proved = "proved" if best.gap < 1e-8 else f"within {best.gap:.2%} of it"
+    lines = [f"{best.wanted}: {proved}, on the sum over its layers"]
     ratios = [one.ratio for one in answer.known.values()]
     if ratios:
         lines.append(

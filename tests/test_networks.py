@@ -252,7 +252,7 @@ def test_cross_validation_sees_what_a_fit_to_all_points_hides():
 @pytest.mark.parametrize("values", [[1.0], [1.0, 0.0], [1.0, float("nan")]])
 def test_what_cannot_be_fitted_is_refused(values):
     with pytest.raises(ValueError, match="two points|positive and finite"):
-        fit_polynomial(np.ones((len(values), 1)), values, monomials=((0,),))
+        fit_polynomial(np.ones((len(values), 1), int), np.array(values), monomials=((0,),))
 
 
 def test_fitted_errors_are_those_measured_and_predict_the_rest():

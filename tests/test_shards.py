@@ -315,7 +315,8 @@ def test_a_keyed_permutation_depends_on_its_key_and_scatters():
         assert abs(np.corrcoef(found[1:], found[:-1])[0, 1]) < 4 / np.sqrt(count)
     assert (one == two).sum() < 12  # one in the mean
     places = np.array([5, 5, 7])
-    both = permute(places, count, key=np.array([key_of(0, 0), key_of(0, 1), key_of(0, 1)]))
+    keys = np.array([key_of(0, 0), key_of(0, 1), key_of(0, 1)], np.uint64)
+    both = permute(places, count, key=keys)
     assert both.tolist() == [one[5], two[5], two[7]]
 
 

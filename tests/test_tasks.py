@@ -196,7 +196,8 @@ def test_labels_are_names_or_indices_and_only_test_may_lack_them(tmp_path):
 def test_label_of_takes_minus_one_for_a_score_where_the_scale_has_it():
     rows = [{"label": value} for value in (-1, -1.0, "", None, math.nan)]
     known = lambda task: [label_of(row, task, required=False) for row in rows]
-    on_scale, off_scale = (Task(head="regression", labels=ends) for ends in (("-1", "1"), "05"))
+    task_of = lambda ends: Task(head="regression", labels=ends, metrics=("Pearson",))
+    on_scale, off_scale = task_of(("-1", "1")), task_of(("0", "5"))
     np.testing.assert_equal(known(on_scale), [-1, -1, math.nan, math.nan, math.nan])
     np.testing.assert_equal(known(off_scale), [math.nan] * 5)
     assert known(Task()) == [-1] * 5

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt
 
 from bort_jax.data.tokenizer import Special
 from bort_jax.storage.parts import Layout, Parts
@@ -33,7 +33,7 @@ class Shard:
     """
 
     folder: Path
-    files: tuple[Int[np.ndarray, " n"], ...]
+    files: tuple[UInt[np.ndarray, " _"], ...]
     special: Special
     vocab_size: int
 
@@ -47,7 +47,7 @@ class Shard:
         return self.offsets[-1]
 
     @property
-    def tokens(self) -> Int[np.ndarray, " n"]:
+    def tokens(self) -> UInt[np.ndarray, " n"]:
         """The whole stream; a copy in memory where there is more than one file."""
         return self.files[0] if len(self.files) == 1 else np.concatenate(self.files)
 

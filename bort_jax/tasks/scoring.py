@@ -45,7 +45,7 @@ METRICS: dict[str, Callable[[Examples, np.ndarray], float]] = {
 
 def align_outputs(
     outputs: Float[np.ndarray, "m k"], task: Task, *, labels: Sequence[str]
-) -> Float[np.ndarray, "m k"]:
+) -> Float[np.ndarray, "m c"]:
     """A head's outputs with a column a class, in the task's order, or one column.
 
     Args:

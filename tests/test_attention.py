@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from bort_jax.arch import Arch
 from bort_jax.interop import Checkpoint
-from bort_jax.interop.stablehlo import exported
+from bort_jax.interop.stablehlo import export_forward
 from bort_jax.model import BertConfig, MaskedLM, drawn_params, forward
 from bort_jax.model.attention import (
     attention,
@@ -224,7 +224,7 @@ def test_symbolic_lengths_are_plain(kind):
 
 def test_programs_for_export_are_plain_wherever_they_are_exported(monkeypatch):
     stand_on("cudnn", monkeypatch)
-    program = exported(Checkpoint(BF16, drawn_params(MaskedLM(BF16), seed=0), tokenizer=None))
+    program = export_forward(Checkpoint(BF16, drawn_params(MaskedLM(BF16), seed=0), tokenizer=None))
     assert "__cudnn" not in program.mlir_module()
     assert [str(n) for n in program.out_avals[0].shape] == ["b", "m", "50"]
     assert program.platforms == ("cpu", "cuda", "tpu")

@@ -111,7 +111,7 @@ def test_narrow_matmul_has_no_transposed_view_for_an_operand(product, other):
 
 @pytest.mark.parametrize("m, n", [(1, 1), (7, 48), (33, 30), (70, 17)])
 def test_transposed(m, n):
-    x = np.arange(m * n).reshape(m, n)
+    x = np.arange(m * n, dtype=np.float32).reshape(m, n)
     np.testing.assert_array_equal(transposed(x), x.T)
 
 

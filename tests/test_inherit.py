@@ -483,7 +483,7 @@ def test_what_must_stay_stays(kind):
 def test_other_tokenizers_are_refused():
     spec = {"model": {"type": "Unigram", "vocab": {}}}
     for act in (
-        lambda: kept_tokens(spec, np.zeros(0), 3),
+        lambda: kept_tokens(spec, np.zeros(0, int), 3),
         lambda: cut_tokenizer(spec, np.arange(3)),
     ):
         with pytest.raises(ValueError, match="Unigram"):

@@ -59,9 +59,9 @@ def regression(
 
 
 def distillation(
-    student: Float[Array, "b m v"],
-    teacher: Float[Array, "b m v"],
-    weights: Float[Array, "b m"],
+    student: Float[Array, "*b v"],
+    teacher: Float[Array, "*b v"],
+    weights: Float[Array, "*b"],
     *,
     temperature: float,
 ) -> Float[Array, ""]:

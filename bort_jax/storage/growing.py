@@ -68,7 +68,7 @@ class GrowingVectors:
         self._write_header(rows)
         self.out.flush()
 
-    def add(self, vectors: Sequence[Float[np.ndarray, " h"]]) -> None:
+    def add(self, vectors: Float[np.ndarray, "n h"] | Sequence[Float[np.ndarray, " h"]]) -> None:
         """Writes rows, and hands them to the system."""
         self.out.seek(0, 2)
         self.out.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())

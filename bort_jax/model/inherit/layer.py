@@ -41,7 +41,11 @@ def permuted(layer: Mapping[str, Any], heads: Int[np.ndarray, " a"], units: Int[
     }
 
 
-def cut(layer: Mapping[str, Any], out: Float[np.ndarray, "f h"], down: Float[np.ndarray, "f h"]):
+def cut(
+    layer: Mapping[str, Any],
+    out: Float[np.ndarray, "a_times_k_plus_1 h"],
+    down: Float[np.ndarray, "i_plus_1 h"],
+):
     """The first heads and units of a layer, with refitted projections of as many rows."""
     attention, up = layer["attention"], layer["feed_forward"]["up"]
     k, h = attention["out"]["kernel"].shape[-2:]

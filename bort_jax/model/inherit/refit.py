@@ -72,7 +72,7 @@ def refits(
     sizes: Iterable[int],
     *,
     cross: Float[np.ndarray, "f h"] | None = None,
-) -> dict[int, Float[np.ndarray, "f h"]]:
+) -> dict[int, Float[np.ndarray, "_ h"]]:
     """The refit of each prefix of heads or units, from one Cholesky factor.
 
     Args:

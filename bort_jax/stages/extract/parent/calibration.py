@@ -10,7 +10,7 @@ import numpy as np
 from bort_jax.data.choice import choose_tokens
 from bort_jax.data.corpus import read_texts
 from bort_jax.data.masking import MASKS, apply_mlm_mask
-from bort_jax.data.order import keyed, keys_of
+from bort_jax.data.order import key_of, keys_of
 from bort_jax.data.shards import Shard
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop import Checkpoint
@@ -54,7 +54,7 @@ def encoded(parent: Checkpoint, texts: Sequence[str], *, seq_len: int, seed: int
 def masked(rows: dict, tokenizer: Tokenizer, *, seed: int) -> dict:
     """The rows as a masked LM reads them in pretraining."""
     ids, lengths = rows["ids"], rows["mask"].sum(1) - 2
-    keys = keys_of(keyed(seed, MASKS), np.arange(len(ids)))
+    keys = keys_of(key_of(seed, MASKS), np.arange(len(ids)))
     positions = choose_tokens(keys, lengths, seq_len=ids.shape[1])
     vocabulary = Shard(Path(), (), tokenizer.special, tokenizer.vocab_size)
     return apply_mlm_mask(ids, lengths, positions, vocabulary, keys=keys)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from bort_jax.engine import schedule, throughput
 from bort_jax.engine.loop import Diverged, Guard, fit, read_metrics
 from bort_jax.engine.optimizer import Hyper
 from bort_jax.engine.parallel import parallel_step
-from bort_jax.engine.peaks import known_peak, peak_flops
+from bort_jax.engine.peaks import DATA_SHEETS, known_peak, peak_flops
 from bort_jax.engine.processes import join_processes
 from bort_jax.engine.reporting import summary
 from bort_jax.engine.step import gradient_sums, new_state
@@ -344,6 +345,28 @@ def test_waiting_for_data_is_measured():
 )
 def test_known_peak_by_device_kind(kind, flops):
     assert known_peak(kind) == flops
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["Tesla V100", "NVIDIA A100", "NVIDIA H100", "NVIDIA B200"],
+        ["Tesla T4", "NVIDIA A10", "NVIDIA L40S"],
+        ["NVIDIA A10G", "NVIDIA L4"],
+        ["NVIDIA H100 PCIe", "NVIDIA H100 NVL", "NVIDIA H100"],
+        ["TPU v2", "TPU v3"],
+        ["TPU v4", "TPU v5p", "TPU v6e"],
+    ],
+)
+def test_known_peak_grows_by_generation_and_never_by_what_sparsity_would_add(line):
+    peaks = [known_peak(kind) for kind in line]
+    assert all(1.05 < later / earlier < 3.5 for earlier, later in pairwise(peaks)), peaks
+
+
+def test_every_data_sheet_is_of_one_device():
+    for kind, flops in DATA_SHEETS.items():
+        assert 2e13 < flops < 5e15, kind
+        assert known_peak(kind) == known_peak(f"{kind}-80GB") == flops
 
 
 def test_meter_knows_no_mfu_of_a_device_without_a_data_sheet():

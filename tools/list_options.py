@@ -16,7 +16,8 @@ from bort_jax.cli import HUGE_PAGES, TRAIN, VERBS
 FILE = Path(__file__).parent.parent / "docs" / "reference" / "options.md"
 HEAD = """# Options
 
-Every option of every verb. Lists are written `[a,b]`. All can stand in a YAML file (`--config F`).
+Every option of every verb. Lists are written `[a,b]`; a switch is `--json`, `--json true` or
+`--json False`. All can stand in a YAML file (`--config F`), and `-` and `_` are one in names.
 This page is written by `python tools/list_options.py`.
 """
 

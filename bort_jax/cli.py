@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from bort_jax.huge_pages import restart_with_huge_pages
+from bort_jax.storage.caches import cache_folder
 from bort_jax.suggest import suggestion
 
 VERBS = {
@@ -177,11 +178,8 @@ def keep_compilations() -> None:
         return
     import jax
 
-    # By the XDG specification an empty or relative path counts as unset.
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    cache = cache if cache.is_absolute() else Path.home() / ".cache"
     if not jax.config.values["jax_compilation_cache_dir"]:
-        jax.config.update("jax_compilation_cache_dir", str(cache / "bort_jax" / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

@@ -16,7 +16,7 @@ LEVELS = {
     "arch": 1,
     "huge_pages": 1,
     "suggest": 1,
-    "storage": 1,
+    "storage": 0,
     "report": 1,
     "agora": 1,
     "cost": 2,
@@ -36,7 +36,7 @@ LEVELS = {
     "cli": 10,
     "__init__": 10,
 }
-ALONE = ("report", "agora", "storage")  # import nothing of ours
+ALONE = ("report", "agora", "storage")  # import nothing of ours, but for files
 DEVICE_FREE = ("agora", "data", "tasks", "storage", "report")
 MOST_FILES = 15
 MOST_PARAMETERS = 7
@@ -97,7 +97,7 @@ def test_no_circles():
 @pytest.mark.parametrize("part", ALONE)
 def test_foundations_import_nothing_of_ours(part):
     for file in (PACKAGE / part).rglob("*.py"):
-        assert {part_of(name) for name in ours(file)} <= {part}, file
+        assert {part_of(name) for name in ours(file)} <= {part, "storage"}, file
 
 
 def test_no_verb_imports_a_verb():

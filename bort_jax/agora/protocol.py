@@ -11,6 +11,7 @@ import numpy as np
 from bort_jax.agora.generate import KeysFn
 from bort_jax.agora.loop import Dataset
 from bort_jax.agora.theta import Theta
+from bort_jax.storage.files import write_json
 
 
 class Leak(ValueError):
@@ -70,7 +71,5 @@ def score_once(file: Path, score_fn: Callable[[], dict]) -> dict:
     The test split of a run is scored through this: a second scoring reads the first one's result.
     """
     if not file.is_file():
-        partial = file.with_name(file.name + ".partial")
-        partial.write_text(json.dumps(score_fn(), indent=2))
-        partial.replace(file)
+        write_json(file, score_fn())
     return json.loads(file.read_text())

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from bort_jax.agora.loop import Agora, AgoraState, Copy, Dataset, Origin, Round, agora, replay
 from bort_jax.agora.theta import Theta
+from bort_jax.storage.files import whole_file, write_json, write_text
 
 CORRECT = "agora.correct"
 REPLAYS = "replays.json"
@@ -73,9 +74,7 @@ class Store:
             _write_best(folder, copy, self.pack)
         file = folder / "copies.jsonl"
         lines = [*_read_lines(file), _copy_line(copy)]
-        partial = file.with_name(file.name + ".partial")
-        partial.write_text("".join(line + "\n" for line in lines))
-        partial.replace(file)
+        write_text(file, "".join(line + "\n" for line in lines))
 
     def commit(self, state: AgoraState, watched: Mapping[str, Any]) -> None:
         """Makes the state's last round count, with what `watch` said of it."""
@@ -88,11 +87,11 @@ class Store:
             _write_best(folder, state.champion, self.pack)
         else:
             (folder / "best.safetensors").unlink(missing_ok=True)
-        save_file(
-            {"x": np.ascontiguousarray(points.x), "y": np.ascontiguousarray(points.y)},
-            str(folder / "points.safetensors"),
-        )
-        self.write_lineage(folder / "lineage.parquet", origin, points, number)
+        arrays = {"x": np.ascontiguousarray(points.x), "y": np.ascontiguousarray(points.y)}
+        with whole_file(folder / "points.safetensors") as partial:
+            save_file(arrays, str(partial))
+        with whole_file(folder / "lineage.parquet") as partial:
+            self.write_lineage(partial, origin, points, number)
         about = {
             "given": digest(state.train, state.given),
             "improved": improved,
@@ -100,7 +99,7 @@ class Store:
             "round": record._asdict(),
             "watched": watched,
         }
-        (folder / "round.json").write_text(json.dumps(about, indent=1))
+        write_json(folder / "round.json", about)
         folder.rename(self.round_folder(number))
 
     def write_lineage(self, file: Path, origin: Origin, points: Dataset, number: int) -> None:
@@ -195,7 +194,7 @@ class Store:
         number = 1 + max((one["number"] for one in self.replays()), default=0)
         earlier = [one for one in self.replays() if one["after"] < after]
         this = {"after": after, "number": number, "thetas": state.thetas}
-        (partial / REPLAYS).write_text(json.dumps([*earlier, this], indent=1))
+        write_json(partial / REPLAYS, [*earlier, this])
         partial.rename(folder)
         return state._replace(replays=number)
 
@@ -303,9 +302,8 @@ def _read_lines(file: Path) -> list[str]:
 
 def _write_best(folder: Path, copy: Copy, pack: Callable) -> None:
     arrays = dict(pack(copy.model)) | {CORRECT: copy.correct.astype(bool)}
-    partial = folder / "best.safetensors.partial"
-    save_file(arrays, str(partial), metadata={"theta": json.dumps(copy.theta)})
-    partial.replace(folder / "best.safetensors")
+    with whole_file(folder / "best.safetensors") as partial:
+        save_file(arrays, str(partial), metadata={"theta": json.dumps(copy.theta)})
 
 
 def _read_best(folder: Path, unpack: Callable) -> Copy | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bort_jax.report.terminal import format_value
+from bort_jax.storage.files import write_text
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -53,10 +54,11 @@ def figure(drawn, caption: str) -> str:
 
 def write_page(file: Path, title: str, blocks: Iterable[str]) -> Path:
     """Writes the page; blocks are what the functions above return."""
-    file.write_text(
+    write_text(
+        file,
         "<!doctype html><html lang=en><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width'>"
         f"<title>{escape(title)}</title><style>{STYLE}</style>"
-        f"<h1>{escape(title)}</h1>{''.join(blocks)}</html>"
+        f"<h1>{escape(title)}</h1>{''.join(blocks)}</html>",
     )
     return file

@@ -162,7 +162,7 @@ def test_only_confident_labels_reach_the_balance(labels, least, seed):
 
 @pytest.mark.parametrize("shares, drift", [([0.5, 0.6], 0.1), ([0.5, 0.5], -0.1), ([1, 0], 2)])
 def test_wrong_shares_are_refused(shares, drift):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="must sum to 1|must lie in"):
         balance_classes(np.array(shares, float), max_class_shift=drift)
 
 

@@ -12,6 +12,7 @@ DEFAULTS = {field.name: field.default for field in fields(Config)}
 # Another value than the default of options that are no numbers, switches or lists.
 OTHERS = {"search": "bounded", "errors": "elastic", "inference": "operations"}
 OTHERS |= {"measure": "excess", "column": "body", "clip_weights": 1.0}
+VALID = {"head_size": 32, "learning_rates": (1e-4,)}
 
 
 def another(name):
@@ -26,6 +27,15 @@ def another(name):
     if isinstance(default, (int, float)):
         return default / 2 if isinstance(default, float) else default + 1
     return 1e9 if name.startswith(("max_", "about_")) else "x"
+
+
+def complaint(config):
+    """Whatever `check` says against the options."""
+    try:
+        check(config)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def option(name):
@@ -46,9 +56,12 @@ def test_check_refuses_what_a_finished_run_would_ignore(name):
         check(Config(from_run="run", **{name: value}))
 
 
-@pytest.mark.parametrize("changes", [{}, {"max_params": 1e6}, {"measure": "excess", "depth": (2,)}])
-def test_check_lets_a_layerwise_search_have_what_it_reads(changes):
-    check(Config("text", "out", search="layerwise", **changes))
+@pytest.mark.parametrize("name", sorted(READ_LAYERWISE - {"data", "out", "search"}))
+def test_check_lets_a_layerwise_search_have_what_it_reads(name):
+    value = another(name) if name not in VALID else VALID[name]
+    config = Config("text", "out", search="layerwise", **{name: value})
+    assert getattr(config, name) != DEFAULTS[name]
+    assert complaint(config) == ""
 
 
 @pytest.mark.parametrize(

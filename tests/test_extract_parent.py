@@ -18,7 +18,7 @@ from bort_jax.model import BertConfig, drawn_params, param_structs
 from bort_jax.model.inherit import inherit
 from bort_jax.stages.extract.parent.calibration import drawn_texts, encoded
 from bort_jax.stages.extract.parent.choices import Choices, Costs, Sizes
-from bort_jax.stages.extract.parent.run import check_memory, error_of
+from bort_jax.stages.extract.parent.run import check_memory
 from bort_jax.stages.extract.parent.search import least_error
 
 PARENT = Arch(3, 4, 16, 64)
@@ -90,9 +90,15 @@ def test_the_checkpoint_reads_back_with_the_error_that_was_measured(parent, fini
     assert student.config.arch.sizes() == arch.sizes()
     texts = drawn_texts(str(text_file), column="text", rows=128, seed=0)
     rows = encoded(given, texts, seq_len=16, seed=0)
-    again = error_of(inherit(given, rows), student, arch)
+    again = measured(inherit(given, rows), student, arch)
     assert again == pytest.approx(found["student_error"], rel=1e-5)
     assert again <= found["best"]["error"] * (1 + 1e-6)
+
+
+def measured(inheritance, student, arch: LayerwiseArch) -> float:
+    numbers = [n for n, option in enumerate(arch.layers) if option != (0, 0)]
+    layers = [student.params["encoder"][f"layer_{k}"] for k in range(len(numbers))]
+    return inheritance.error_of(list(zip(numbers, layers, strict=True)))
 
 
 def test_the_front_is_no_worse_than_the_parent_and_has_no_beaten_network(finished):

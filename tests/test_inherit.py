@@ -4,6 +4,7 @@
 import json
 from dataclasses import replace
 from functools import cache
+from itertools import product
 
 import jax
 import numpy as np
@@ -26,6 +27,7 @@ from bort_jax.model.inherit import (
     monotone,
     refined,
 )
+from bort_jax.model.inherit.inheritance import through_powers
 from bort_jax.model.inherit.layer import cut, permuted
 from bort_jax.model.inherit.refit import Projection, output_error, refits
 
@@ -226,6 +228,34 @@ def test_errors_are_measured_one_layer_at_a_time():
             assert abs(errors[n, j] - alone) < 0.5 * errors.max()
 
 
+def test_side_errors_are_measured_at_two_sizes_and_follow_the_layer_between():
+    found = inherited("classification")
+    sizes = (4, 8, 12, 16, 32)
+    errors = found.side_errors("units", sizes)
+    ends = found.errors([(4, 4), (4, 16)]).errors
+    np.testing.assert_allclose(errors[:, [0, 3]], ends)
+    assert (errors[:, -1] == 0).all() and (np.diff(errors, axis=1) <= 0).all()
+    between = found.errors([(4, 8), (4, 12)]).errors
+    assert np.abs(errors[:, 1:3] - between).max() < 0.25 * ends.max()
+
+
+@given(c=st.floats(0.01, 10), power=st.floats(0.3, 3))
+def test_through_powers_gives_a_power_back(c, power):
+    x = np.array([0.0, 1.0, 2.0, 5.0])
+    y = c * x**power
+    np.testing.assert_allclose(through_powers(x, x[[3, 1]], y[[3, 1]]), y, rtol=1e-9)
+    np.testing.assert_allclose(through_powers(x, x[[2]], y[[2]]), x / 2 * y[2])
+
+
+def test_networks_that_begin_alike_are_measured_as_each_alone():
+    found, again = inherited("none"), inherit(made("none"), text("none"), batch_size=16)
+    layers = list(product([(4, 32), (2, 8), (0, 0)], repeat=3))[:-1]
+    archs = [LayerwiseArch(16, 4, one) for one in layers]
+    together = again.errors_of(archs)
+    alone = [found.error_of(found.layers(arch)) for arch in archs]
+    np.testing.assert_allclose(together, alone, rtol=1e-5)
+
+
 @given(values=st.lists(st.floats(0, 10), min_size=5, max_size=5))
 def test_monotone_keeps_what_is_monotone_and_mends_what_is_not(values):
     options = OPTIONS[:5]
@@ -299,12 +329,13 @@ def test_refitting_on_its_own_inputs_is_kept_only_where_it_errs_less(head):
     found = inherit(made(head, seed=1), text(head, rows=200), batch_size=64)
     gains = []
     for arch in (equal(1, 4), equal(2, 16), LayerwiseArch(16, 4, ((2, 8), (0, 0), (2, 8)))):
-        student = refined(found, arch)
+        student, error = refined(found, arch)
         own = [(n, student.params["encoder"][f"layer_{k}"]) for k, n in enumerate(places(arch))]
-        gains.append(found.error(arch) - found.error_of(own))
+        assert error == pytest.approx(found.error_of(own))
+        gains.append(found.error(arch) - error)
         assert gains[-1] >= 0 and student.config.arch.sizes() == arch.sizes()
     assert max(gains) > 0.01 * found.base
-    assert trees_equal(refined(found, FULL).params, found.parent.params)
+    assert trees_equal(refined(found, FULL).checkpoint.params, found.parent.params)
 
 
 def places(arch: LayerwiseArch) -> list[int]:

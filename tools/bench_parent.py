@@ -178,7 +178,7 @@ def study_task(parent: Checkpoint, points: Points, rows, folder: Path, *, shapes
     for heads, units in UNIFORM:
         arch = uniform(found, heads, units)
         plain = accuracy(found.with_layers(arch, sliced(found, arch)))
-        bank, own = accuracy(found.checkpoint(arch)), accuracy(refined(found, arch))
+        bank, own = accuracy(found.checkpoint(arch)), accuracy(refined(found, arch).checkpoint)
         print(
             f"  A{heads}-I{units}: sliced {plain:.1f}, refitted {bank:.1f}, the better of that and "
             f"on its own inputs {own:.1f}",

@@ -79,11 +79,12 @@ def sums_of_layer(
 ) -> dict[str, Any]:
     """Moments of some sides, with a leading axis of 1 to be added up over, and the output `x`.
 
-    Where `batch` has a `target: [rows, s, h]`, there are cross moments too.
+    Where `batch` has a `target: [rows, s, h]`, there are cross moments too, and no output: what
+    comes after the sides is then not computed.
     """
     taps = tapped(config, sizes, params, batch["x"], batch["mask"])
     residual = {"heads": batch["x"], "units": taps.middle}
-    sums: dict[str, Any] = {"x": taps.output, "attended": taps.attended, "total": taps.total}
+    sums: dict[str, Any] = {} if "target" in batch else {"x": taps.output}
     for side in sides:
         features = getattr(taps, side)
         sums[side] = _moments(features, batch["mask"])

@@ -10,11 +10,9 @@ takes over the skipped one's last LayerNorm. Nothing is trained, and nothing nee
 Source: our reading of structured pruning with ridge reconstruction (FASP, ZipLM, Kwon et al. 2022).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nsmallest
-from itertools import combinations
-from math import comb
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
@@ -22,22 +20,26 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bort_jax.arch import Arch, LayerwiseArch
-from bort_jax.model.inherit.gram import SIDES, add, cross_matrix, gram_matrix
+from bort_jax.model.inherit.gram import SIDES, Side, add, cross_matrix, gram_matrix
 from bort_jax.model.inherit.layer import cut, permuted, projection
 from bort_jax.model.inherit.network import BATCH, Batch, Measure, Network, batches, split
 from bort_jax.model.inherit.refit import (
     Projection,
     head_order,
+    local_errors,
     refits,
     reordered,
     unit_order,
     with_best_ridge,
 )
+from bort_jax.report.terminal import progress_bar
 
 P = TypeVar("P")
 Option = tuple[int, int]
 SKIP: Option = (0, 0)
-MOST_SETS = 20  # of kept layers that are measured
+SETS, BEAM = 8, 2  # of kept layers of each depth: measured, and carried on to the next
+TINY, ALIKE = 1e-30, 1e-3
+CLOSE = 3  # skipped layers in a row that are prepared for at once
 
 
 class Part(NamedTuple):
@@ -171,7 +173,8 @@ class Inheritance(Generic[P]):
     rows: list[Batch]
     measure: Measure
     crossed: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
-    _chosen: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    _errors: dict[LayerwiseArch, float] = field(default_factory=dict, repr=False)
+    _sets: dict[int, list[tuple[int, ...]]] = field(default_factory=dict, repr=False)
 
     @property
     def base(self) -> float:
@@ -241,7 +244,39 @@ class Inheritance(Generic[P]):
 
     def error(self, arch: Arch | LayerwiseArch) -> float:
         """e of an architecture, measured: base and what its layers add together."""
-        return self.error_of(self.layers(self.layerwise(arch)))
+        return self.errors_of([self.layerwise(arch)])[0]
+
+    def errors_of(self, archs: Sequence[LayerwiseArch]) -> list[float]:
+        """e of several, each measured once; those that begin alike share the states of that.
+
+        Raises:
+          ValueError: as `checkpoint`.
+        """
+        plans = {arch: tuple(plan(self.layerwise(arch))) for arch in archs}
+        plans = {arch: layers for arch, layers in plans.items() if arch not in self._errors}
+        self._gather([pair for arch in plans for pair in _pairs(arch)])
+        if plans:
+            states = [self.network.embed(batch) for batch in self.measure.rows]
+            with progress_bar("networks measured", total=len(plans)) as bar:
+                self._measure(plans, states, bar)
+        return [self._errors[arch] for arch in archs]
+
+    def _measure(self, plans: dict[LayerwiseArch, tuple[Kept, ...]], states, bar) -> None:
+        """Measures networks of which these layers are still to come after these states."""
+        while any(plans.values()):
+            alike: dict[Kept, dict[LayerwiseArch, tuple[Kept, ...]]] = {}
+            for arch, (first, *rest) in plans.items():
+                alike.setdefault(first, {})[arch] = tuple(rest)
+            *few, (last, most) = sorted(alike.items(), key=lambda group: len(group[1]))
+            for first, group in few:
+                self._measure(group, self._after(first, states), bar)
+            plans, states = most, self._after(last, states)
+        added = self.measure.added(states)
+        self._errors.update(dict.fromkeys(plans, self.base + added))
+        bar.update(len(plans))
+
+    def _after(self, kept: Kept, states: list[Batch]) -> list[Batch]:
+        return self._through([(kept.number, self.layer(kept))], states)
 
     def error_of(self, layers: Sequence[tuple[int, Any]]) -> float:
         """e of layers at their places in the parent, measured on the held-out rows."""
@@ -259,30 +294,52 @@ class Inheritance(Generic[P]):
         Raises:
           ValueError: an option larger than the parent's layer.
         """
-        before, states = None, [self.network.embed(batch) for batch in self.measure.rows]
-        self._gather([(n - 1, n) for n in range(1, len(self.parts)) if SKIP in options])
-        errors = np.zeros((len(self.parts), len(options)))
+        networks = [
+            [self._changed(n, option) for option in options] for n in range(len(self.parts))
+        ]
+        found = iter(self.errors_of([arch for row in networks for arch in row]))
+        errors = np.array([[next(found) for _ in row] for row in networks]) - self.base
         for n, part in enumerate(self.parts):
-            sizes = [option for option in options if option != SKIP]
-            bank = self.bank(n, sizes)
-            for j, option in enumerate(options):
-                if option == SKIP:
-                    errors[n, j] = self._skipping(n, before, states)
-                elif option != part.sizes:
-                    errors[n, j] = self._rest(n, [(n, bank[option])], states)
-            before, states = states, self._through([(n, self.network.layers[n])], states)
+            errors[n, [option == part.sizes for option in options]] = 0.0
         return LayerErrors(self.base, np.array([monotone(row, options) for row in errors]))
 
-    def _skipping(self, number: int, before, states) -> float:
-        if number == 0:
-            return self._rest(0, [], states)
-        healer = Kept(number - 1, number, self.parts[number - 1].sizes)
-        return self._rest(number, [(number - 1, self.layer(healer))], before)
+    def side_errors(self, side: Side, sizes: Sequence[int]) -> Float[np.ndarray, "l j"]:
+        """What each size of one side of each layer adds to e, of which at most two are measured.
 
-    def _rest(self, number: int, layers: list[tuple[int, Any]], states) -> float:
-        """What these layers add, the parent's own after `number` coming after them."""
-        rest = [(n, layer) for n, layer in enumerate(self.network.layers) if n > number]
-        return self.measure.added(self._through([*layers, *rest], states))
+        These are the smallest and the one nearest to half. Of the others it is known without a
+        pass how far the layer's own output is from the parent's, and e follows that by a power,
+        which the two give. Source: our reading.
+
+        Args:
+          sizes: numbers of heads or of units, ascending.
+
+        Raises:
+          ValueError: a size larger than the parent's.
+        """
+        whole = max(getattr(part, side).size for part in self.parts)
+        smaller = [size for size in sizes if size < whole]
+        if len(smaller) > 2:
+            middle = min(smaller[1:], key=lambda size: abs(size - whole / 2))
+            smaller = [smaller[0], middle]
+        other = self.network.sizes[0]
+        options = [(n, other[1]) if side == "heads" else (other[0], n) for n in smaller]
+        found = np.zeros((len(self.parts), len(sizes)))
+        if not options:
+            return found
+        measured = self.errors(options).errors
+        for n, part in enumerate(self.parts):
+            local = local_errors(getattr(part, side), sizes)
+            at = [sizes.index(size) for size in smaller]
+            row = through_powers(local, local[at], measured[n])
+            row[at] = measured[n]
+            found[n] = monotone(row, [(size, 1) for size in sizes])
+        return found
+
+    def _changed(self, number: int, option: Option) -> LayerwiseArch:
+        """The parent with one layer at another size."""
+        arch = self.network.config.arch
+        layers = tuple(option if n == number else p.sizes for n, p in enumerate(self.parts))
+        return LayerwiseArch(arch.hidden, arch.head_size, layers)
 
     def _through(self, layers: Sequence[tuple[int, Any]], states: list[Batch]) -> list[Batch]:
         for number, layer in layers:
@@ -291,31 +348,44 @@ class Inheritance(Generic[P]):
         return states
 
     def kept(self, depth: int) -> tuple[int, ...]:
-        """The layers that a network of some depth keeps: the best of at most MOST_SETS sets.
+        """The layers that a network of some depth keeps, all else being the parent's, healed.
 
-        All else being the parent's, skipped layers healed. Where there are more sets, those are
-        measured whose layers, skipped one at a time, add least to e.
+        One layer fewer at a time: of the `BEAM` best sets of one more layer each loses one, and
+        of what is left the `SETS` are measured that add least to e by the sum of the larger set's
+        error and the lost layer's own.
+
+        Raises:
+          ValueError: a depth that is not between 1 and the parent's.
         """
+        if not 1 <= depth <= len(self.parts):
+            raise ValueError(f"expected a depth between 1 and {len(self.parts)}; got {depth}")
+        return self._best_sets(depth)[0]
+
+    def _best_sets(self, depth: int) -> list[tuple[int, ...]]:
         everything = tuple(range(len(self.parts)))
         if depth == len(everything):
-            return everything
-        if depth not in self._chosen:
-            sets = list(self._sets(depth))
-            self._gather([p for kept in sets for p in _pairs(self._whole(kept))])
-            self._chosen[depth] = min(sets, key=lambda kept: self.error(self._whole(kept)))
-        return self._chosen[depth]
+            return [everything]
+        if depth not in self._sets:
+            larger = self._best_sets(depth + 1)
+            if depth == len(everything) - 1:
+                self._gather(_close_pairs(len(everything)))
+            sets = self._promising({kept: self.error(self._whole(kept)) for kept in larger})
+            errors = self.errors_of([self._whole(kept) for kept in sets])
+            order = np.argsort(errors, kind="stable")[:BEAM]
+            self._sets[depth] = [sets[k] for k in order]
+        return self._sets[depth]
 
-    def _sets(self, depth: int) -> Iterable[tuple[int, ...]]:
-        everything = range(len(self.parts))
-        if comb(len(everything), depth) <= MOST_SETS:
-            return combinations(everything, depth)
-        alone = self.errors([SKIP]).errors[:, 0]
-        left = nsmallest(
-            MOST_SETS,
-            combinations(everything, len(everything) - depth),
-            key=lambda skipped: alone[list(skipped)].sum(),
-        )
-        return [tuple(n for n in everything if n not in skipped) for skipped in left]
+    def _promising(self, larger: Mapping[tuple[int, ...], float]) -> list[tuple[int, ...]]:
+        """The sets of one layer fewer that are measured."""
+        everything, guess = frozenset(range(len(self.parts))), {}
+        for kept, error in larger.items():
+            for n in kept if len(kept) > 1 else ():
+                alone = self._whole(tuple(sorted(everything - {n})))
+                left = tuple(k for k in kept if k != n)
+                added = self._errors.get(alone, self.base) - self.base
+                guess[left] = min(error + added, guess.get(left, np.inf))
+        most = max(SETS, len(everything)) if len(larger) == 1 else SETS
+        return nsmallest(most, guess, key=guess.__getitem__)
 
     def _whole(self, kept: tuple[int, ...]) -> LayerwiseArch:
         arch = self.network.config.arch
@@ -336,8 +406,12 @@ class Inheritance(Generic[P]):
                 for pair in (pair for pair in missing if pair[1] == n):
                     sums = self.network.cross(taps[pair[0]], taps[n].total, state["mask"])
                     add(totals[pair], sums)
+                done = [k for k in taps if not any(f == k and until > n for f, until in missing)]
+                for k in done:
+                    del taps[k]
         for pair, total in totals.items():
-            self.crossed[pair] = cross_matrix(total)[self.parts[pair[0]].rows]
+            cross = cross_matrix(total)[self.parts[pair[0]].rows]
+            self.crossed[pair] = cross.astype(np.float32)
 
     def with_layers(self, arch: LayerwiseArch, layers: Sequence[tuple[int, Any]]) -> P:
         """The parent with other layers, which are an architecture's."""
@@ -366,6 +440,21 @@ def plan(arch: LayerwiseArch) -> list[Kept]:
 
 def _pairs(arch: LayerwiseArch) -> list[tuple[int, int]]:
     return [(kept.number, kept.until) for kept in plan(arch) if kept.until > kept.number]
+
+
+def _close_pairs(depth: int) -> list[tuple[int, int]]:
+    """Layers with the last of up to `CLOSE` skipped ones after them."""
+    return [(n, until) for n in range(depth) for until in range(n + 1, min(depth, n + CLOSE + 1))]
+
+
+def through_powers(
+    x: Float[np.ndarray, " j"], known_x: Float[np.ndarray, " k"], known_y: Float[np.ndarray, " k"]
+) -> Float[np.ndarray, " j"]:
+    """y = c·xᵇ through one or two points, 0 at 0; of one point, or of two alike, b is 1."""
+    first, last = (np.log(np.maximum(points, TINY)) for points in (known_x, known_y))
+    apart = first[0] - first[-1]
+    power = (last[0] - last[-1]) / apart if abs(apart) > ALIKE else 1.0
+    return np.where(x > 0, known_y[-1] * (np.maximum(x, TINY) / known_x[-1]) ** power, 0.0)
 
 
 def monotone(errors: Float[np.ndarray, " j"], options: Sequence[Option]) -> Float[np.ndarray, " j"]:

@@ -40,6 +40,11 @@ class Projection(NamedTuple):
     grain: int
     ridge: float = RIDGES[1]
 
+    @property
+    def size(self) -> int:
+        """How many heads or units there are."""
+        return (len(self.gram) - 1) // self.grain
+
 
 def unit_order(
     gram: Float[np.ndarray, "f f"], weights: Float[np.ndarray, "f h"]
@@ -128,6 +133,12 @@ def output_error(
     difference = weights.astype(gram.dtype)
     difference[: len(prefix)] -= prefix
     return float(np.sum((gram @ difference) * difference))
+
+
+def local_errors(side: Projection, sizes: Sequence[int]) -> Float[np.ndarray, " j"]:
+    """`output_error` of the refit of each size, on the rows of its own G."""
+    found = refits(side, sizes)
+    return np.array([output_error(side.gram, side.weights, found[size]) for size in sizes])
 
 
 def with_best_ridge(

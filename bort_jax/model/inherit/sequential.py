@@ -8,7 +8,7 @@ away, and overfits where little is; so both are measured on held-out rows.
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.model.inherit.gram import SIDES, Side, add, cross_matrix, gram_matrix
@@ -20,15 +20,26 @@ from bort_jax.model.inherit.refit import Projection, refits
 P = TypeVar("P")
 
 
-def refined(inheritance: Inheritance[P], arch: Arch | LayerwiseArch) -> P:
+class Refined(NamedTuple, Generic[P]):
+    """A checkpoint and its e, measured."""
+
+    checkpoint: P
+    error: float
+
+
+def refined(inheritance: Inheritance[P], arch: Arch | LayerwiseArch) -> Refined[P]:
     """As `Inheritance.checkpoint`, refitted on its own inputs where that errs less.
 
     Raises:
       ValueError: as `Inheritance.checkpoint`.
     """
     arch = inheritance.layerwise(arch)
-    found = [inheritance.layers(arch), sequential_layers(inheritance, arch)]
-    return inheritance.with_layers(arch, min(found, key=inheritance.error_of))
+    error = inheritance.error(arch)
+    own = sequential_layers(inheritance, arch)
+    own_error = inheritance.error_of(own)
+    if own_error < error:
+        return Refined(inheritance.with_layers(arch, own), own_error)
+    return Refined(inheritance.checkpoint(arch), error)
 
 
 def sequential_layers(inheritance: Inheritance, arch: LayerwiseArch) -> list[tuple[int, Any]]:

@@ -24,7 +24,7 @@ from bort_jax.interop import Checkpoint
 from bort_jax.model import param_structs
 from bort_jax.model.inherit import Inheritance
 from bort_jax.ose import LayerChoices
-from bort_jax.report.terminal import progress_bar
+from bort_jax.report.terminal import say
 
 HEADS, UNITS = (1 / 4, 1 / 2, 3 / 4, 1), (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
 STEP = 32  # units: vector registers of every device are filled
@@ -181,18 +181,14 @@ class Choices:
 def measured_choices(inheritance: Inheritance[Checkpoint], sizes: Sizes, costs: Costs) -> Choices:
     """Measures the options of every layer, and for every depth the best set of layers."""
     a, i = costs.arch.heads, costs.arch.intermediate
-    of_heads = [(heads, i) for heads in sizes.heads]
-    of_units = [(a, units) for units in sizes.units]
-    alone = [*of_heads, *of_units[:-1]]
-    added = dict(zip(alone, inheritance.errors(alone).errors.T, strict=True))
-    errors = [added[heads, i] + added[a, units] for heads, units in sizes.options]
+    of_heads = dict(zip(sizes.heads, inheritance.side_errors("heads", sizes.heads).T, strict=True))
+    of_units = dict(zip(sizes.units, inheritance.side_errors("units", sizes.units).T, strict=True))
+    errors = [of_heads[heads] + of_units[units] for heads, units in sizes.options]
     kept, bases = [], []
-    depths = sorted({*sizes.depths, costs.arch.depth}, reverse=True)
-    with progress_bar("which layers stay", total=len(depths), unit="depth") as bar:
-        for depth in depths:
-            kept.append(inheritance.kept(depth))
-            layers = tuple((a, i) if n in kept[-1] else (0, 0) for n in range(costs.arch.depth))
-            whole = LayerwiseArch(costs.arch.hidden, costs.arch.head_size, layers)
-            bases.append(inheritance.error(whole))
-            bar.update()
+    for depth in sorted({*sizes.depths, costs.arch.depth}, reverse=True):
+        kept.append(inheritance.kept(depth))
+        layers = tuple((a, i) if n in kept[-1] else (0, 0) for n in range(costs.arch.depth))
+        whole = LayerwiseArch(costs.arch.hidden, costs.arch.head_size, layers)
+        bases.append(inheritance.error(whole))
+        say(f"of {depth} layers stay {', '.join(str(n + 1) for n in kept[-1])}: e {bases[-1]:.4g}")
     return Choices(costs, sizes.options, np.stack(errors, axis=1), tuple(kept), tuple(bases))

@@ -13,9 +13,7 @@ from bort_jax.engine.parallel import parallel_map
 from bort_jax.interop import Checkpoint, read, save
 from bort_jax.interop.orbax_folder import save_orbax
 from bort_jax.model.bert import BertConfig
-from bort_jax.model.inherit import Inheritance, gram_bytes, inherit, refined
-from bort_jax.model.inherit.inheritance import plan
-from bort_jax.model.inherit.layer import numbered
+from bort_jax.model.inherit import gram_bytes, inherit, refined
 from bort_jax.ose import Budget
 from bort_jax.report.terminal import say
 from bort_jax.stages.extract.config import Config, budget_of, given_sizes
@@ -57,9 +55,8 @@ def run_inside(config: Config) -> Found:
         str(config.data), column=config.column, rows=config.calibration_rows, seed=config.seed
     )
     rows = encoded(parent, texts, seq_len=config.seq_len, seed=config.seed)
-    inheritance = inherit(
-        parent, rows, seed=config.seed, batch_size=batch_size(), map_fn=parallel_map
-    )
+    size = batch_size(len(texts))
+    inheritance = inherit(parent, rows, seed=config.seed, batch_size=size, map_fn=parallel_map)
     costs = Costs.of(parent, arch, seq_len=config.seq_len)
     say(f"parent: {arch}, e {inheritance.base:.4g}, {_seconds(start)}")
     choices = measured_choices(inheritance, sizes, costs)
@@ -70,9 +67,8 @@ def run_inside(config: Config) -> Found:
         found, known = answer(choices, ceilings, inheritance.error)
     shown = Answer(choices, found[0], found[1:], front(choices, known, found), known)
     save_grams(inheritance, choices.kept, out)
-    student = refined(inheritance, found[0].arch)
+    student, error = refined(inheritance, found[0].arch)
     write_student(student, out / MODEL)
-    error = error_of(inheritance, student, found[0].arch)
     write_result(shown, out, parent=str(config.parent), student_error=error)
     show(shown, out, run=out)
     say(f"e of the weights that were written: {error:.4g}")
@@ -97,13 +93,6 @@ def answer_inside(run: Path, budget: Budget, *, pick: int | None, out: str | Non
         write_again(shown, run, Path(out))
     show(shown, Path(out) if out else None, run=run)
     return best
-
-
-def error_of(inheritance: Inheritance, student: Checkpoint, arch: LayerwiseArch) -> float:
-    """e of weights, on the held-out rows."""
-    layers = numbered(student.params["encoder"])
-    numbers = [kept.number for kept in plan(arch)]
-    return inheritance.error_of(list(zip(numbers, layers, strict=True)))
 
 
 def write_again(shown: Answer, run: Path, out: Path) -> None:
@@ -151,10 +140,11 @@ def check_memory(config: BertConfig, free: int) -> None:
         )
 
 
-def batch_size() -> int:
-    """The least multiple of the devices that is not below `BATCH`."""
-    devices = jax.local_device_count()
-    return -(-BATCH // devices) * devices
+def batch_size(rows: int) -> int:
+    """About `BATCH`: the third that is held out fills its batches; a multiple of the devices."""
+    held, devices = max(1, round(rows / 3)), jax.local_device_count()
+    size = -(-held // -(-held // BATCH))
+    return -(-size // devices) * devices
 
 
 def write_student(student: Checkpoint, folder: Path) -> None:

@@ -51,7 +51,7 @@ class Arch(NamedTuple):
                 f"expected an architecture such as D4-A8-H1024-I768 or one of "
                 f"{', '.join(NAMED)}; got {text!r}"
             )
-        return cls(*map(int, match.groups())).checked()
+        return cls(*map(int, match.groups())).validate()
 
     @property
     def head_size(self) -> int:
@@ -65,7 +65,7 @@ class Arch(NamedTuple):
     def is_valid(self) -> bool:
         return min(self) >= 1 and self.hidden % self.heads == 0
 
-    def checked(self) -> "Arch":
+    def validate(self) -> "Arch":
         """Returns the same tuple, or raises ValueError if it is not valid."""
         if min(self) < 1:
             raise ValueError(f"{self}: every field must be at least 1")
@@ -128,9 +128,9 @@ class LayerwiseArch(NamedTuple):
         layers = tuple(
             (0, 0) if layer == "skip" else _layer_sizes(layer) for layer in match[3].split()
         )
-        return cls(int(match[1]), int(match[2]), layers).checked()
+        return cls(int(match[1]), int(match[2]), layers).validate()
 
-    def checked(self) -> "LayerwiseArch":
+    def validate(self) -> "LayerwiseArch":
         """Returns the same tuple, or raises ValueError if it is not valid."""
         if min(self.hidden, self.head_size, *map(min, self.sizes())) < 1:
             raise ValueError(f"{self}: every size must be at least 1; a layer is whole or skipped")
@@ -185,7 +185,7 @@ class SearchSpace:
     def of(cls, arch: Arch, *, vocab_size: int = 50265, positions: int = 512) -> "SearchSpace":
         """The space whose only member is `arch`."""
         return cls(
-            depth=(arch.checked().depth,),
+            depth=(arch.validate().depth,),
             heads=(arch.heads,),
             hidden=(arch.hidden,),
             intermediate=(arch.intermediate,),

@@ -34,7 +34,7 @@ def test_heads_that_do_not_divide_name_the_nearest():
 
 def test_zero_layers_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
-        Arch(0, 2, 4, 4).checked()
+        Arch(0, 2, 4, 4).validate()
 
 
 @pytest.mark.parametrize("text", ["", "4-8-1024-768", "D4-A8-H1024", "D4-A8-H1024-I768 ", "bart"])

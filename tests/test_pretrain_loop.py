@@ -304,7 +304,7 @@ def test_mfu_of_a_small_net_by_hand(monkeypatch):
     batch = {"ids": np.zeros((6, 3)), "positions": np.zeros((6, 2))}
     for k, _ in enumerate(meter.watch([batch] * 3)):
         now[0] += 100 if k == 0 else 4  # the first step compiles, and does not count
-        with meter.paused():
+        with meter.pause():
             now[0] += 50  # an evaluation
     rates = meter.lap()
     assert rates["tokens_per_second"] == 2 * 18 / 8 and rates["seconds_per_step"] == 4

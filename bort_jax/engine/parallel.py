@@ -80,7 +80,7 @@ class ParallelStep:
     def __call__(self, state: State, frozen, batch, key) -> tuple[State, dict]:
         return self.run(*self._arguments(state, frozen, batch, key))
 
-    def bound(self, frozen, key) -> "BoundStep":
+    def bind(self, frozen, key) -> "BoundStep":
         """`(state, batch) -> (state, metrics)`; `frozen` is put on the devices once."""
         return BoundStep(self, replicate(frozen), key)
 
@@ -118,12 +118,12 @@ def parallel_map(fn: Callable) -> Callable:
     """Maps `fn(params, batch) -> tree of [b, ...]` over the devices' shares of a batch."""
     run = jax.pmap(fn, axis_name=AXIS, in_axes=(None, 0))
 
-    def mapped(params, batch):
+    def over_batch(params, batch):
         return jax.tree.map(
             lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), run(params, shard(batch))
         )
 
-    return mapped
+    return over_batch
 
 
 class OverMembers:
@@ -164,10 +164,10 @@ class OverMembers:
         key = str(jax.tree.map(lambda x: (np.shape(x), str(x.dtype)), args))
         with self.lock:
             if key not in self.programs:
-                self.programs[key] = self._compiled(args)
+                self.programs[key] = self._compile(args)
         return self.programs[key]
 
-    def _compiled(self, args):
+    def _compile(self, args):
         devices = jax.tree.leaves(args[self.in_axes.index(0)])[0].shape[0]
         run = jax.pmap(
             self.fn,
@@ -182,14 +182,14 @@ def _over_members(fn: Callable, in_axes: tuple[int | None, ...]) -> Callable:
     """`vmap`, but for a device with one member, whose products need no batch axis."""
     own = [axis == 0 for axis in in_axes]
 
-    def mapped(*args):
+    def over_members(*args):
         if jax.tree.leaves(args[own.index(True)])[0].shape[0] > 1:
             return jax.vmap(fn, in_axes=in_axes)(*args)
         alone = jax.tree.map(lambda x: x[0], [arg for arg, is_own in zip(args, own) if is_own])
         found = fn(*(alone.pop(0) if is_own else arg for arg, is_own in zip(args, own)))
         return jax.tree.map(lambda x: x[None], found)
 
-    return mapped
+    return over_members
 
 
 def on_devices(fn: Callable, items: Sequence) -> list:

@@ -66,7 +66,7 @@ class Reporter:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         values |= self.meter.lap()
         self.pace = values.get("seconds_per_step", self.pace)
-        left = self.horizon.left(step, self.pace)
+        left = self.horizon.seconds_left(step, self.pace)
         self.records.add(step, values | {"seconds_left": left})
         self.shown.show(step, summary(values), left)
 

@@ -25,7 +25,7 @@ class Steps:
     def __call__(self, step: int, state, metrics: dict) -> None:
         self.over = step >= self.total
 
-    def left(self, step: int, seconds_per_step: float) -> float:
+    def seconds_left(self, step: int, seconds_per_step: float) -> float:
         """Seconds to the end, at this pace."""
         return max(self.total - step, 0) * seconds_per_step
 
@@ -57,7 +57,7 @@ class Time:
         if step % self.every == 0 or jax.default_backend() == "cpu":
             self.over = float(metrics["seconds"]) >= self.total
 
-    def left(self, step: int, seconds_per_step: float) -> float:
+    def seconds_left(self, step: int, seconds_per_step: float) -> float:
         return max(self.total - self.now(), 0.0)
 
     def progress(self, step: int) -> str:

@@ -137,7 +137,7 @@ def gradient_sums(loss_fn: Callable, *, parts: int = 1) -> Callable:
 
         return jax.grad(summed_loss, has_aux=True)(params)
 
-    def accumulated(params, frozen, batch, key):
+    def accumulate(params, frozen, batch, key):
         rows = jnp.arange(len(jax.tree.leaves(batch)[0]))
 
         def of_part(batch, rows):
@@ -147,4 +147,4 @@ def gradient_sums(loss_fn: Callable, *, parts: int = 1) -> Callable:
         size = len(rows) // parts
         return optax.microbatching.microbatch(of_part, (0, 1), size)(batch, rows)
 
-    return gradient if parts == 1 else accumulated
+    return gradient if parts == 1 else accumulate

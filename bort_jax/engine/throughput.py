@@ -93,7 +93,7 @@ class Meter:
         self.operations += rows * self.flops(seq_len, masked)
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
+    def pause(self) -> Iterator[None]:
         """The time spent meanwhile is not training's."""
         before = time.monotonic()
         yield

@@ -125,7 +125,7 @@ class Watchdog:
             self.waited, self.silence = self.waited + passed, self.silence + passed
             self.count += 1
             self._write_beat()
-            reason = self._failed() or self._dead() or self._stuck()
+            reason = self._failure_note() or self._note_dead() or self._note_stuck()
             if reason:
                 self._say(reason)
                 self._leave(RETRY)
@@ -147,13 +147,13 @@ class Watchdog:
         with suppress(OSError):  # the next one may be written; else the others will say so
             write_json(self._file(self.rank), Beat(self.count, self.step, self.phase))
 
-    def _failed(self) -> str:
+    def _failure_note(self) -> str:
         """The first note about a failed process; empty without one."""
         for note in sorted(self.folder.glob("*.failed")):
             return f"rank {note.stem} failed: {note.read_text()}"
         return ""
 
-    def _dead(self) -> str:
+    def _note_dead(self) -> str:
         """Notes the next process in the ring as failed if it has been silent for too long."""
         following = (self.rank + 1) % self.ranks
         beat = self._beat_of(following) or self.neighbour
@@ -165,9 +165,9 @@ class Watchdog:
             return ""
         last = f"its last was in step {beat.step}, {beat.phase}"
         self._note(following, f"no sign of life for {self.silence:.0f} s; {last}")
-        return self._failed()
+        return self._failure_note()
 
-    def _stuck(self) -> str:
+    def _note_stuck(self) -> str:
         """Notes the processes that are behind as failed if this one's step takes too long."""
         if self.waited <= self.limit():
             return ""
@@ -180,7 +180,7 @@ class Watchdog:
         )
         for rank in behind:
             self._note(rank, f"stuck for {self.waited:.0f} s since it began step {least}; {where}")
-        return self._failed()
+        return self._failure_note()
 
     def _beat_of(self, rank: int) -> Beat | None:
         try:

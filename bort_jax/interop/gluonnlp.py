@@ -72,7 +72,7 @@ def _arch(tensors: dict[str, np.ndarray], *, heads: int, source: str) -> Arch:
             raise ValueError(f"{source} has no matrix {name}: not a Bort of GluonNLP")
     depth = next(n for n in range(1, len(tensors) + 1) if _up(n) not in tensors)
     intermediate, hidden = tensors[_up(0)].shape
-    return Arch(depth, heads, hidden, intermediate).checked()
+    return Arch(depth, heads, hidden, intermediate).validate()
 
 
 def _up(n: int) -> str:

@@ -135,7 +135,7 @@ def _kind(hf: dict, source: str) -> tuple[str, str]:
 
 def _arch(hf: dict, source: str) -> Arch:
     fields = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
-    return Arch(*(int_of(hf, name, source) for name in fields)).checked()
+    return Arch(*(int_of(hf, name, source) for name in fields)).validate()
 
 
 def _positions(hf: dict, family: str, source: str) -> int:

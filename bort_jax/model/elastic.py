@@ -89,7 +89,7 @@ class ElasticLM:
           ValueError: it does not fit into this network, or its heads are not whole grains.
         """
         largest = self.largest
-        if arch.head_size % self.grain or any(np.greater(arch.checked(), largest)):
+        if arch.head_size % self.grain or any(np.greater(arch.validate(), largest)):
             raise ValueError(
                 f"{arch} is no part of {largest} with heads of a multiple of {self.grain} features"
             )

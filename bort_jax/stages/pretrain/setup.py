@@ -62,7 +62,7 @@ class Setup(NamedTuple):
             accumulate=self.recipe.accumulation_steps,
             clock=clock,
         )
-        return step.bound(frozen, jax.random.key(self.recipe.seed))
+        return step.bind(frozen, jax.random.key(self.recipe.seed))
 
 
 def student_checkpoint(

@@ -136,7 +136,7 @@ class Evaluation:
 
     def measure(self, state: State) -> MlmScores | None:
         """None where a request to stop came first."""
-        with self.meter.paused(), self.dog.during("evaluating"):
+        with self.meter.pause(), self.dog.during("evaluating"):
             try:
                 return self.score(state.params)
             except Stopping:

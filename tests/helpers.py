@@ -14,7 +14,7 @@ from hypothesis import settings
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.interop import Checkpoint
 from bort_jax.interop.ndarray_list import TYPES
-from bort_jax.model import BertConfig, drawn_params, init_params
+from bort_jax.model import BertConfig, init_params, random_params
 from bort_jax.stages.pretrain.config import PretrainConfig
 
 DATA = Path(os.environ.get("BORT_JAX_DATA", "no such folder")) / "gluon_bort_tiny"
@@ -104,7 +104,7 @@ def variants() -> list[Checkpoint]:
 def layerwise() -> Checkpoint:
     before = checkpoint()
     empty = Checkpoint(replace(before.config, arch=LAYERWISE), None, facts={"data": "none"})
-    return empty.with_params(drawn_params(empty.model, seed=0))
+    return empty.with_params(random_params(empty.model, seed=0))
 
 
 def mutated(content: bytes, generator: random.Random, *, within: int) -> bytes:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from bort_jax.arch import Arch
 from bort_jax.interop import Checkpoint
 from bort_jax.interop.stablehlo import export_forward
-from bort_jax.model import BertConfig, MaskedLM, drawn_params, forward
+from bort_jax.model import BertConfig, MaskedLM, forward, random_params
 from bort_jax.model.attention import (
     attention,
     cudnn,
@@ -192,7 +192,7 @@ def fused_calls(kind: str, monkeypatch, *, dropout: float, training: bool) -> in
     stand_on(kind, monkeypatch)
     platform, call = CALLS[kind]
     model = MaskedLM(replace(BF16, dropout=dropout))
-    params = jax.tree.map(lambda x: np.stack([x] * 2), drawn_params(model, seed=0))
+    params = jax.tree.map(lambda x: np.stack([x] * 2), random_params(model, seed=0))
     ids, mask = np.zeros((2, 128), np.int32), prefix(128, 128, 60)
     key = jax.random.key(0) if training else None
     loss = lambda params: forward(model, params, ids, mask, ids[:, :3], key=key).sum()
@@ -224,7 +224,9 @@ def test_symbolic_lengths_are_plain(kind):
 
 def test_programs_for_export_are_plain_wherever_they_are_exported(monkeypatch):
     stand_on("cudnn", monkeypatch)
-    program = export_forward(Checkpoint(BF16, drawn_params(MaskedLM(BF16), seed=0), tokenizer=None))
+    program = export_forward(
+        Checkpoint(BF16, random_params(MaskedLM(BF16), seed=0), tokenizer=None)
+    )
     assert "__cudnn" not in program.mlir_module()
     assert [str(n) for n in program.out_avals[0].shape] == ["b", "m", "50"]
     assert program.platforms == ("cpu", "cuda", "tpu")

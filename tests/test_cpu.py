@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from bort_jax.arch import Arch
-from bort_jax.model import BertConfig, MaskedLM, drawn_params, forward
+from bort_jax.model import BertConfig, MaskedLM, forward, random_params
 from bort_jax.model.cpu import (
     Dropout,
     dot_general,
     dropout_mask,
     narrow_matmul,
     narrow_matmul_t,
-    transposed,
+    transpose,
 )
 
 SHAPES = [(1, 7, 2), (48, 31, 17), (3, 64, 257)]
@@ -112,7 +112,7 @@ def test_narrow_matmul_has_no_transposed_view_for_an_operand(product, other):
 @pytest.mark.parametrize("m, n", [(1, 1), (7, 48), (33, 30), (70, 17)])
 def test_transposed(m, n):
     x = np.arange(m * n, dtype=np.float32).reshape(m, n)
-    np.testing.assert_array_equal(transposed(x), x.T)
+    np.testing.assert_array_equal(transpose(x), x.T)
 
 
 def test_narrow_matmul_maps_over_models():
@@ -122,7 +122,7 @@ def test_narrow_matmul_maps_over_models():
 
 
 def test_a_model_in_bfloat16_is_near_itself_in_float32():
-    params = drawn_params(MaskedLM(CONFIG), seed=0)
+    params = random_params(MaskedLM(CONFIG), seed=0)
     ids = np.arange(24).reshape(2, 12)
 
     def gradient(dtype):

@@ -14,7 +14,7 @@ from bort_jax.data.masking import masked_batch
 from bort_jax.engine.loop import fit
 from bort_jax.engine.parallel import parallel_step
 from bort_jax.engine.step import new_state
-from bort_jax.model import BertConfig, MaskedLM, drawn_params, init_params, param_structs
+from bort_jax.model import BertConfig, MaskedLM, init_params, param_structs, random_params
 from bort_jax.model.elastic import ElasticLM, Shape
 from bort_jax.stages.extract.candidate import SEGMENT, candidate_errors
 from bort_jax.stages.extract.errors import elastic_error, trained_error
@@ -119,7 +119,7 @@ def test_slices_of_fresh_parameters_are_fresh_parameters():
     sliced, fresh = slice_params(MODEL.init(seed=0), arch), init_params(small(arch), seed=0)
     assert jax.tree.map(np.shape, sliced) == jax.tree.map(np.shape, fresh)
     wide = MaskedLM(BertConfig(Arch(1, 2, 64, 64), 500))
-    drawn, wanted = drawn_params(wide, seed=0), init_params(wide, seed=0)
+    drawn, wanted = random_params(wide, seed=0), init_params(wide, seed=0)
     same = lambda a, b: (a.std(), a.mean()) == pytest.approx((b.std(), b.mean()), abs=2e-3)
     assert all(jax.tree.leaves(jax.tree.map(same, drawn, wanted)))
 
@@ -191,7 +191,7 @@ def test_trained_and_elastic_error_are_the_plain_loop(corpus):
     model = MaskedLM(BertConfig(arch, vocab_size, positions=24, dropout=0.0))
     space = replace(SMALL, depth=(1,))
     largest = ElasticLM.over(space.archs(), vocab_size=vocab_size, positions=24)
-    starts = [drawn_params(model, seed=0), slice_params(largest.init(seed=0), arch)]
+    starts = [random_params(model, seed=0), slice_params(largest.init(seed=0), arch)]
     plain = plain_perplexities(corpus, model, starts, wanted)
     trained = trained_error(corpus, wanted)([arch])[0]
     elastic = elastic_error(corpus, space, wanted)([arch])[0]

@@ -14,7 +14,7 @@ from helpers import trees_equal
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.interop import Checkpoint, read, save
-from bort_jax.model import BertConfig, drawn_params, param_structs
+from bort_jax.model import BertConfig, param_structs, random_params
 from bort_jax.model.inherit import inherit
 from bort_jax.stages.extract.parent.calibration import drawn_texts, encoded
 from bort_jax.stages.extract.parent.choices import Choices, Costs, Sizes
@@ -36,7 +36,7 @@ def parent(corpus, tmp_path_factory):
     config = BertConfig(PARENT, corpus.tokenizer.vocab_size, positions=16)
     empty = Checkpoint(config, None, tokenizer=corpus.tokenizer)
     folder = tmp_path_factory.mktemp("parent") / "model"
-    save(empty.with_params(scaled(drawn_params(empty.model, seed=0))), folder)
+    save(empty.with_params(scaled(random_params(empty.model, seed=0))), folder)
     return folder
 
 

@@ -18,8 +18,8 @@ from bort_jax.cli import main
 from bort_jax.interop import hf_class, load, save
 from bort_jax.model import (
     Classifier,
-    drawn_params,
     head_loss,
+    random_params,
     row_outputs,
 )
 from bort_jax.stages.finetune.config import Config, one_of_many
@@ -97,7 +97,7 @@ def batch_of(labels, rows, weights):
 
 def test_regression_is_the_squared_error(tiny):
     model = Classifier(tiny.config, 1)
-    params = drawn_params(model, seed=0)
+    params = random_params(model, seed=0)
     batch = batch_of([1.5, -2.0, np.nan], (3,), [1, 0.5, 0])
     sums = head_loss(model, "regression", pad=1)(params, batch, None)
     values = np.asarray(row_outputs(model, params, batch["ids"], pad=1))[:, 0]
@@ -108,7 +108,7 @@ def test_regression_is_the_squared_error(tiny):
 
 def test_choice_is_the_softmax_over_the_rows_of_a_question(tiny):
     model = Classifier(tiny.config, 1)
-    params = drawn_params(model, seed=0)
+    params = random_params(model, seed=0)
     batch = batch_of([2, 0], (2, 3), [1, 1])
     sums = head_loss(model, "choice", pad=1)(params, batch, None)
     values = np.asarray(row_outputs(model, params, batch["ids"], pad=1), np.float64)[..., 0]
@@ -142,7 +142,7 @@ def test_a_regression_and_a_choice_are_learnt(small):
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 @pytest.mark.parametrize("head", ["regression", "choice"])
 def test_heads_with_one_output_read_back_and_load_in_stock_classes(tiny, head, family, tmp_path):
-    params = drawn_params(Classifier(tiny.config, 1), seed=3)
+    params = random_params(Classifier(tiny.config, 1), seed=3)
     names = {"regression": ("score",), "choice": ("choice",)}[head]
     ours = replace(tiny, params=params, labels=names, problem=head, family=family)
     back = load(save(ours, tmp_path))
@@ -345,7 +345,7 @@ def test_settings_that_do_not_go_together_are_said_first(argv, message, capsys):
 
 def test_a_model_that_chooses_is_scored_on_a_task(small, tmp_path, capsys):
     """Two of its rows stand for two choices; a file of one's own does not say which."""
-    params = drawn_params(Classifier(small.config, 1), seed=0)
+    params = random_params(Classifier(small.config, 1), seed=0)
     save(replace(small, params=params, labels=("choice",), problem="choice"), tmp_path / "model")
     (tmp_path / "rows.jsonl").write_text('{"text": "a cat", "label": 0}')
     with pytest.raises(SystemExit):

@@ -36,7 +36,7 @@ from bort_jax.interop.orbax_folder import load_orbax, save_orbax
 from bort_jax.interop.stablehlo import load_program, load_stablehlo, save_stablehlo
 from bort_jax.interop.tensor_files import read_tensors
 from bort_jax.interop.verify import logits, other_inputs
-from bort_jax.model import Headless, drawn_params, forward
+from bort_jax.model import Headless, forward, random_params
 from bort_jax.model.bert import token_types
 
 ARRAYS = {
@@ -175,7 +175,7 @@ def test_stock_pipelines_give_our_probabilities(tmp_path, tiny, family):
         assert guess["score"] == pytest.approx(chances[guess["token"]], abs=1e-6)
 
     empty = replace(masked, labels=("good", "bad"))
-    before = empty.with_params(drawn_params(empty.model, seed=0))
+    before = empty.with_params(random_params(empty.model, seed=0))
     save_hf(before, tmp_path / "classes")
     found = pipeline("text-classification", model=str(tmp_path / "classes"))("the cat", top_k=2)
     ids = words.encode([["the cat"]], seq_len=12)
@@ -263,7 +263,7 @@ def test_token_types_follow_the_separators():
 def test_token_types_are_kept_and_used(tmp_path):
     config = replace(checkpoint().config, token_types=2, separator=3)
     empty = Checkpoint(config, None)
-    before = empty.with_params(drawn_params(empty.model, seed=0))
+    before = empty.with_params(random_params(empty.model, seed=0))
     after = load(save_hf(before, tmp_path))
     assert after.config == replace(config, separator=None)  # no tokenizer says it
     assert trees_equal(after.params, before.params)

@@ -17,7 +17,7 @@ from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.engine.parallel import parallel_map
 from bort_jax.interop import Checkpoint
-from bort_jax.model import BertConfig, drawn_params, forward, param_structs, states_and_logits
+from bort_jax.model import BertConfig, forward, param_structs, random_params, states_and_logits
 from bort_jax.model.inherit import (
     cut_tokenizer,
     cut_vocabulary,
@@ -439,7 +439,7 @@ def vocabulary(kind: str):
     separator = tokenizer.special.eos if kind == "WordPiece" else None
     config = replace(CONFIG, vocab_size=tokenizer.vocab_size, positions=96, separator=separator)
     empty = Checkpoint(config, None, tokenizer=tokenizer)
-    params = drawn_params(empty.model, seed=0)
+    params = random_params(empty.model, seed=0)
     params["head"]["bias"] = np.random.default_rng(0).normal(size=config.vocab_size)
     return empty.with_params(params)
 

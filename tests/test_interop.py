@@ -17,7 +17,7 @@ from bort_jax.interop import Checkpoint, hf_class, load, save
 from bort_jax.interop.hf_config import FAMILIES
 from bort_jax.interop.huggingface import from_hf, to_hf
 from bort_jax.interop.verify import logits
-from bort_jax.model import drawn_params
+from bort_jax.model import random_params
 
 GOLDEN = Path(__file__).parent / "golden" / "stock_bert.npz"
 
@@ -33,7 +33,7 @@ GOLDEN = Path(__file__).parent / "golden" / "stock_bert.npz"
 )
 def test_there_and_back_is_the_identity(depth, heads, head_size, intermediate, labels, family):
     arch = Arch(depth, heads, heads * head_size, intermediate)
-    before = replace(checkpoint(arch, labels, fresh=drawn_params), family=family)
+    before = replace(checkpoint(arch, labels, fresh=random_params), family=family)
     assert trees_equal(from_hf(to_hf(before), before).params, before.params)
 
 

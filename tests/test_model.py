@@ -18,10 +18,10 @@ from bort_jax.model import (
     MaskedLM,
     classification,
     distillation,
-    drawn_params,
     forward,
     masked_lm,
     param_structs,
+    random_params,
 )
 
 CONFIG = BertConfig(Arch(2, 2, 16, 24), vocab_size=40, positions=32)
@@ -62,7 +62,7 @@ def test_key_of_a_config_changes_with_every_value(change):
 
 @pytest.fixture(scope="module")
 def encoder_params():
-    return drawn_params(Encoder(CONFIG), seed=0)
+    return random_params(Encoder(CONFIG), seed=0)
 
 
 encoder_states = jax.jit(partial(forward, Encoder(CONFIG)))
@@ -80,7 +80,7 @@ def test_padding_never_changes_states(encoder_params, length):
 
 
 def test_masked_lm_gathers_positions_before_the_vocabulary(rng):
-    params = drawn_params(MaskedLM(CONFIG), seed=0)
+    params = random_params(MaskedLM(CONFIG), seed=0)
     ids, mask = rng.integers(0, 40, (3, 8)), np.ones((3, 8), bool)
     some = np.array([[1, 5], [0, 7], [3, 3]])
     full = logits_at(params, ids, mask, np.tile(np.arange(8), (3, 1)))
@@ -90,7 +90,7 @@ def test_masked_lm_gathers_positions_before_the_vocabulary(rng):
 
 
 def test_masked_lm_ties_the_decoder_to_the_embeddings(rng):
-    params = drawn_params(MaskedLM(CONFIG), seed=0)
+    params = random_params(MaskedLM(CONFIG), seed=0)
     inputs = rng.integers(0, 29, (3, 8)), np.ones((3, 8), bool), np.array([[1, 5]] * 3)
     before = logits_at(params, *inputs)
     table = params["encoder"]["embeddings"]["word"]["embedding"]

@@ -83,13 +83,13 @@ def test_mapped_gives_what_was_written(folder):
     parts = read_parts(folder, LAYOUT)
     parts.check_files()
     found = {
-        name: [parts.mapped(k, name, dtype=SMALLEST).tolist() for k in range(len(parts))]
+        name: [parts.memory_map(k, name, dtype=SMALLEST).tolist() for k in range(len(parts))]
         for name in LAYOUT.streams
     }
     assert found == {"even": [[0, 2], [4, 6], [8]], "odd": [[1, 3], [5, 7], [9]]}
     assert parts.total("numbers") == 10 and parts.size("odd") == 10 and parts.complete
     with pytest.raises(ValueError, match="ends within an element"):
-        parts.mapped(0, "odd", dtype=np.dtype("S3"))
+        parts.memory_map(0, "odd", dtype=np.dtype("S3"))
 
 
 def test_check_bytes_names_every_file_of_which_a_byte_is_flipped(folder):

@@ -20,7 +20,7 @@ from scipy.special import softmax
 from bort_jax.cli import main
 from bort_jax.interop import save
 from bort_jax.interop.orbax_folder import save_orbax
-from bort_jax.model import Classifier, Headless, drawn_params, forward
+from bort_jax.model import Classifier, Headless, forward, random_params
 from bort_jax.stages.predict import answer_file
 from bort_jax.stages.predict.forward import (
     by_length,
@@ -69,7 +69,7 @@ def test_rows_cut_to_a_width_come_back_whole_and_in_order(sizes, batch_size):
 
 def test_the_same_logits_as_padded_to_the_longest(tiny):
     model = Classifier(tiny.config, 3)
-    params = drawn_params(model, seed=0)
+    params = random_params(model, seed=0)
     sizes = np.random.default_rng(0).integers(1, 33, 150)
     x = np.where(np.arange(32) < sizes[:, None], 7 + np.arange(32), PAD).astype(np.int32)
     np.testing.assert_array_equal(lengths(x, pad=PAD), sizes)
@@ -163,7 +163,7 @@ def classifier(tiny, tmp_path_factory):
     noise = np.random.default_rng(1)  # so much of it that not all rows get one label
     params = jax.tree.map(
         lambda x: x + noise.normal(scale=0.7, size=x.shape).astype(np.float32),
-        drawn_params(empty.model, seed=0),
+        random_params(empty.model, seed=0),
     )
     return save(empty.with_params(params), tmp_path_factory.mktemp("model"))
 

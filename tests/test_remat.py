@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bort_jax.arch import Arch, LayerwiseArch
-from bort_jax.model import BertConfig, MaskedLM, drawn_params, forward, masked_lm
+from bort_jax.model import BertConfig, MaskedLM, forward, masked_lm, random_params
 from bort_jax.stages.pretrain.config import PretrainConfig, check
 
 VOCAB = 30
@@ -35,7 +35,7 @@ def loss_and_gradients(config: BertConfig, remat: str):
 def results(dtype: str, remat: str):
     config = BertConfig(UNEVEN, VOCAB, positions=LENGTH, dropout=0.3, dtype=dtype)
     # Larger than fresh parameters, so that every layer changes the loss.
-    params = jax.tree.map(lambda x: 5 * x, drawn_params(MaskedLM(config), seed=0))
+    params = jax.tree.map(lambda x: 5 * x, random_params(MaskedLM(config), seed=0))
     return loss_and_gradients(config, remat)(params, jax.random.key(3))
 
 
@@ -63,7 +63,7 @@ def eqns(jaxpr):
 
 def products(remat: str) -> int:
     config = BertConfig(Arch(3, 2, 8, 12), VOCAB, positions=LENGTH)
-    params = drawn_params(MaskedLM(config), seed=0)
+    params = random_params(MaskedLM(config), seed=0)
     program = loss_and_gradients(config, remat).trace(params, jax.random.key(0)).jaxpr.jaxpr
     return sum(eqn.primitive.name == "dot_general" for eqn in eqns(program))
 

@@ -15,7 +15,7 @@ from task_rows import rows_of_task, unlabelled, write_data, write_rows
 
 from bort_jax.cli import main
 from bort_jax.interop import save
-from bort_jax.model import Classifier, drawn_params
+from bort_jax.model import Classifier, random_params
 from bort_jax.stages.predict.submissions import predicted_tasks
 from bort_jax.tasks import TASKS, Task, find_task, read_task, suite_tasks
 from bort_jax.tasks import checker as checker_module
@@ -389,7 +389,7 @@ def models(tiny, tmp_path_factory):
         "one": ("score",),
     }
     for name, labels in heads.items():
-        params = drawn_params(Classifier(tiny.config, len(labels)), seed=1)
+        params = random_params(Classifier(tiny.config, len(labels)), seed=1)
         save(replace(tiny, params=params, labels=labels), folder / name)
     return folder
 

@@ -15,7 +15,7 @@ from bort_jax.engine.optimizer import Hyper, decay_mask, learning_rate, make_opt
 from bort_jax.engine.parallel import parallel_map, parallel_step, shard
 from bort_jax.engine.step import new_state
 from bort_jax.interop import Checkpoint, load, save
-from bort_jax.model import BertConfig, MaskedLM, count_params, drawn_params, init_params, masked_lm
+from bort_jax.model import BertConfig, MaskedLM, count_params, init_params, masked_lm, random_params
 from bort_jax.stages.finetune.tuner import FineTuner, Theta
 from bort_jax.stages.predict.forward import resampler
 from bort_jax.stages.predict.mlm_scores import mlm_scores
@@ -181,7 +181,7 @@ def test_load_start_takes_evenly_spaced_layers(corpus, tmp_path):
         [0], [0, 3], [0, 2, 4], [0, 1, 3, 4], [0, 1, 2, 3, 4, 5],
     ]  # fmt: skip
     config = BertConfig(Arch(4, 2, 16, 24), corpus.tokenizer.vocab_size, positions=24)
-    deep = drawn_params(MaskedLM(config), seed=0)
+    deep = random_params(MaskedLM(config), seed=0)
     save(Checkpoint(config, deep, tokenizer=corpus.tokenizer), tmp_path)
     start = load_start(str(tmp_path), Arch(2, 2, 16, 24), positions=24).params
     assert trees_equal(start["head"], deep["head"])

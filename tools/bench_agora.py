@@ -24,7 +24,7 @@ import numpy as np
 from bort_jax.arch import Arch
 from bort_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bort_jax.interop import Checkpoint, save
-from bort_jax.model import BertConfig, Classifier, MaskedLM, drawn_params
+from bort_jax.model import BertConfig, Classifier, MaskedLM, random_params
 from bort_jax.stages.finetune.tuner import FineTuner, Theta, labelled_batches
 from bort_jax.tasks import Points
 
@@ -76,7 +76,7 @@ def seconds(run: Callable) -> float:
 def setting(given) -> tuple[Checkpoint, Points]:
     """A checkpoint with drawn parameters, and random rows without padding."""
     config = BertConfig(Arch.parse(given.arch), given.vocab, dtype=given.dtype)
-    params = drawn_params(MaskedLM(config), seed=0)
+    params = random_params(MaskedLM(config), seed=0)
     rng = np.random.default_rng(0)
     x = rng.integers(5, given.vocab, (256, LENGTH)).astype(np.int32)
     start = Checkpoint(config, params, tokenizer=made_up_tokenizer(given.vocab))
@@ -119,7 +119,7 @@ def in_torch(start: Checkpoint, given, thetas: list[Theta], points: Points) -> d
     torch.set_float32_matmul_precision("high")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     narrow = torch.autocast(device, torch.bfloat16, enabled=given.dtype == "bfloat16")
-    head = drawn_params(Classifier(start.config, 2), seed=0)
+    head = random_params(Classifier(start.config, 2), seed=0)
     folder = TemporaryDirectory()
     fresh = Checkpoint(start.config, head | {"encoder": start.params["encoder"]}, ("no", "yes"))
     save(fresh, Path(folder.name))

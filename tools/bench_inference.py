@@ -23,7 +23,7 @@ import numpy as np
 
 from bort_jax.arch import Arch
 from bort_jax.interop import Checkpoint, save
-from bort_jax.model import BertConfig, Headless, drawn_params, forward
+from bort_jax.model import BertConfig, Headless, forward, random_params
 
 SHAPES = ((1, 128), (1, 512), (16, 128))
 ON_CPU = jax.default_backend() == "cpu"
@@ -48,7 +48,7 @@ def main() -> None:
 
 def compare(name: str, folder: Path, given: argparse.Namespace) -> None:
     config = BertConfig(Arch.parse(name), VOCAB, dtype=given.dtype)
-    params = drawn_params(Headless(config), seed=0)
+    params = random_params(Headless(config), seed=0)
     runs = {"ours": ours(config, params)}
     runs |= peers(config, params, folder, compiled=given.compiled)
     for batch, length in SHAPES:

@@ -17,7 +17,7 @@ from bort_jax.arch import Arch
 from bort_jax.data.corpus import read_rows
 from bort_jax.data.tokenizer import load_tokenizer
 from bort_jax.engine.parallel import parallel_map, replicate
-from bort_jax.model import BertConfig, Classifier, drawn_params, forward
+from bort_jax.model import BertConfig, Classifier, forward, random_params
 from bort_jax.stages.predict.forward import class_logits, in_batches, lengths, widths
 
 
@@ -50,7 +50,7 @@ def main() -> None:
     texts = [row[args.column] for row in read_rows(args.data)][: args.rows]
     x = tokenizer.encode([texts], seq_len=args.seq_len).ids
     model = Classifier(BertConfig(Arch.parse(args.arch), tokenizer.vocab_size), 2)
-    params = replicate(drawn_params(model, seed=0))
+    params = replicate(random_params(model, seed=0))
     pad = tokenizer.special.pad
     runs = {"padded": padded(model, pad=pad), "cut": class_logits(model, pad=pad)}
     first = {name: seconds(lambda run=run: run(params, x)) for name, run in runs.items()}

@@ -29,7 +29,7 @@ from bort_jax.engine.peaks import peak_flops
 from bort_jax.engine.schedule import Steps
 from bort_jax.engine.throughput import Meter, step_flops
 from bort_jax.interop import Checkpoint
-from bort_jax.model import BertConfig, MaskedLM, drawn_params
+from bort_jax.model import BertConfig, MaskedLM, random_params
 from bort_jax.report.terminal import say, show_table
 from bort_jax.stages.pretrain.cache_teacher import TopKTeacher, cache_teacher
 from bort_jax.stages.pretrain.config import PretrainConfig
@@ -144,7 +144,7 @@ def case_of(
 
 def checkpoint(arch: str, corpus: Corpus, dtype: str) -> Checkpoint:
     config = BertConfig(Arch.parse(arch), corpus.tokenizer.vocab_size, dtype=dtype)
-    return Checkpoint(config, drawn_params(MaskedLM(config), seed=0), tokenizer=corpus.tokenizer)
+    return Checkpoint(config, random_params(MaskedLM(config), seed=0), tokenizer=corpus.tokenizer)
 
 
 def arguments() -> argparse.Namespace:

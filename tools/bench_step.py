@@ -195,7 +195,7 @@ def our_step(name: str, arch: str, batch: dict, dropout: float, dtype: str) -> S
     from bort_jax.engine.optimizer import Hyper
     from bort_jax.engine.parallel import parallel_step
     from bort_jax.engine.step import new_state
-    from bort_jax.model import BertConfig, MaskedLM, drawn_params
+    from bort_jax.model import BertConfig, MaskedLM, random_params
     from bort_jax.stages.pretrain.objectives import masked_lm_loss
 
     config = BertConfig(Arch.parse(arch), VOCAB, dropout=dropout, dtype=dtype)
@@ -205,7 +205,7 @@ def our_step(name: str, arch: str, batch: dict, dropout: float, dtype: str) -> S
     model = MaskedLM(config, cast(Any, name))
     hyper = Hyper.of(learning_rate=1e-4, weight_decay=0.01, warmup_ratio=0.01, total_steps=1000)
     run = parallel_step(masked_lm_loss(model), optimizer="adamw", clip=1.0)
-    held = [new_state(drawn_params(model, seed=0), hyper, optimizer="adamw")]
+    held = [new_state(random_params(model, seed=0), hyper, optimizer="adamw")]
 
     def start():
         held[0], metrics = run(held[0], (), batch, jax.random.key(0))

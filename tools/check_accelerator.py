@@ -22,7 +22,7 @@ from bort_jax.arch import Arch
 from bort_jax.engine.optimizer import Hyper
 from bort_jax.interop import Checkpoint
 from bort_jax.interop.stablehlo import exported
-from bort_jax.model import BertConfig, Classifier, MaskedLM, drawn_params, forward, head_loss
+from bort_jax.model import BertConfig, Classifier, MaskedLM, forward, head_loss, random_params
 from bort_jax.model.attention import attention, device_kind, kernel, plain
 from bort_jax.stages.finetune.population import Member, Population
 from bort_jax.stages.pretrain.objectives import masked_lm_loss
@@ -79,7 +79,7 @@ def attention_checks(shape: tuple[int, ...]) -> Iterator[Check]:
 def model_checks() -> Iterator[Check]:
     """Loss and gradients of a masked LM in bfloat16 beside those in float32."""
     batch = masked_batch()
-    params = drawn_params(MaskedLM(MODEL), seed=0)
+    params = random_params(MaskedLM(MODEL), seed=0)
 
     def both(config: BertConfig) -> Any:
         loss = masked_lm_loss(MaskedLM(config))
@@ -97,7 +97,7 @@ def population_checks() -> Iterator[Check]:
     members, batches = zip(*(member_of(seed) for seed in range(3)), strict=True)
     config = replace(MODEL, dropout=0.1)
     model = Classifier(config, 2)
-    encoder = drawn_params(model, seed=0)["encoder"]
+    encoder = random_params(model, seed=0)["encoder"]
 
     loss = head_loss(model, "classification", pad=0)
     programs = Population.of(loss, lambda params, ids: ids)
@@ -119,7 +119,7 @@ def population_checks() -> Iterator[Check]:
 def member_of(seed: int) -> tuple[Member, Any]:
     rng = np.random.default_rng(seed)
     model = Classifier(replace(MODEL, dropout=0.1), 2)
-    head = {k: v for k, v in drawn_params(model, seed=seed).items() if k != "encoder"}
+    head = {k: v for k, v in random_params(model, seed=seed).items() if k != "encoder"}
     hyper = Hyper.of(
         learning_rate=1e-4 * (seed + 1), weight_decay=0.01, warmup_ratio=0.2, total_steps=STEPS
     )
@@ -134,7 +134,7 @@ def member_of(seed: int) -> tuple[Member, Any]:
 
 def exported_check() -> Check:
     """The exported program, run here."""
-    params = drawn_params(MaskedLM(MODEL), seed=0)
+    params = random_params(MaskedLM(MODEL), seed=0)
     checkpoint = Checkpoint(MODEL, params)
     batch = masked_batch()
     inputs = batch["ids"], batch["mask"], batch["positions"]

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from bort_jax import Arch
 from bort_jax.interop import Checkpoint, load, save
-from bort_jax.model.params import SIGMA, drawn_params
+from bort_jax.model.params import SIGMA, random_params
 from bort_jax.report.terminal import say
 
 
@@ -51,7 +51,7 @@ def small_start(larger: Checkpoint, arch: Arch, *, positions: int, seed: int) ->
     config = replace(larger.config, arch=arch, positions=positions)
     facts = {"words": f"principal axes of those of a {larger.config.arch}"}
     made = Checkpoint(config, None, tokenizer=larger.required_tokenizer, facts=facts)
-    params = drawn_params(made.model, seed=seed)
+    params = random_params(made.model, seed=seed)
     words = project_on_axes(word_table(larger), arch.hidden)
     # Twice the other embeddings' σ: a word should say more of a token than its place does.
     words *= 2 * SIGMA / words.std()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from bort_jax.data.tokenizer import NO_TOKENIZER, required_tokenizer
+from bort_jax.data.tokenizer import NO_TOKENIZER, require_tokenizer
 from bort_jax.interop import Checkpoint, hf_class, read
 from bort_jax.interop.verify import FORMATS, verify
 from bort_jax.report.terminal import show_box
@@ -71,7 +71,7 @@ def check_free(out: Path) -> None:
 
 def replace_tokenizer(checkpoint: Checkpoint, folder: str) -> Checkpoint:
     """Raises FileNotFoundError or ValueError where there is none of the model's size."""
-    found = checkpoint.with_tokenizer(required_tokenizer(folder), source=folder)
+    found = checkpoint.with_tokenizer(require_tokenizer(folder), source=folder)
     return replace(found, notes=tuple(n for n in found.notes if n != NO_TOKENIZER))
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from bort_jax.data.corpus import BEGINNING, Document, Position, Source, open_source, read_texts
 from bort_jax.data.shards import CORPUS, SPLITS, token_type
-from bort_jax.data.tokenizer import Tokenizer, required_tokenizer
+from bort_jax.data.tokenizer import Tokenizer, require_tokenizer
 from bort_jax.report.terminal import progress_bar
 from bort_jax.storage.parts import OpenPart, Parts, continue_parts
 
@@ -53,7 +53,7 @@ def build_corpus(
     if shard_tokens < 1:
         raise ValueError(f"shard_tokens must be positive; got {shard_tokens}")
     if tokenizer or (folder / CORPUS.manifest).is_file():
-        words = required_tokenizer(tokenizer or folder / TOKENIZER)
+        words = require_tokenizer(tokenizer or folder / TOKENIZER)
     else:
         texts = islice(read_texts(source, column=column), TOKENIZER_SAMPLE)
         words = Tokenizer.train(texts, vocab_size=vocab_size)

@@ -8,7 +8,7 @@ from bort_jax.data.build import TOKENIZER, build_corpus
 from bort_jax.data.masking import MaskedStream
 from bort_jax.data.packing import Packing
 from bort_jax.data.shards import CORPUS, SPLITS, Shard, open_shard
-from bort_jax.data.tokenizer import Tokenizer, required_tokenizer
+from bort_jax.data.tokenizer import Tokenizer, require_tokenizer
 from bort_jax.storage.files import file_sha256
 from bort_jax.storage.parts import Parts, read_parts
 
@@ -83,7 +83,7 @@ def open_corpus(folder: str | Path, *, tokenizer: str | Path | None = None) -> C
     """
     parts, own = _read_complete(Path(folder))
     parts.check_files()
-    if tokenizer and required_tokenizer(tokenizer).sha256 != own.sha256:
+    if tokenizer and require_tokenizer(tokenizer).sha256 != own.sha256:
         raise ValueError(f"{folder} was built with another tokenizer than {tokenizer}")
     train, heldout = (open_shard(parts, split, special=own.special) for split in SPLITS)
     digest = file_sha256(parts.folder / CORPUS.manifest)

@@ -21,7 +21,9 @@ def row_texts(x: Int[np.ndarray, "n s"], tokenizer: Tokenizer) -> list[tuple[str
 
 def point_texts(x: Int[np.ndarray, "n *c s"], tokenizer: Tokenizer) -> list[str]:
     """Each point in one line, to be read."""
-    return [key.replace(CHOICE, "  ||  ").replace(TEXT, "  |  ") for key in _joined(x, tokenizer)]
+    return [
+        key.replace(CHOICE, "  ||  ").replace(TEXT, "  |  ") for key in _join_texts(x, tokenizer)
+    ]
 
 
 def text_keys(tokenizer: Tokenizer) -> Callable[[np.ndarray], list[str]]:
@@ -34,14 +36,14 @@ def text_keys(tokenizer: Tokenizer) -> Callable[[np.ndarray], list[str]]:
     def keys(x: Int[np.ndarray, "n *c s"]) -> list[str]:
         rows = [row.tobytes() for row in np.ascontiguousarray(x, np.int32)]
         new = {row: k for k, row in enumerate(rows) if row not in known}
-        texts = _joined(x[list(new.values())], tokenizer)
+        texts = _join_texts(x[list(new.values())], tokenizer)
         known.update({row: _normal(text) for row, text in zip(new, texts, strict=True)})
         return [known[row] for row in rows]
 
     return keys
 
 
-def _joined(x: np.ndarray, tokenizer: Tokenizer) -> list[str]:
+def _join_texts(x: np.ndarray, tokenizer: Tokenizer) -> list[str]:
     if not len(x):
         return []
     choices = x.shape[1] if x.ndim == 3 else 1

@@ -108,7 +108,7 @@ def open_shard(parts: Parts, split: str, *, special: Special) -> Shard:
     """
     vocab_size = parts.made_from["vocab_size"]
     dtype = token_type(vocab_size)
-    files = tuple(parts.mapped(number, split, dtype=dtype) for number in range(len(parts)))
+    files = tuple(parts.memory_map(number, split, dtype=dtype) for number in range(len(parts)))
     return Shard(parts.folder / split, files, special, vocab_size)
 
 

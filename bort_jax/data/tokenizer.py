@@ -221,7 +221,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer | None:
     return None
 
 
-def required_tokenizer(folder: str | Path) -> Tokenizer:
+def require_tokenizer(folder: str | Path) -> Tokenizer:
     """As `load_tokenizer`; raises FileNotFoundError where there is none."""
     return load_tokenizer(folder) or Tokenizer.load(folder)
 

@@ -15,12 +15,12 @@ from bort_jax.model.losses import (
 )
 from bort_jax.model.params import (
     count_params,
-    drawn_like,
-    drawn_params,
     flat_shapes,
     forward,
     init_params,
     param_structs,
+    random_like,
+    random_params,
     states_and_logits,
 )
 
@@ -35,9 +35,9 @@ __all__ = [
     "classification",
     "count_params",
     "distillation",
-    "drawn_like",
+    "random_like",
     "head_loss",
-    "drawn_params",
+    "random_params",
     "forward",
     "hidden_states",
     "init_params",

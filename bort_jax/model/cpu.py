@@ -83,10 +83,10 @@ def narrow_matmul(x: Float[Array, "m k"], w: Float[Array, "k n"]) -> Float[Array
 @jax.custom_vjp
 def narrow_matmul_t(x: Float[Array, "m k"], w: Float[Array, "n k"]) -> Float[Array, "m n"]:
     """x · wᵀ, as `narrow_matmul`."""
-    return _product(x, transposed(_narrow(w)))
+    return _product(x, transpose(_narrow(w)))
 
 
-def transposed(x: Float[Array, "m n"]) -> Float[Array, "n m"]:
+def transpose(x: Float[Array, "m n"]) -> Float[Array, "n m"]:
     """xᵀ, in a form that XLA does not take for a view of x."""
     rows, columns = x.shape
     wide = math.gcd(columns, BLOCK)
@@ -107,7 +107,7 @@ def _forward(x, w):
 
 def _gradients(saved, g):
     (x, w), g = saved, _narrow(g)
-    return _product(g, transposed(w)), _product(transposed(x), g)
+    return _product(g, transpose(w)), _product(transpose(x), g)
 
 
 def _forward_t(x, w):
@@ -116,7 +116,7 @@ def _forward_t(x, w):
 
 def _gradients_t(saved, g):
     (x, w), g = saved, _narrow(g)
-    return _product(g, w), _product(transposed(g), x)
+    return _product(g, w), _product(transpose(g), x)
 
 
 narrow_matmul.defvjp(_forward, _gradients)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from bort_jax.arch import Arch
 from bort_jax.model.bert import BertConfig, MaskedLM
-from bort_jax.model.params import drawn_params
+from bort_jax.model.params import random_params
 
 QKV = ("query", "key", "value")
 # Scanning copies what the backward pass needs; a few layers at a time it is a third faster on CPU.
@@ -102,7 +102,7 @@ class ElasticLM:
         """
         largest = self.largest._replace(heads=1)  # heads change no shape once flattened
         config = BertConfig(largest, self.config.vocab_size, positions=self.config.positions)
-        return stack_layers(drawn_params(MaskedLM(config), seed=seed))
+        return stack_layers(random_params(MaskedLM(config), seed=seed))
 
     def __call__(
         self,

@@ -108,7 +108,7 @@ def top_k_distillation(
     log_q = jax.nn.log_softmax(student / temperature)
     # One scatter of constants: what is differentiated then is element-wise.
     top = is_top(teacher.ids, student.shape[-1])
-    p = scattered(teacher.ids, jnp.exp(log_p[..., :-1]), student.shape[-1])
+    p = scatter_to_vocab(teacher.ids, jnp.exp(log_p[..., :-1]), student.shape[-1])
     entropy = -jnp.sum(jnp.where(jnp.isfinite(log_p), jnp.exp(log_p) * log_p, 0), axis=-1)
     log_tail = jax.nn.logsumexp(jnp.where(top, NOTHING, log_q), axis=-1)
     cross = jnp.sum(p * log_q, axis=-1) + jnp.exp(log_p[..., -1]) * log_tail
@@ -116,10 +116,10 @@ def top_k_distillation(
 
 
 def is_top(ids: Int[Array, "b m k"], vocab_size: int) -> Bool[Array, "b m v"]:
-    return scattered(ids, jnp.ones(ids.shape, bool), vocab_size)
+    return scatter_to_vocab(ids, jnp.ones(ids.shape, bool), vocab_size)
 
 
-def scattered(ids: Int[Array, "b m k"], values, vocab_size: int):
+def scatter_to_vocab(ids: Int[Array, "b m k"], values, vocab_size: int):
     """`values` [b, m, k] at their tokens, zeros at the others: [b, m, v]."""
     b, m, _ = ids.shape
     rows, places = jnp.arange(b)[:, None, None], jnp.arange(m)[None, :, None]

@@ -24,12 +24,12 @@ def init_params(model: nn.Module, *, seed: int):
     )
 
 
-def drawn_params(model: nn.Module, *, seed: int):
+def random_params(model: nn.Module, *, seed: int):
     """As `init_params`, the same distributions but another draw, without a compilation."""
-    return drawn_like(param_structs(model), seed=seed)
+    return random_like(param_structs(model), seed=seed)
 
 
-def drawn_like(structs, *, seed: int):
+def random_like(structs, *, seed: int):
     """Fresh parameters for a tree of shapes, or for a part of one."""
     generator = np.random.default_rng(seed)
 
@@ -43,16 +43,16 @@ def drawn_like(structs, *, seed: int):
 
 def forward(model: nn.Module, params, *inputs, key=None) -> jax.Array:
     """Runs a module; with a key dropout is on, and drawn from it."""
-    return cast(jax.Array, _applied(model, params, *inputs, key=key, method=None))
+    return cast(jax.Array, _apply(model, params, *inputs, key=key, method=None))
 
 
 def states_and_logits(model: MaskedLM, params, *inputs, key=None) -> tuple[jax.Array, jax.Array]:
     """As `forward`, but `MaskedLM.states_and_logits`."""
-    both = _applied(model, params, *inputs, key=key, method=MaskedLM.states_and_logits)
+    both = _apply(model, params, *inputs, key=key, method=MaskedLM.states_and_logits)
     return cast(tuple[jax.Array, jax.Array], both)
 
 
-def _applied(model: nn.Module, params, *inputs, key, method):
+def _apply(model: nn.Module, params, *inputs, key, method):
     rngs = None if key is None else {"dropout": key}
     how = {"deterministic": key is None, "rngs": rngs, "method": method}
     return model.apply({"params": params}, *inputs, **how)

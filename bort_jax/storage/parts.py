@@ -106,7 +106,9 @@ class Parts:
         """Says in the manifest that there are no more parts."""
         return replace(self, complete=True).write()
 
-    def mapped(self, number: int, stream: str = "", *, dtype: np.dtype) -> Shaped[np.ndarray, " n"]:
+    def memory_map(
+        self, number: int, stream: str = "", *, dtype: np.dtype
+    ) -> Shaped[np.ndarray, " n"]:
         """The memory-mapped elements of a file, behind its header.
 
         Raises:
@@ -202,7 +204,7 @@ def read_parts(folder: Path, layout: Layout) -> Parts:
         raise FileNotFoundError(f"no {layout.manifest} in {folder}: nothing was built there")
     check_size(file, LARGEST)
     try:
-        return _parsed(folder, layout, read_json(file))
+        return _parse(folder, layout, read_json(file))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged, or none of format {FORMAT}: {error}") from None
 
@@ -247,7 +249,7 @@ class OpenPart:
         return self.parts
 
 
-def _parsed(folder: Path, layout: Layout, value: dict[str, Any]) -> Parts:
+def _parse(folder: Path, layout: Layout, value: dict[str, Any]) -> Parts:
     expect(value["format"] == FORMAT, f"format {value['format']!r}")
     expect(isinstance(value["made_from"], dict), "made_from is no object")
     expect(isinstance(value["complete"], bool), "complete is no truth value")

@@ -32,7 +32,7 @@ def claim(folder: str | Path, config: Any, *, free: Collection[str] = ("out",)) 
       RunMismatch: it holds another; the message names every difference.
       ValueError: its file cannot be read.
     """
-    folder, wanted = Path(folder), _plain(asdict(config))
+    folder, wanted = Path(folder), _as_json(asdict(config))
     wanted.pop("out", None)
     file = folder / CONFIG
     if file.exists():
@@ -80,7 +80,7 @@ def read_claim(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _plain(config: dict) -> dict:
+def _as_json(config: dict) -> dict:
     return json.loads(json.dumps(config))
 
 

@@ -13,7 +13,7 @@ import jax
 from bort_jax.arch import Arch, SearchSpace
 from bort_jax.data.prepared import Corpus
 from bort_jax.engine.parallel import on_devices
-from bort_jax.model import BertConfig, MaskedLM, drawn_params, forward, masked_lm
+from bort_jax.model import BertConfig, MaskedLM, forward, masked_lm, random_params
 from bort_jax.model.elastic import ElasticLM, Shape
 from bort_jax.ose import ErrorFn
 from bort_jax.stages.extract.candidate import candidate_errors
@@ -40,7 +40,7 @@ def trained_error(corpus: Corpus, recipe: Recipe) -> ErrorFn:
             model, params, batch["ids"], batch["mask"], batch["positions"]
         )
         errors = candidate_errors(logits, corpus, recipe, devices=[device])
-        return errors(drawn_params(model, seed=recipe.seed), [()], f"error of {arch}")[0]
+        return errors(random_params(model, seed=recipe.seed), [()], f"error of {arch}")[0]
 
     return lambda archs: on_devices(train, archs)
 

@@ -17,10 +17,10 @@ from bort_jax.interop import Checkpoint
 from bort_jax.model import (
     DTYPES,
     Classifier,
-    drawn_like,
     head_loss,
     output_names,
     param_structs,
+    random_like,
     row_outputs,
 )
 from bort_jax.stages.finetune.early_stopping import EarlyStopping, Tuned
@@ -191,7 +191,7 @@ class FineTuner:
     def fresh_head(self, seed: int) -> Any:
         """Parameters of everything but the encoder."""
         structs = {k: v for k, v in self._structs.items() if k != "encoder"}
-        return drawn_like(structs, seed=seed)
+        return random_like(structs, seed=seed)
 
     def class_weights(self, points: Points) -> Float[np.ndarray, " c"] | None:
         """The weight of a row of each class: n / (c · rows of the class); None: all the same."""

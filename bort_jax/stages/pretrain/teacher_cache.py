@@ -118,7 +118,7 @@ class CachedTeacherStream:
         batches = range(end - parts.parts[number].counts["batches"], end)
         sizes = [rows * m for rows, m in map(self.stream.shape, batches)]
         parts.check_part(number)
-        records = parts.mapped(number, dtype=self.cache.record)
+        records = parts.memory_map(number, dtype=self.cache.record)
         if len(records) != sum(sizes):
             raise ValueError(
                 f"{parts.file(number)} holds {len(records)} records, its batches {sum(sizes)}"

@@ -20,6 +20,7 @@ from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.engine.checkpoint import OtherRun
 from bort_jax.engine.loop import read_metrics
 from bort_jax.interop import Checkpoint, save
+from bort_jax.interop.description import fingerprint
 from bort_jax.model import (
     BertConfig,
     MaskedLM,
@@ -33,7 +34,7 @@ from bort_jax.model import (
 from bort_jax.stages.pretrain.cache_teacher import TopKTeacher, cache_teacher
 from bort_jax.stages.pretrain.objectives import objective, teacher_stream, with_map, without_map
 from bort_jax.stages.pretrain.run import pretrain, setup_of
-from bort_jax.stages.pretrain.teacher import Teacher, fingerprint
+from bort_jax.stages.pretrain.teacher import Teacher
 from bort_jax.stages.pretrain.teacher_cache import CACHE, check_cache, open_cache, read_cache
 from bort_jax.storage.run_folder import RunMismatch
 

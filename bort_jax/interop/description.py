@@ -2,6 +2,7 @@
 """The description and the tokenizer beside the parameters, in every format of ours."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,12 @@ def digest(params: Any) -> str:
         total.update(f"{name} {array.dtype} {array.shape}".encode())
         total.update(array.tobytes())
     return total.hexdigest()
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """SHA-256 of the architecture and of every parameter."""
+    key = replace(checkpoint.config, dtype="float32").key()
+    return hashlib.sha256(f"{key} {digest(checkpoint.params)}".encode()).hexdigest()
 
 
 def check_fits(found: dict, expected: dict, where: Path) -> None:

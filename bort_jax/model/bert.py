@@ -314,9 +314,14 @@ class Classifier(nn.Module):
     def __call__(
         self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"], *, deterministic: bool = True
     ) -> Float[Array, "b c"]:
-        return self.answer(
-            self.encoder(ids, mask, deterministic=deterministic), deterministic=deterministic
-        )
+        return self.states_and_logits(ids, mask, deterministic=deterministic)[1]
+
+    def states_and_logits(
+        self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"], *, deterministic: bool = True
+    ) -> tuple[Float[Array, "b s h"], Float[Array, "b c"]]:
+        """The last hidden states too, of the same pass."""
+        states = self.encoder(ids, mask, deterministic=deterministic)
+        return states, self.answer(states, deterministic=deterministic)
 
     def answer(
         self, states: Float[Array, "b s h"], *, deterministic: bool = True

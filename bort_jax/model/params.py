@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from bort_jax.model.bert import MaskedLM
+from bort_jax.model.bert import Classifier, MaskedLM
 
 SIGMA = 0.02  # of INIT in bert.py
 
@@ -46,9 +46,11 @@ def forward(model: nn.Module, params, *inputs, key=None) -> jax.Array:
     return cast(jax.Array, _apply(model, params, *inputs, key=key, method=None))
 
 
-def states_and_logits(model: MaskedLM, params, *inputs, key=None) -> tuple[jax.Array, jax.Array]:
-    """As `forward`, but `MaskedLM.states_and_logits`."""
-    both = _apply(model, params, *inputs, key=key, method=MaskedLM.states_and_logits)
+def states_and_logits(
+    model: MaskedLM | Classifier, params, *inputs, key=None
+) -> tuple[jax.Array, jax.Array]:
+    """As `forward`, but the last hidden states too."""
+    both = _apply(model, params, *inputs, key=key, method="states_and_logits")
     return cast(tuple[jax.Array, jax.Array], both)
 
 

@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 from bort_jax.engine.joining import Joining
+from bort_jax.stages.finetune.distillation import Distillation
 from bort_jax.stages.finetune.tuner import FinetuneRecipe, Theta
 from bort_jax.tasks import Task, TaskOptions, find_task
 
@@ -19,7 +20,8 @@ class Config(TaskOptions, Joining):
 
     Attributes:
       tasks: instead of `task`: several test sets, each in a folder of its own below `out`.
-      model: checkpoint folder to start from.
+      model: checkpoint folder to start from. Its head is left behind; with a teacher, one for the
+        task's labels is kept.
       init_from: a fine-tuned model to start from instead, under a fresh head. RTE, MRPC, STS-B and
         CB may start from MNLI's; with `tasks`, only these do.
       out: run folder; the best model is written to `OUT/model`.
@@ -37,6 +39,14 @@ class Config(TaskOptions, Joining):
       layer_decay: layer-wise learning-rate decay: each layer has this share of the next layer's
         rate; 1: none.
       class_weights: inverse-frequency class weights in the loss.
+      teacher: checkpoint folder of a model that was fine-tuned on the task: distillation from its
+        answers, computed once and kept in `OUT/teacher`, and from its last hidden states, where
+        both have one tokenizer and one hidden size.
+      unlabelled: text, or rows with the task's columns, that the teacher answers too; labels in it
+        are not read.
+      temperature: T of T²·KL(teacher ‖ student).
+      label_weight: with a teacher, of the loss of labels; that of its answers has the weight 1.
+      hidden_weight: with a teacher, of the error of the last hidden states.
       patience: early stopping: a run ends after so many evaluations without a new best, and keeps
         its best; 0: none.
       eval_every: steps from one evaluation to the next, with `patience`.
@@ -58,12 +68,19 @@ class Config(TaskOptions, Joining):
     dtype: str = "float32"
     layer_decay: float = 1.0
     class_weights: bool = False
+    teacher: str = ""
+    unlabelled: str = ""
+    temperature: float = Distillation().temperature
+    label_weight: float = Distillation().label_weight
+    hidden_weight: float = Distillation().hidden_weight
     patience: int = 0
     eval_every: int = 50
 
 
 def recipe(config: Config) -> FinetuneRecipe:
     """Raises ValueError where a setting is outside its range."""
+    weights = (config.temperature, config.label_weight, config.hidden_weight)
+    distillation = Distillation(*weights) if config.teacher else None
     return FinetuneRecipe(
         steps=0 if config.epochs else config.steps,
         epochs=config.epochs,
@@ -71,6 +88,7 @@ def recipe(config: Config) -> FinetuneRecipe:
         dtype=config.dtype,
         layer_decay=config.layer_decay,
         class_weights=config.class_weights,
+        distillation=distillation,
     )
 
 
@@ -90,6 +108,8 @@ def check_settings(config: Config, task: Task) -> None:
     if config.class_weights and task.head != "classification":
         name = task.name or "the task"
         raise ValueError(f"class_weights are for classes; {name} has a {task.head} head")
+    if config.unlabelled and not config.teacher:
+        raise ValueError("unlabelled rows need a --teacher that answers them")
     if config.patience and config.eval_every < 1:
         raise ValueError(f"eval_every must be at least 1; got {config.eval_every}")
 
@@ -122,6 +142,8 @@ def one_of_many(config: Config, reference: str) -> Config:
     """The fine-tuning of one of several tasks."""
     if config.task or config.data:
         raise ValueError("give one of --data FOLDER, --task SUITE/TASK and --tasks [SUITE/TASK,…]")
+    if config.teacher:
+        raise ValueError("one --teacher answers one task: give --task SUITE/TASK")
     task, folder = find_task(reference), reference.strip("/").replace("/", "-")
     from_another = bool(config.init_from and (task.init_from or not config.model))
     return replace(

@@ -12,6 +12,7 @@ from bort_jax.report.terminal import say
 from bort_jax.stages.finetune.early_stopping import EarlyStopping
 from bort_jax.stages.finetune.page import score_text, theta_text
 from bort_jax.stages.finetune.splits import Splits
+from bort_jax.stages.finetune.teacher_answers import TeacherAnswers
 from bort_jax.stages.finetune.tuner import FineTuner, Theta
 from bort_jax.storage.files import write_json
 from bort_jax.tasks import headline
@@ -26,6 +27,7 @@ def finish_runs(
     *,
     out: Path,
     stopping: EarlyStopping | None = None,
+    answers: TeacherAnswers | None = None,
 ) -> list[dict]:
     """Records of all runs. Those in OUT/runs.json are read; the others are trained and written
     there one by one, the best model before its record.
@@ -37,8 +39,9 @@ def finish_runs(
     done = {json.dumps(record["theta"]) for record in records}
     left = [theta for theta in thetas if json.dumps(theta._asdict()) not in done]
     finished = f", {len(done)} done" if done else ""
-    say(f"{len(splits.train.y):,} train rows, {len(thetas)} runs{finished}")
-    tuned = tuner.tune_all(left, splits.train, stopping=stopping)
+    taught = f" with a teacher's answers ({answers.parts.folder})" if answers else ""
+    say(f"{len(splits.train.y):,} train rows{taught}, {len(thetas)} runs{finished}")
+    tuned = tuner.tune_all(left, splits.train, stopping=stopping, answers=answers)
     for theta, (params, steps) in zip(left, tuned, strict=True):
         scores = splits.dev.scores(tuner.outputs(params, splits.dev.x))
         record = {"theta": theta._asdict(), "steps": steps, **score_fields(scores)}

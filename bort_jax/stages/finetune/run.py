@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bort_jax.engine.joining import PLACE
 from bort_jax.engine.processes import leader_folder
-from bort_jax.interop import load, save
+from bort_jax.interop import Checkpoint, load, read, save
 from bort_jax.report.terminal import say
 from bort_jax.stages.finetune.config import (
     HEADS,
@@ -22,10 +22,12 @@ from bort_jax.stages.finetune.early_stopping import EarlyStopping
 from bort_jax.stages.finetune.page import show, show_many
 from bort_jax.stages.finetune.records import finish_runs, model_card, summarise
 from bort_jax.stages.finetune.splits import read_splits
+from bort_jax.stages.finetune.teacher_answers import Teacher, cache_answers
 from bort_jax.stages.finetune.tuner import FineTuner
 from bort_jax.stages.predict.outputs import check_length
 from bort_jax.storage.files import read_json, write_json
 from bort_jax.storage.run_folder import claim
+from bort_jax.tasks import Task
 
 
 def run(config: Config) -> dict:
@@ -55,20 +57,30 @@ def run_one(config: Config) -> dict:
     """Trains what is left of the runs, and writes the best model, the results and a page."""
     task = trainable(config, heads=HEADS)
     check_settings(config, task)
-    start = load(starting_point(config, task))
+    start = read(starting_point(config, task))
     check_length(config.seq_len, start)
+    teacher = teacher_of(config, task, start)
     out, metrics = claim(config.out, config, free=("out", *PLACE)), " and ".join(task.metrics)
     if (out / "results.json").is_file():
         say(f"{out} is finished; its results:")
         show(summary := read_json(out / "results.json"), out, metrics)
         return summary
     tuner = FineTuner.of(start, task.labels, head=task.head, **asdict(recipe(config)))
-    splits = read_splits(config, start.required_tokenizer, seq_len=config.seq_len)
+    splits = read_splits(
+        config, start.required_tokenizer, seq_len=config.seq_len, unlabelled=config.unlabelled
+    )
     stopping = None
     if config.patience:
         dev = splits.dev
         stopping = EarlyStopping(dev.x, dev.headline, config.eval_every, config.patience)
-    records = finish_runs(tuner, thetas(config), splits, out=out, stopping=stopping)
+    answers = teacher and cache_answers(
+        teacher,
+        teacher.rows(splits.texts, splits.train.x, start.required_tokenizer),
+        out / "teacher",
+    )
+    records = finish_runs(
+        tuner, thetas(config), splits, out=out, stopping=stopping, answers=answers
+    )
     best = load(out / "model").params
     test = splits.test and splits.test.scores(tuner.outputs(best, splits.test.x))
     summary = summarise(records, test)
@@ -77,3 +89,11 @@ def run_one(config: Config) -> dict:
     write_json(out / "results.json", summary)
     show(summary, out, metrics)
     return summary
+
+
+def teacher_of(config: Config, task: Task, student: Checkpoint) -> Teacher | None:
+    """The model that the student learns from, if there is one; raises ValueError where it does not
+    fit."""
+    if not config.teacher:
+        return None
+    return Teacher.of(read(config.teacher), task, student, hidden=config.hidden_weight > 0)

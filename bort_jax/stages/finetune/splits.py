@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """A task's splits as a model reads and is scored on them."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.stages.finetune.tuner import trimmed
 from bort_jax.stages.predict.outputs import scores_of
 from bort_jax.tasks import Examples, Points, Task, TaskOptions, headline
+from bort_jax.tasks.read import examples_of, rows_of
+from bort_jax.tasks.task import UNLABELLED
 
 
 class HeldOut(NamedTuple):
@@ -27,15 +32,25 @@ class HeldOut(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """Train and validation, and test where its labels are given."""
+    """Train and validation, and test where its labels are given.
+
+    Attributes:
+      texts: of the train rows.
+    """
 
     train: Points
     dev: HeldOut
     test: HeldOut | None
+    texts: Examples
 
 
-def read_splits(rows: TaskOptions, tokenizer: Tokenizer, *, seq_len: int) -> Splits:
+def read_splits(
+    rows: TaskOptions, tokenizer: Tokenizer, *, seq_len: int, unlabelled: str = ""
+) -> Splits:
     """Reads, checks and encodes every split before the first is trained on.
+
+    Args:
+      unlabelled: a source of rows that join the train rows without labels.
 
     Raises:
       FileNotFoundError: train or validation is missing.
@@ -46,8 +61,32 @@ def read_splits(rows: TaskOptions, tokenizer: Tokenizer, *, seq_len: int) -> Spl
     def held_out(examples: Examples) -> HeldOut:
         return HeldOut(task, examples, examples.encode(tokenizer, seq_len=seq_len).x)
 
-    train = rows.read("train").encode(tokenizer, seq_len=seq_len)
+    train = rows.read("train")
+    if unlabelled:
+        train = join_examples(train, read_unlabelled(unlabelled, task))
     dev = held_out(rows.read("validation"))
     test = rows.read("test") if rows.has("test") else None
     # Leaderboards keep the labels: `submit` is for those.
-    return Splits(train, dev, held_out(test) if test and test.labelled else None)
+    points = train.encode(tokenizer, seq_len=seq_len)
+    points = Points(trimmed(points.x, tokenizer.special.pad), points.y)
+    return Splits(points, dev, held_out(test) if test and test.labelled else None, train)
+
+
+def read_unlabelled(source: str, task: Task) -> Examples:
+    """The rows of a source as the task reads its own, without labels; blank ones are left out.
+
+    Raises:
+      FileNotFoundError: there is no such source.
+      ValueError: a row cannot be read, or there is none.
+    """
+    rows = rows_of(source, keep=lambda row: any(row.values()))
+    if Path(source).suffix == ".txt":
+        task = replace(task, columns=("text",), question="")
+    found = examples_of(rows, replace(task, label=""), required=False)
+    missing = np.nan if task.head == "regression" else UNLABELLED
+    return found._replace(labels=np.full_like(found.labels, missing))
+
+
+def join_examples(one: Examples, other: Examples) -> Examples:
+    labels = np.concatenate([one.labels, other.labels])
+    return Examples(one.texts + other.texts, labels, one.keys + other.keys)

@@ -23,12 +23,15 @@ from bort_jax.model import (
     random_like,
     row_outputs,
 )
+from bort_jax.stages.finetune.distillation import Distillation, distillation_loss, inherit_head
 from bort_jax.stages.finetune.early_stopping import EarlyStopping, Tuned
 from bort_jax.stages.finetune.group_size import members_at_once
 from bort_jax.stages.finetune.groups import GroupTrainer, TuningJob
 from bort_jax.stages.finetune.population import Member, Population
+from bort_jax.stages.finetune.teacher_answers import TeacherAnswers
 from bort_jax.stages.predict.forward import class_logits
 from bort_jax.tasks import Points, head_decisions
+from bort_jax.tasks.task import is_missing
 
 COLUMNS = 16  # token rows are cut to a multiple of this
 
@@ -55,6 +58,8 @@ class FinetuneRecipe:
       layer_decay: layer-wise learning-rate decay: each layer's rate is this share of the next
         one's (arXiv 1801.06146); 1: all have the same.
       class_weights: inverse-frequency class weights in the loss.
+      distillation: the losses of a training with a teacher, to which every row has an answer; None:
+        labels alone.
       at_once: members of a population that a device trains in one program, at the most; None: as
         `members_at_once` says.
 
@@ -68,6 +73,7 @@ class FinetuneRecipe:
     dtype: str = "float32"
     layer_decay: float = 1.0
     class_weights: bool = False
+    distillation: Distillation | None = None
     at_once: int | None = None
 
     def __post_init__(self):
@@ -77,6 +83,9 @@ class FinetuneRecipe:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must lie in (0, 1]; got {self.layer_decay:g}")
+
+        if self.distillation:
+            self.distillation.validate()
 
     def total_steps(self, theta: Theta, rows: int) -> int:
         return self.steps or max(1, round(self.epochs * -(-rows // theta.batch_size)))
@@ -90,7 +99,8 @@ class FineTuner:
     seeds and lengths of the run are traced. Each run is what it would be alone, to rounding.
 
     Attributes:
-      start: the pretrained checkpoint; its encoder is kept, its head is not.
+      start: the pretrained checkpoint; its encoder is kept, and its head where a teacher is learnt
+        from and the head is one for the same labels.
       labels: names of the outputs: of the classes, or of the one number.
       head: `classification`, `regression` or `choice`.
       recipe: settings that all runs have in common.
@@ -129,8 +139,11 @@ class FineTuner:
         names = output_names(head, labels)
         model, pad = Classifier(config, len(names)), start.required_tokenizer.special.pad
 
+        loss = head_loss(model, head, pad=pad)
+        if given.distillation:
+            loss = distillation_loss(model, head, given.distillation, pad=pad)
         population = Population.of(
-            head_loss(model, head, pad=pad),
+            loss,
             lambda params, ids: row_outputs(model, params, ids, pad=pad),
             layer_decay=given.layer_decay,
         )
@@ -157,9 +170,19 @@ class FineTuner:
         return (tuned.params for tuned in self.tune_all(thetas, points))
 
     def tune_all(
-        self, thetas: Sequence[Theta], points: Points, *, stopping: EarlyStopping | None = None
+        self,
+        thetas: Sequence[Theta],
+        points: Points,
+        *,
+        stopping: EarlyStopping | None = None,
+        answers: TeacherAnswers | None = None,
     ) -> Iterator[Tuned]:
-        """As `fit_all`, perhaps with early stopping."""
+        """As `fit_all`, perhaps with early stopping.
+
+        Args:
+          answers: the teacher's, where the recipe has a distillation, to points of which some may
+            have no label.
+        """
         points = Points(trimmed(points.x, self._pad), points.y)
         ready: dict[int, Tuned] = {}
         for k, theta in enumerate(thetas):
@@ -167,11 +190,13 @@ class FineTuner:
                 size = theta.batch_size  # a program's batches have one shape
                 alike = [j for j, other in enumerate(thetas) if other.batch_size == size]
                 alike = [j for j in alike if j >= k and j not in ready]
-                jobs = [self.job(thetas[j], points) for j in alike]
+                jobs = [self.job(thetas[j], points, answers=answers) for j in alike]
                 ready |= zip(alike, self.trainer.first(jobs, stopping=stopping), strict=False)
             yield ready.pop(k)
 
-    def job(self, theta: Theta, points: Points) -> TuningJob:
+    def job(
+        self, theta: Theta, points: Points, *, answers: TeacherAnswers | None = None
+    ) -> TuningJob:
         """The fine-tuning with θ, as a population's program takes it."""
         steps = self.recipe.total_steps(theta, len(points.y))
         hyper = Hyper.of(
@@ -183,13 +208,18 @@ class FineTuner:
 
         def member() -> Member:
             key = np.asarray(jax.random.key_data(jax.random.key(theta.seed)))
-            return Member(hyper, key, self.fresh_head(theta.seed))
+            return Member(hyper, key, self.first_head(theta.seed))
 
         weights = self.class_weights(points)
-        return TuningJob(member, lambda: labelled_batches(points, theta, weights=weights), steps)
+        batches = lambda: labelled_batches(points, theta, weights=weights, answers=answers)
+        return TuningJob(member, batches, steps)
 
-    def fresh_head(self, seed: int) -> Any:
-        """Parameters of everything but the encoder."""
+    def first_head(self, seed: int) -> Any:
+        """Parameters of everything but the encoder: fresh ones, but for a student whose own answers
+        are to become the teacher's."""
+        inherited = inherit_head(self.start, self.labels, self.head)
+        if self.recipe.distillation and inherited:
+            return inherited
         structs = {k: v for k, v in self._structs.items() if k != "encoder"}
         return random_like(structs, seed=seed)
 
@@ -197,9 +227,10 @@ class FineTuner:
         """The weight of a row of each class: n / (c · rows of the class); None: all the same."""
         if not self.recipe.class_weights:
             return None
-        counts = np.bincount(points.y, minlength=len(self.labels))
+        labels = points.y[points.y >= 0]
+        counts = np.bincount(labels, minlength=len(self.labels))
         present = (counts > 0).sum()
-        return (len(points.y) / (present * np.maximum(counts, 1))).astype(np.float32)
+        return (len(labels) / (present * np.maximum(counts, 1))).astype(np.float32)
 
     def outputs(self, params, x: Int[np.ndarray, "*rows s"]) -> Float[np.ndarray, "m k"]:
         """The head's outputs, a line for each row of tokens."""
@@ -248,22 +279,35 @@ def trimmed(x: Int[np.ndarray, "*rows s"], pad: int) -> Int[np.ndarray, "*rows t
 
 
 def labelled_batches(
-    points: Points, theta: Theta, *, weights: Float[np.ndarray, " c"] | None = None
+    points: Points,
+    theta: Theta,
+    *,
+    weights: Float[np.ndarray, " c"] | None = None,
+    answers: TeacherAnswers | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless epochs, each a permutation from (seed, epoch); a last, short batch has weights 0.
 
     Args:
       weights: of a row of each class; None: 1.
+      answers: a teacher's to all rows. A row's weight then stands in `label_weights`, 0 without a
+        label, and `weights` say what is a row.
     """
     size = theta.batch_size
-    of_rows = np.ones(len(points.y), np.float32) if weights is None else weights[points.y]
+    of_rows = row_weights(points.y, weights)
     for epoch in count():
         order = np.random.default_rng((theta.seed, epoch)).permutation(len(points.y))
         for start in range(0, len(order), size):
             picked = np.resize(order[start : start + size], size)
-            real = np.arange(size) < len(order) - start
-            yield {
-                "ids": points.x[picked],
-                "labels": points.y[picked],
-                "weights": np.where(real, of_rows[picked], 0).astype(np.float32),
-            }
+            real = (np.arange(size) < len(order) - start).astype(np.float32)
+            batch = {"ids": points.x[picked], "labels": points.y[picked]}
+            if answers:
+                batch |= answers.take(picked) | {"label_weights": real * of_rows[picked]}
+            yield batch | {"weights": real if answers else real * of_rows[picked]}
+
+
+def row_weights(
+    y: Int[np.ndarray, " n"] | Float[np.ndarray, " n"], weights: Float[np.ndarray, " c"] | None
+) -> Float[np.ndarray, " n"]:
+    """The weight of each row in the loss of labels; 0 where it has none."""
+    of_rows = np.ones(len(y), np.float32) if weights is None else weights[y]
+    return np.where(np.array([is_missing(label) for label in y]), 0, of_rows).astype(np.float32)

@@ -14,10 +14,11 @@ from bort_jax.data.masking import Batch, MaskedStream
 from bort_jax.data.prepared import Corpus
 from bort_jax.engine.parallel import parallel_map, replicate
 from bort_jax.interop import Checkpoint
+from bort_jax.interop.description import fingerprint
 from bort_jax.model import top_k as likeliest
 from bort_jax.report.terminal import progress_bar
 from bort_jax.stages.predict.forward import in_batches
-from bort_jax.stages.pretrain.teacher import Teacher, check_predicts, check_reads, fingerprint
+from bort_jax.stages.pretrain.teacher import Teacher, check_predicts, check_reads
 from bort_jax.stages.pretrain.teacher_cache import (
     CACHE,
     CachedTeacherStream,

@@ -11,6 +11,7 @@ import numpy as np
 from bort_jax.data.masking import MaskedStream
 from bort_jax.data.prepared import Corpus
 from bort_jax.interop import Checkpoint
+from bort_jax.interop.description import fingerprint
 from bort_jax.model import (
     MaskedLM,
     TopK,
@@ -21,7 +22,7 @@ from bort_jax.model import (
     top_k_distillation,
 )
 from bort_jax.stages.pretrain.recipe import LossWeights
-from bort_jax.stages.pretrain.teacher import Teacher, check_predicts, check_reads, fingerprint
+from bort_jax.stages.pretrain.teacher import Teacher, check_predicts, check_reads
 from bort_jax.stages.pretrain.teacher_cache import CachedTeacherStream, open_cache
 
 Stream = MaskedStream | CachedTeacherStream

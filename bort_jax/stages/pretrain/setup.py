@@ -11,10 +11,10 @@ from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.engine.parallel import BoundStep, parallel_step
 from bort_jax.engine.step import State, new_state
 from bort_jax.interop import Checkpoint
+from bort_jax.interop.description import fingerprint
 from bort_jax.model import MaskedLM
 from bort_jax.stages.pretrain.objectives import Stream, objective, without_map
 from bort_jax.stages.pretrain.recipe import Recipe
-from bort_jax.stages.pretrain.teacher import fingerprint
 from bort_jax.stages.pretrain.teacher_cache import CachedTeacherStream
 
 

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A frozen teacher in the arithmetic of the device, its fingerprint, and checks that it fits."""
+"""A frozen teacher in the arithmetic of the device, and checks that it fits."""
 
-import hashlib
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop import Checkpoint
-from bort_jax.interop.description import digest
 from bort_jax.model import BertConfig, Headless, MaskedLM, forward, states_and_logits
 from bort_jax.stages.predict.forward import for_device
 
@@ -43,12 +41,6 @@ class Teacher(NamedTuple):
             return states_and_logits(MaskedLM(self.config), params, *inputs, batch["positions"])
         encoder = {"encoder": params["encoder"]}
         return forward(Headless(self.config), encoder, *inputs), None
-
-
-def fingerprint(checkpoint: Checkpoint) -> str:
-    """SHA-256 of the architecture and of every parameter."""
-    key = replace(checkpoint.config, dtype="float32").key()
-    return hashlib.sha256(f"{key} {digest(checkpoint.params)}".encode()).hexdigest()
 
 
 def check_reads(teacher: Checkpoint, tokenizer: Tokenizer, *, seq_len: int) -> None:

@@ -91,7 +91,7 @@ def test_nothing_that_is_scored_can_be_trained_on(settings):
     usable, steer = set(keys(ground.usable.x)), set(keys(ground.steer.x))
     assert not usable & scored and not usable & steer and not steer & scored
     assert set(ground.scored) == {"held-out", "report-dev", "test"}
-    assert not ground.scored["test"][0].labelled
+    assert not ground.scored["test"][0].has_labels
 
 
 def test_plain_has_as_many_runs_as_it_is_given_and_keeps_the_best(settings):

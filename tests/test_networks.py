@@ -27,7 +27,7 @@ from bort_jax.cost import (
     network_cost,
 )
 from bort_jax.cost.latency import TERMS
-from bort_jax.cost.network import nothing
+from bort_jax.cost.network import zero
 from bort_jax.ose import extract
 from bort_jax.ose.abnc import is_abnc
 from bort_jax.ose.fitted import fitted_error
@@ -191,11 +191,11 @@ def test_chains_without_choices_or_with_an_error_of_zero_are_refused():
 
 def test_abnc_holds_for_the_encoder_and_not_with_a_dense_head():
     bare = is_abnc(bert_network(**SIZES))
-    assert bare.weak and len(bare.findings) == 4
+    assert bare.is_weak and len(bare.findings) == 4
     assert [f.growth for f in bare.findings] == pytest.approx([1, 0, 0, 0])
     assert all(f.layer_growth == pytest.approx(2) for f in bare.findings)
     headed = is_abnc(bert_network(**SIZES, head="mlm"))
-    assert not headed.weak
+    assert not headed.is_weak
     assert [f.part for f in headed.findings if not f.holds] == ["C", "C"]
     assert "C, params: fails, it grows as t^2, B as t^2" in str(headed)
 
@@ -203,11 +203,11 @@ def test_abnc_holds_for_the_encoder_and_not_with_a_dense_head():
 def test_abnc_of_counts_that_are_no_polynomials_is_measured():
     cubic = Part(lambda row: row[0] ** 3 + 10**9, lambda row: row[0] ** 3)
     square = Part(lambda row: 10**12 * row[0] ** 2, lambda row: row[0] ** 3)
-    report = is_abnc(Network(square, cubic, Part(nothing, nothing), ("w",), lambda row: 1))
+    report = is_abnc(Network(square, cubic, Part(zero, zero), ("w",), lambda row: 1))
     by_name = {(f.part, f.cost): f for f in report.findings}
     assert by_name["A", "params"].holds and by_name["A", "params"].growth == pytest.approx(2)
-    assert not by_name["A", "macs"].holds and not report.weak
-    assert not is_abnc(dense_network(4)).weak  # every layer grows alike
+    assert not by_name["A", "macs"].holds and not report.is_weak
+    assert not is_abnc(dense_network(4)).is_weak  # every layer grows alike
 
 
 def test_abnc_says_how_large_a_part_is():

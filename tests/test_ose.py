@@ -156,7 +156,7 @@ def test_a_budget_is_kept_and_costs_no_more_than_it_must(search, data, space, se
     budget = data.draw(budgets(space))
     costs = cost_function(space)(as_rows(ordered))
     columns = {**costs, "error": levels}
-    met = budget.met(columns)
+    met = budget.allows(columns)
     arguments = dict(
         cost_fn=cost_function(space), error_fn=each(errors.get), epsilon=epsilon, search=search
     )
@@ -173,7 +173,9 @@ def test_a_budget_is_kept_and_costs_no_more_than_it_must(search, data, space, se
     assert found.certificate.bound >= optimum * (1 - 1e-9)
     assert allowed[found.best_arch]
     assert all(
-        budget.met(found.candidates.columns | {"error": np.full(len(ordered), np.nan)})[found.asked]
+        budget.allows(found.candidates.columns | {"error": np.full(len(ordered), np.nan)})[
+            found.asked
+        ]
     )
 
 
@@ -193,7 +195,7 @@ def test_resolving_a_table_equals_solving_afresh(data, space, seed):
     try:
         afresh = extract(space, **arguments, budget=budget)
     except Infeasible as refused:
-        if len(table.trained):
+        if len(table.trained_rows):
             with pytest.raises(Infeasible) as again:
                 resolve(table, budget=budget)
             assert str(again.value)[:40] == str(refused)[:40]
@@ -273,7 +275,7 @@ def test_a_smaller_epsilon_of_published_space_finds_the_optimum():
         )
         assert best_w(found) == all_w(found, everything).max()
     bounded = extract(space, cost_fn=cost_function(space), error_fn=each(error), search="bounded")
-    assert len(bounded.trained) < 0.5 * len(bounded.archs)
+    assert len(bounded.trained_rows) < 0.5 * len(bounded.archs)
 
 
 class Shuffled:
@@ -426,7 +428,7 @@ def test_the_winner_is_pareto_optimal_where_it_saves(space, seed):
         error_fn=each(lambda a: errors.uniform(0.1, 1)),
         epsilon=0.05,
     )
-    assume(len(found.trained) and found.w[found.best] > 0)
+    assume(len(found.trained_rows) and found.w[found.best] > 0)
     assert found.front[found.best]
 
 
@@ -458,4 +460,4 @@ def test_one_candidate_is_its_own_maximum_point():
     arch = Arch(1, 1, 4, 4)
     space = SearchSpace.of(arch)
     found = extract(space, cost_fn=cost_function(space), error_fn=None)
-    assert found.best_arch == found.maximum_point == arch and len(found.trained) == 0
+    assert found.best_arch == found.maximum_point == arch and len(found.trained_rows) == 0

@@ -153,7 +153,7 @@ def test_every_task_reads_encodes_and_scores(reference, ending, tmp_path, corpus
     write_rows(tmp_path / reference / f"validation{ending}", rows)
     write_rows(tmp_path / reference / f"test{ending}", unlabelled(rows))
     examples = read_task(task, tmp_path, "validation")
-    assert examples.labelled and not read_task(task, tmp_path, "test").labelled
+    assert examples.has_labels and not read_task(task, tmp_path, "test").has_labels
     points = examples.encode(corpus.tokenizer, seq_len=24)
     choices = len(examples.texts[0])
     n = ROWS * 3 if task.key == "record" else ROWS
@@ -203,7 +203,7 @@ def test_label_of_takes_minus_one_for_a_score_where_the_scale_has_it():
     assert known(Task()) == [-1] * 5
     label_of(rows[0], on_scale)
     examples = Examples(((),) * 2, np.array([-1, 0.5], np.float32))
-    assert examples.labelled and not Examples(((),), np.array([math.nan])).labelled
+    assert examples.has_labels and not Examples(((),), np.array([math.nan])).has_labels
     assert score(examples.labels, on_scale, examples=examples)
 
 
@@ -561,7 +561,7 @@ def test_real_rows_encode_and_score(reference, corpus, rng):
     assert points.x.shape[-1] == 64 and len(points.x) == len(examples.labels) >= 32
     outputs = rng.normal(size=(points.x.reshape(-1, 64).shape[0], task.outputs))
     said = decide(outputs, task, examples=examples)
-    if examples.labelled:
+    if examples.has_labels:
         assert all(-1 <= value <= 1 for value in score(said, task, examples=examples).values())
 
 

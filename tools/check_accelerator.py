@@ -21,7 +21,7 @@ from flax import traverse_util
 from bort_jax.arch import Arch
 from bort_jax.engine.optimizer import Hyper
 from bort_jax.interop import Checkpoint
-from bort_jax.interop.stablehlo import exported
+from bort_jax.interop.stablehlo import export_forward
 from bort_jax.model import BertConfig, Classifier, MaskedLM, forward, head_loss, random_params
 from bort_jax.model.attention import attention, device_kind, kernel, plain
 from bort_jax.stages.finetune.population import Member, Population
@@ -139,7 +139,7 @@ def exported_check() -> Check:
     batch = masked_batch()
     inputs = batch["ids"], batch["mask"], batch["positions"]
     weights = traverse_util.flatten_dict(params, sep=".")
-    found = exported(checkpoint).call(weights, *inputs)
+    found = export_forward(checkpoint).call(weights, *inputs)
     expected = jax.jit(partial(forward, checkpoint.model))(params, *inputs)
     return Check("logits of the exported program", distance(found, expected), 1e-5)
 

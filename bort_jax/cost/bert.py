@@ -22,7 +22,7 @@ the masked-LM head x and the logits before and after the bias.
 
 from functools import partial
 
-from bort_jax.cost.network import Count, Network, Part, nothing
+from bort_jax.cost.network import Count, Network, Part, zero
 from bort_jax.cost.polynomial import Polynomial
 
 Head = str  # "none", "mlm" or "classifier"
@@ -53,7 +53,7 @@ def bert_network(
         raise ValueError(f"head must be one of {', '.join(heads)}; got {head!r}")
     embeddings = Part(
         params=of(H=embedding_params(1, vocab_size=vocab_size, positions=positions)),
-        macs=nothing,
+        macs=zero,
         elementwise_ops=of(H=s * (1 + LAYER_NORM)),
         live_activations=(of(H=2 * s),),
     )
@@ -97,7 +97,7 @@ def embedding_params(hidden: int, *, vocab_size: int, positions: int) -> int:
 def _heads(v: int, s: int, labels: int) -> dict[Head, Part]:
     of = Polynomial.of
     return {
-        "none": Part(nothing, nothing),
+        "none": Part(zero, zero),
         "mlm": Part(
             params=of(HH=1, H=3, one=v),
             macs=of(HH=s, H=s * v),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 Count = Callable[[Any], Any]
 
 
-def nothing(row: Any) -> Any:
+def zero(row: Any) -> Any:
     """The count 0, of any row."""
     return 0 * row[0]
 
@@ -29,7 +29,7 @@ class Part(NamedTuple):
 
     params: Count
     macs: Count
-    elementwise_ops: Count = nothing
+    elementwise_ops: Count = zero
     live_activations: tuple[Count, ...] = ()
 
 

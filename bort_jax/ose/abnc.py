@@ -52,11 +52,11 @@ class AbncReport(NamedTuple):
     findings: tuple[Finding, ...]
 
     @property
-    def weak(self) -> bool:
+    def is_weak(self) -> bool:
         return all(finding.holds for finding in self.findings)
 
     def __str__(self) -> str:
-        verdict = "holds" if self.weak else "does not hold"
+        verdict = "holds" if self.is_weak else "does not hold"
         return "\n".join([f"weak AB^nC property: {verdict}", *map(str, self.findings)])
 
 

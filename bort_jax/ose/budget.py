@@ -71,7 +71,7 @@ class Budget:
             }
         return over | under
 
-    def met(self, columns: Columns) -> Bool[np.ndarray, " n"]:
+    def allows(self, columns: Columns) -> Bool[np.ndarray, " n"]:
         """Which architectures meet every limit."""
         met = np.ones(len(next(iter(columns.values()))), dtype=bool)
         for name, top in self.ceilings.items():

@@ -105,7 +105,7 @@ class Extraction:
         return self.archs[self.candidates.maximum_point]
 
     @property
-    def trained(self) -> Int[np.ndarray, " t"]:
+    def trained_rows(self) -> Int[np.ndarray, " t"]:
         """Indices of the architectures whose error was measured."""
         return np.flatnonzero(~np.isnan(self.errors))
 
@@ -115,7 +115,7 @@ class Extraction:
 
         Where the first is small beside the second, W follows p and i and picks a small network.
         """
-        trained = self.trained[self.candidates.savings[self.trained] > 0]
+        trained = self.trained_rows[self.candidates.savings[self.trained_rows] > 0]
         if not len(trained):
             return 1.0, 1.0
         errors, savings = self.errors[trained], self.candidates.savings[trained]
@@ -125,7 +125,7 @@ class Extraction:
     def costs_decided(self) -> bool:
         """Whether the winner would be the same with one error for all: p and i decided alone."""
         columns = {**self.candidates.columns, "error": self.errors}
-        allowed = self.trained[self.budget.met(columns)[self.trained]]
+        allowed = self.trained_rows[self.budget.allows(columns)[self.trained_rows]]
         savings = self.candidates.savings
         return len(allowed) > 1 and savings[self.best] >= savings[allowed].max()
 
@@ -223,7 +223,7 @@ def start(candidates: Candidates, budget: Budget, *, epsilon: float) -> Progress
     unmeasured = np.full(n, np.nan)
     budget.check([*candidates.columns, "error"])
     columns = {**candidates.columns, "error": unmeasured}
-    eligible = budget.met(columns)
+    eligible = budget.allows(columns)
     if not eligible.any():
         raise budget.infeasible(candidates.archs, columns)
     return Progress(
@@ -267,7 +267,7 @@ def _best_two(progress: Progress, w, budget: Budget) -> tuple[int, int | None]:
     candidates = progress.candidates
     columns = {**candidates.columns, "error": progress.errors}
     measured = np.flatnonzero(~np.isnan(w))
-    allowed = measured[budget.met(columns)[measured]]
+    allowed = measured[budget.allows(columns)[measured]]
     if len(allowed):
         order = np.lexsort(
             (allowed, candidates.inference_cost[allowed], candidates.params[allowed], -w[allowed])

@@ -62,12 +62,12 @@ def mark_spans(text: str, marks: Sequence[Mark]) -> Segment:
         if not 0 <= start < end <= len(text):
             raise ValueError(f"span {start}–{end} lies outside its text of {len(text)} characters")
     pieces, done = [], 0
-    for start, end in _merged(marks):
+    for start, end in _merge_spans(marks):
         while start > done and text[start - 1].isspace():
             start -= 1
         # Between two spans the tokens next to the first are kept, before all of them the last.
         pieces.append(Piece(text[done:start], "end" if done else "start"))
-        pieces.append(Piece(_signed(text, marks, start, end), "never", fixed=True))
+        pieces.append(Piece(_insert_signs(text, marks, start, end), "never", fixed=True))
         done = end
     pieces.append(Piece(text[done:]))
     return tuple(piece for piece in pieces if piece.text)
@@ -142,7 +142,7 @@ def _cut(tokens: list[int], size: int, end: str) -> list[int]:
     return tokens[:size] if end == "end" else tokens[len(tokens) - size :]
 
 
-def _merged(marks: Sequence[Mark]) -> list[tuple[int, int]]:
+def _merge_spans(marks: Sequence[Mark]) -> list[tuple[int, int]]:
     """The spans in order, those that overlap as one."""
     merged: list[tuple[int, int]] = []
     for start, end, _ in sorted(marks):
@@ -153,7 +153,7 @@ def _merged(marks: Sequence[Mark]) -> list[tuple[int, int]]:
     return merged
 
 
-def _signed(text: str, marks: Sequence[Mark], start: int, end: int) -> str:
+def _insert_signs(text: str, marks: Sequence[Mark], start: int, end: int) -> str:
     """`text[start:end]` with the signs that fall into it."""
     inside = [mark for mark in marks if start <= mark.start and mark.end <= end]
     signs = [(mark.start, 1, -mark.end, mark.sign) for mark in inside]

@@ -104,7 +104,7 @@ def score(predicted: Decisions, task: Task, *, examples: Examples) -> dict[str, 
     Raises:
       ValueError: the examples have no labels.
     """
-    if not examples.labelled:
+    if not examples.has_labels:
         raise ValueError(f"{task.name or 'these rows'}: no labels to score against")
     if np.isnan(predicted).any():
         return dict.fromkeys(task.metrics, np.nan)

@@ -70,7 +70,7 @@ def record(row: Row, task: Task) -> list[Item]:
         raise ValueError(f"column 'entities' must hold texts, got {entities!r}")
     filled = [(passage, uncut(query.replace(BLANK, entity), fixed=True)) for entity in entities]
     return [
-        Item((text,), Key(number, group=number, text=entity, gold=gold), _right(entity, gold))
+        Item((text,), Key(number, group=number, text=entity, gold=gold), _is_gold(entity, gold))
         for text, entity in zip(filled, entities, strict=True)
     ]
 
@@ -84,7 +84,7 @@ def gender_pair(row: Row, task: Task) -> list[Item]:
     return [Item((texts,), Key(number, group=number // 2))]
 
 
-def _right(entity: str, gold: tuple[str, ...]) -> int:
+def _is_gold(entity: str, gold: tuple[str, ...]) -> int:
     """−1, no label, where the answers are withheld."""
     return int(entity in gold) if gold else -1
 
@@ -106,9 +106,9 @@ def _characters(row: Row, start: str, end: str) -> Mark:
 
 def _word_span(row: Row, span: str, column: str, sign: str) -> Mark:
     """Where a span of whole words stands; the official index is off by a word in a few rows."""
-    text, wanted = text_of(row, "text"), [_bare(word) for word in span.split()]
+    text, wanted = text_of(row, "text"), [_normalize(word) for word in span.split()]
     places, index = word_spans(text), value_of(row, column)
-    bare = [_bare(text[start:end]) for start, end in places]
+    bare = [_normalize(text[start:end]) for start, end in places]
     found = [k for k in range(len(bare)) if bare[k : k + len(wanted)] == wanted]
     if not found or not isinstance(index, int):
         raise ValueError(f"span {span!r} of column {column!r} is not in the text")
@@ -116,7 +116,7 @@ def _word_span(row: Row, span: str, column: str, sign: str) -> Mark:
     return Mark(places[first][0], places[first + len(wanted) - 1][1], sign)
 
 
-def _bare(word: str) -> str:
+def _normalize(word: str) -> str:
     """A word without case, punctuation around it and a possessive."""
     return word.strip(".,;:!?\"'()[]").lower().removesuffix("'s").removesuffix("’s")
 

@@ -65,14 +65,14 @@ def survey_split(task: Task, data_dir: str | Path, split: str) -> Survey:
                 continue
             unlabelled += all(is_missing(label if i.label is None else i.label) for i in items)
             if split == "test":
-                problems += _repeated(items, task, where, ids)
+                problems += _id_faults(items, task, where, ids)
     except ValueError as error:  # the file breaks off here
         problems.append(str(error))
     more = [f"{file}: {wrong - SHOWN:,} more rows like these"] if wrong > SHOWN else []
     return Survey(task, split, file, rows, unlabelled, (*problems[: 2 * SHOWN], *more))
 
 
-def _repeated(items: list[Item], task: Task, where: str, ids: dict) -> list[str]:
+def _id_faults(items: list[Item], task: Task, where: str, ids: dict) -> list[str]:
     """A test row whose id a submission file could not tell from another's."""
     key = items[0].key.id
     if key is None:

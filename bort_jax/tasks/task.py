@@ -173,7 +173,7 @@ class Examples(NamedTuple):
         return cls(texts, labels, (Key(),) * len(texts))
 
     @property
-    def labelled(self) -> bool:
+    def has_labels(self) -> bool:
         return not any(map(is_missing, self.labels))
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Examples":
@@ -226,12 +226,12 @@ def label_of(row: Row, task: Task, *, required: bool = True) -> int | float:
     """
     label = row.get(task.label) if not required else value_of(row, task.label)
     scores = task.head == "regression"
-    if not required and _withheld(label, task):
+    if not required and _is_withheld(label, task):
         return math.nan if scores else UNLABELLED
     return _score_of(label, task) if scores else _class_of(label, task)
 
 
-def _withheld(label: Any, task: Task) -> bool:
+def _is_withheld(label: Any, task: Task) -> bool:
     """Whether a test row has no label: nothing, NaN, or −1 where that is not on the scale."""
     if isinstance(label, float) and math.isnan(label):
         return True

@@ -37,7 +37,7 @@ def compare(
       on report-dev and test; no test scores where its labels are withheld.
     """
     splits = {"report": material.report.examples}
-    if material.test and material.test.labelled:
+    if material.test and material.test.has_labels:
         splits["test"] = material.test
     held = {name: Held(rows, Points(*material.points(rows))) for name, rows in splits.items()}
     given = Points(*(part[: state.given] for part in state.train))
@@ -84,7 +84,7 @@ def official_scores(
 def write_submission(out: Path, tuner: FineTuner, params, material: Material) -> None:
     """Writes and checks the leaderboard's file of a test split whose labels are withheld."""
     task, test = material.task, material.test
-    if not test or test.labelled or not task.form.file or not isinstance(material.cast, Uncast):
+    if not test or test.has_labels or not task.form.file or not isinstance(material.cast, Uncast):
         return
     outputs = tuner.outputs(params, material.points(test).x)
     lines = submission_lines(decide(outputs, task, examples=test), task, examples=test)

@@ -16,7 +16,7 @@ from bort_jax.report.plots import BLUE, GREY, ORANGE
 def front(extraction: Extraction):
     """The three objectives in pairs: e over p, e over i, and p over i with e as colour."""
     drawn, axes = plt.subplots(1, 3, figsize=(13, 4))
-    trained, best = extraction.trained, extraction.best
+    trained, best = extraction.trained_rows, extraction.best
     on_front = trained[extraction.front[trained]]
     sides = (
         ("params", extraction.params),
@@ -70,7 +70,7 @@ def _ticks(axis, values) -> None:
 def w_over_space(extraction: Extraction):
     """W over Ξ in order of falling savings; what was not measured as the room it has."""
     drawn, axis = plt.subplots(figsize=(10, 3.6))
-    places, trained = np.arange(len(extraction.archs)), extraction.trained
+    places, trained = np.arange(len(extraction.archs)), extraction.trained_rows
     possible = np.isnan(extraction.errors) & np.isfinite(extraction.upper)
     axis.vlines(
         places[possible], 0, extraction.upper[possible], color=GREY, alpha=0.4, linewidth=1,

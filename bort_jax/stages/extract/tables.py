@@ -16,8 +16,10 @@ SHOWN = 20
 
 def ranking(extraction: Extraction) -> list[int]:
     """Indices of the trained within the budget, largest W first."""
-    allowed = extraction.budget.met({**extraction.candidates.columns, "error": extraction.errors})
-    inside = [int(k) for k in extraction.trained if allowed[k]]
+    allowed = extraction.budget.allows(
+        {**extraction.candidates.columns, "error": extraction.errors}
+    )
+    inside = [int(k) for k in extraction.trained_rows if allowed[k]]
     return sorted(inside, key=lambda k: (k != extraction.best, -extraction.w[k]))
 
 
@@ -76,7 +78,7 @@ def _bound_line(extraction: Extraction) -> str:
 
 def spread_lines(extraction: Extraction) -> list[str]:
     """Ranges of errors and costs; a warning where p and i alone decided."""
-    if len(extraction.trained) < 2:
+    if len(extraction.trained_rows) < 2:
         return []
     errors, savings = extraction.spread
     lines = [

@@ -69,7 +69,7 @@ def read_splits(
     # Leaderboards keep the labels: `submit` is for those.
     points = train.encode(tokenizer, seq_len=seq_len)
     points = Points(trimmed(points.x, tokenizer.special.pad), points.y)
-    return Splits(points, dev, held_out(test) if test and test.labelled else None, train)
+    return Splits(points, dev, held_out(test) if test and test.has_labels else None, train)
 
 
 def read_unlabelled(source: str, task: Task) -> Examples:

@@ -18,7 +18,7 @@ def score_classifier(
     with the probability, or the score."""
     outputs = outputs_fn(checkpoint, task, seq_len=seq_len)(examples)
     predicted = decide(outputs, task, examples=examples)
-    scores = score(predicted, task, examples=examples) if examples.labelled else {}
+    scores = score(predicted, task, examples=examples) if examples.has_labels else {}
     return scores, prediction_records(predicted, outputs, task)
 
 

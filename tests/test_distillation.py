@@ -475,6 +475,7 @@ def test_a_run_does_not_go_on_with_another_teacher_of_the_same_name(
         pretrain(live)
 
 
+@pytest.mark.slow
 def test_a_run_from_a_cache_is_the_run_from_the_teacher(
     corpus, teacher, teacher_folder, tmp_path, capsys
 ):

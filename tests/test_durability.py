@@ -299,7 +299,9 @@ except Interrupted as stop:
 """
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_process_ended_by_a_signal_resumes_to_the_straight_run(
     corpus, tiny_run, tmp_path, signum
 ):

@@ -7,17 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import IDS, STOCK_SIZES, checkpoint, few, trees_equal
+from helpers import IDS, LAYERWISE, SMALL, STOCK_SIZES, checkpoint, few, trees_equal
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from bort_jax.arch import Arch
+from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.interop import Checkpoint, hf_class, load, save
 from bort_jax.interop.hf_config import FAMILIES
 from bort_jax.interop.huggingface import from_hf, to_hf
+from bort_jax.interop.padding import hull, pad
 from bort_jax.interop.verify import logits
 from bort_jax.model import random_params
+
+
+def any_layer(layers):
+    return any(map(any, layers))
+
 
 GOLDEN = Path(__file__).parent / "golden" / "stock_bert.npz"
 
@@ -46,12 +52,49 @@ def test_a_folder_reads_back(tmp_path, labels):
     np.testing.assert_array_equal(logits(after, IDS), logits(before, IDS))
 
 
+SIZES = st.tuples(st.integers(1, 3), st.integers(1, 9))
+
+
+@few
+@given(
+    layers=st.lists(SIZES | st.just((0, 0)), min_size=1, max_size=3).filter(any_layer),
+    labels=st.sampled_from([(), ("a", "b")]),
+    family=st.sampled_from(FAMILIES),
+)
+def test_layers_of_their_own_sizes_are_filled_up_and_cut_off_again(layers, labels, family):
+    arch = LayerwiseArch(12, 4, tuple(layers))
+    before = replace(checkpoint(arch, labels, fresh=random_params), family=family)
+    assert trees_equal(from_hf(to_hf(before), before).params, before.params)
+    assert pad(before).config.arch == hull(arch)
+
+
+def test_pad_gives_the_same_logits():
+    before = checkpoint(LAYERWISE)
+    np.testing.assert_allclose(logits(pad(before), IDS), logits(before, IDS), atol=1e-5)
+
+
+def test_load_refuses_numbers_beyond_the_true_sizes(tmp_path):
+    """And sizes that the folder's tensors are not padded from."""
+    before = checkpoint(LAYERWISE)
+    save(before, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for arch, message in (
+        ("H16-K4[A2-I5 A3-I8]", "holds more than the sizes that its config.json says"),
+        ("H16-K4[A2-I8 A3-I6 A1-I1]", "is padded to D3-A4-H16-I8, but the folder has D2-A4-H16-I8"),
+    ):
+        wrong = config | {"bort_jax": config["bort_jax"] | {"arch": arch}}
+        (tmp_path / "config.json").write_text(json.dumps(wrong))
+        with pytest.raises(ValueError, match=message):
+            load(tmp_path)
+
+
+@pytest.mark.parametrize("arch", [SMALL, LAYERWISE], ids=str)
 @pytest.mark.parametrize("labels", [(), ("no", "yes", "perhaps")])
-def test_stock_transformers_gives_the_same_logits(tmp_path, labels):
+def test_stock_transformers_gives_the_same_logits(tmp_path, labels, arch):
     torch = pytest.importorskip("torch", reason="needs the parity extra")
     import transformers
 
-    ours = checkpoint(labels=labels)
+    ours = checkpoint(arch, labels)
     save(ours, tmp_path)
     stock = getattr(transformers, hf_class(ours)).from_pretrained(tmp_path).eval()
     with torch.no_grad():

@@ -27,6 +27,7 @@ from helpers import (
 )
 from safetensors.numpy import load_file, save_file
 
+from bort_jax.arch import LayerwiseArch
 from bort_jax.cli import main
 from bort_jax.data.tokenizer import Tokenizer, load_tokenizer
 from bort_jax.interop import Checkpoint, load, load_params, read
@@ -40,7 +41,7 @@ from bort_jax.interop.orbax_folder import load_orbax, save_orbax
 from bort_jax.interop.stablehlo import PLATFORMS, export_forward, load_stablehlo, save_stablehlo
 from bort_jax.interop.tensor_files import read_safetensors, read_tensors
 from bort_jax.interop.verify import logits
-from bort_jax.model import Headless, forward
+from bort_jax.model import Headless, forward, random_params
 
 ABSURD = [
     None,
@@ -369,7 +370,7 @@ def test_the_program_is_for_all_platforms_and_any_batch_and_length():
         )
 
 
-def test_layers_of_their_own_sizes_go_everywhere_but_to_stock_classes(tmp_path, capsys):
+def test_layers_of_their_own_sizes_go_everywhere(tmp_path, capsys):
     before = layerwise()
     save_orbax(before, tmp_path / "a")
     main(["convert", str(tmp_path / "a"), str(tmp_path / "b"), "--to", "stablehlo"])
@@ -378,10 +379,17 @@ def test_layers_of_their_own_sizes_go_everywhere_but_to_stock_classes(tmp_path, 
     assert after.config.arch == LAYERWISE and trees_equal(after.params, before.params)
     np.testing.assert_array_equal(logits(after, IDS), logits(before, IDS))
     capsys.readouterr()
+    main(["convert", str(tmp_path / "c"), str(tmp_path / "d")])
+    assert "filled up with zeros to D2-A4-H16-I8: " in capsys.readouterr().out
+    after = load(tmp_path / "d")
+    assert after.config == before.config and trees_equal(after.params, before.params)
+    odd = replace(before.config, arch=LayerwiseArch(16, 5, ((2, 8),)))
+    odd = replace(before, config=odd)
+    save_orbax(odd.with_params(random_params(odd.model, seed=0)), tmp_path / "e")
     with pytest.raises(SystemExit):
-        main(["convert", str(tmp_path / "c"), str(tmp_path / "d")])
+        main(["convert", str(tmp_path / "e"), str(tmp_path / "f")])
     assert "stock classes cannot express" in capsys.readouterr().err
-    assert not (tmp_path / "d").exists()
+    assert not (tmp_path / "f").exists()
 
 
 def test_converting_keeps_to_its_folder_and_takes_a_tokenizer(tmp_path, tiny, capsys):

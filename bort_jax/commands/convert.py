@@ -3,8 +3,9 @@
 Bort), a `bort.params` of GluonNLP, or the run folder of a pretraining, finished or not: then its
 newest verified checkpoint is taken. The copy is read back and compared.
 
-hf: what stock transformers loads. orbax: arrays for any number of devices. stablehlo: the forward
-pass as a program of its own, for cpu, cuda and tpu, with any batch and length."""
+hf: what stock transformers loads; layers of different sizes are filled up with zeros. orbax: arrays
+for any number of devices. stablehlo: the forward pass as a program of its own, for cpu, cuda and
+tpu, with any batch and length."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Literal
 
 from bort_jax.data.tokenizer import NO_TOKENIZER, require_tokenizer
 from bort_jax.interop import Checkpoint, hf_class, read
+from bort_jax.interop.padding import padding_note
 from bort_jax.interop.verify import FORMATS, verify
-from bort_jax.report.terminal import show_box
+from bort_jax.report.terminal import say, show_box
 from bort_jax.stages.pretrain.stored_run import is_run, load_run
 
 POSITIONAL = {"source": "checkpoint folder, .params file, or run folder", "out": "new folder"}
@@ -49,6 +51,8 @@ def run(config: Config) -> None:
     if config.tokenizer:
         checkpoint = replace_tokenizer(checkpoint, config.tokenizer)
     form = FORMATS[config.to]
+    if config.to == "hf" and (note := padding_note(checkpoint)):
+        say(note)
     form.write(checkpoint, config.out)
     verified = verify(checkpoint, config.out, form=config.to)
     name = hf_class(checkpoint)

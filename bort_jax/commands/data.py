@@ -13,7 +13,7 @@ from bort_jax.data.build import SHARD_TOKENS, build_corpus
 from bort_jax.data.packing import Packing
 from bort_jax.data.prepared import check_corpus, open_corpus
 from bort_jax.data.shards import SPLITS, token_count
-from bort_jax.interop import load
+from bort_jax.interop import read
 from bort_jax.report.terminal import show_box
 from bort_jax.stages.pretrain.cache_teacher import TopKTeacher, cache_teacher
 from bort_jax.stages.pretrain.teacher_cache import CACHE, TeacherCache, check_cache
@@ -104,7 +104,7 @@ def cache(config: Config) -> None:
         whole_word=config.whole_word,
     )
     teacher = TopKTeacher.of(
-        load(config.teacher), top_k=config.top_k, temperature=config.temperature
+        read(config.teacher), top_k=config.top_k, temperature=config.temperature
     )
     made, difference = cache_teacher(corpus, stream, teacher, config.out, steps=config.steps)
     show_box(

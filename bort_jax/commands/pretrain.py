@@ -13,13 +13,14 @@ from bort_jax.stages.pretrain.run import dry_run, pretrain
 
 def run(config: Config) -> None:
     config.join()
+    arch = str(config.wanted or config.init_from)
     if config.dry_run:
         found = dry_run(config.pretraining())
         if is_leader():
             batch = f"{config.batch_size} rows of {config.seq_len} tokens"
-            show_forecast(found, arch=config.arch, batch=batch)
+            show_forecast(found, arch=arch, batch=batch)
         return
     scores = pretrain(config.pretraining(), profile=config.profile)
     if is_leader():
-        show_scores(scores, Path(config.out), arch=config.arch)
+        show_scores(scores, Path(config.out), arch=arch)
     barrier("reported")  # or those who end first would not wait as long for the first process

@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bort_jax.arch import Arch
+from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.interop.bounds import check_texts, fraction_of, int_of
 from bort_jax.interop.checkpoint import Checkpoint
+from bort_jax.interop.padding import hull
 from bort_jax.model import BertConfig
 from bort_jax.storage.files import read_json
 
@@ -51,13 +52,13 @@ def first_position(checkpoint: Checkpoint) -> int:
 
 
 def to_hf_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Raises ValueError for layers of different sizes, which stock classes cannot express."""
-    config, arch = checkpoint.config, checkpoint.config.arch
-    if not isinstance(arch, Arch):
-        raise ValueError(
-            f"stock classes cannot express {arch}, whose layers differ in size; "
-            "--to orbax and --to stablehlo can"
-        )
+    """The sizes of layers that differ stand under a key of ours, beside those of their hull.
+
+    Raises:
+      ValueError: as `hull`.
+    """
+    config, arch = checkpoint.config, hull(checkpoint.config.arch)
+    layers = {} if arch == config.arch else {"arch": str(config.arch)}
     special = checkpoint.tokenizer.special if checkpoint.tokenizer else None
     ids = {"pad_token_id": 1} if checkpoint.family == "roberta" else {}
     if special:
@@ -82,7 +83,11 @@ def to_hf_config(checkpoint: Checkpoint) -> dict[str, Any]:
         "tie_word_embeddings": True,
         "dtype": "float32",
         **({"problem_type": "regression"} if checkpoint.problem == "regression" else {}),
-        "bort_jax": {"head_norm_eps": config.head_norm_eps, "facts": dict(checkpoint.facts)},
+        "bort_jax": {
+            "head_norm_eps": config.head_norm_eps,
+            "facts": dict(checkpoint.facts),
+            **layers,
+        },
         **(named if labels else {}),
         **ids,
     }
@@ -100,7 +105,7 @@ def from_hf_config(file: Path) -> Checkpoint:
     own = own if isinstance(own, dict) else {}
     types = int_of(hf, "type_vocab_size", source, least=0, default=2)
     config = BertConfig(
-        arch=_arch(hf, source),
+        arch=_arch(hf, own, source),
         vocab_size=int_of(hf, "vocab_size", source),
         positions=_positions(hf, family, source),
         dropout=fraction_of(hf, "hidden_dropout_prob", source, default=0.1),
@@ -133,9 +138,15 @@ def _kind(hf: dict, source: str) -> tuple[str, str]:
     return family, head
 
 
-def _arch(hf: dict, source: str) -> Arch:
+def _arch(hf: dict, own: dict, source: str) -> Arch | LayerwiseArch:
     fields = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
-    return Arch(*(int_of(hf, name, source) for name in fields)).validate()
+    stock = Arch(*(int_of(hf, name, source) for name in fields)).validate()
+    if "arch" not in own:
+        return stock
+    arch = LayerwiseArch.parse(str(own["arch"]))
+    if hull(arch) != stock:
+        raise ValueError(f"{source}: {arch} is padded to {hull(arch)}, but the folder has {stock}")
+    return arch
 
 
 def _positions(hf: dict, family: str, source: str) -> int:

@@ -17,6 +17,7 @@ from bort_jax.interop.description import save_tokenizer
 from bort_jax.interop.hf_config import first_position, from_hf_config, hf_class, to_hf_config
 from bort_jax.interop.layout import Layout, from_tensors, to_tensors
 from bort_jax.interop.model_card import model_card
+from bort_jax.interop.padding import cut, in_hull, pad
 from bort_jax.interop.tensor_files import WEIGHTS, read_tensors
 from bort_jax.storage.files import whole_file, write_json, write_text
 
@@ -72,11 +73,12 @@ BARE = ("embeddings.", "encoder.", "pooler.")  # how `BertModel` writes what oth
 def save(checkpoint: Checkpoint, folder: str | Path) -> Path:
     """Writes `config.json`, the tokenizer, a model card and, last, `model.safetensors`.
 
-    Stock BERT has token types, which Bort has not: one row of zeros is written for them.
+    Stock BERT has token types, which Bort has not: one row of zeros is written for them. Layers of
+    different sizes are filled up with zeros (`padding.hull`), which `load` cuts off again.
 
     Raises:
-      ValueError: layers of different sizes, which stock classes cannot express, or a tokenizer
-        of another size than the embedding table.
+      ValueError: layers that stock classes cannot hold padded either, or a tokenizer of another
+        size than the embedding table.
     """
     from safetensors.numpy import save_file
 
@@ -116,7 +118,7 @@ def load(folder: str | Path) -> Checkpoint:
 
 def to_hf(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     """Parameters under Hugging Face's names, in torch's layout, contiguous."""
-    tensors = to_tensors(checkpoint, _layout(checkpoint))
+    tensors = to_tensors(pad(checkpoint), _layout(checkpoint))
     family, hidden = checkpoint.family, checkpoint.config.arch.hidden
     table = family + ENCODER["encoder.embeddings.position.embedding"]
     unread = np.zeros((first_position(checkpoint), hidden), np.float32)
@@ -131,14 +133,16 @@ def from_hf(
     """`like` with parameters from Hugging Face's names; strict in both directions.
 
     Raises:
-      ValueError: as `from_tensors`.
+      ValueError: as `from_tensors`, or numbers beyond the true sizes of layers that differ.
     """
     tensors = _rename_legacy(tensors, like.family, source)
     notes = like.notes + _drop_unread_positions(tensors, like)
     if not like.config.token_types:
         notes += _fold_token_types(tensors, like, source)
-    params, aside = from_tensors(tensors, like, _layout(like), source=source)
-    return replace(like, params=params, notes=notes + aside)
+    wide = in_hull(like)
+    params, aside = from_tensors(tensors, wide, _layout(like), source=source)
+    wide = replace(wide, params=params, notes=notes + aside)
+    return cut(wide, like.config.arch, source=source)
 
 
 def _layout(checkpoint: Checkpoint) -> Layout:

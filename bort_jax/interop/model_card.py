@@ -2,6 +2,7 @@
 """The README.md of an exported folder."""
 
 from bort_jax.interop.checkpoint import Checkpoint
+from bort_jax.interop.padding import hull
 from bort_jax.model import count_params
 
 CARD = """---
@@ -27,9 +28,10 @@ TOKENIZER = '\ntokenizer = AutoTokenizer.from_pretrained("this folder")'
 
 def model_card(checkpoint: Checkpoint, hf_class: str) -> str:
     """Markdown: architecture, sizes, the checkpoint's facts, and how to load it."""
-    config = checkpoint.config
+    config, padded = checkpoint.config, hull(checkpoint.config.arch) != checkpoint.config.arch
     rows = {
         "architecture <D, A, H, I>": str(config.arch),
+        **({"in stock classes": f"{hull(config.arch)}, filled up with zeros"} if padded else {}),
         "parameters": f"{count_params(checkpoint.model):,}",
         "vocabulary": f"{config.vocab_size:,} tokens",
         "longest sequence": f"{config.positions} tokens",

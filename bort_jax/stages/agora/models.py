@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from bort_jax.agora import OneVsRest, Thresholds
 from bort_jax.data.row_text import row_texts
-from bort_jax.interop import Checkpoint, load
+from bort_jax.interop import Checkpoint, read
 from bort_jax.stages.agora.material import Material
 from bort_jax.stages.predict.forward import class_logits
 from bort_jax.stages.predict.outputs import check_length
@@ -36,13 +36,13 @@ def load_models(model: str, socrates: str, masked_lm: str | None, *, seq_len: in
       ValueError: Socrates has no classes, the masked LM is none or has another tokenizer, or a row
         is longer than a model reads.
     """
-    timaeus, teacher = load(model), load(socrates)
+    timaeus, teacher = read(model), read(socrates)
     check_length(seq_len, timaeus)
     if not teacher.labels:
         raise ValueError("socrates must be a classifier, not a masked LM")
     if masked_lm is None:
         return Models(timaeus, teacher, None)
-    resampling = load(masked_lm)
+    resampling = read(masked_lm)
     check_length(seq_len, resampling)
     if resampling.head != "masked_lm":
         raise ValueError("masked_lm must be a masked LM, not a classifier")

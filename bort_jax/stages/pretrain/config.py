@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from bort_jax.arch import Arch
+from bort_jax.arch import BORT, Arch, LayerwiseArch
 from bort_jax.data.masking import MaskedStream
 from bort_jax.data.packing import Packing, check_packing
 from bort_jax.data.prepared import Corpus, prepare_corpus
@@ -33,7 +33,8 @@ class PretrainConfig:
       data: file or folder of text, hub:NAME, or a corpus that `bort-jax data build` or another
         stage built.
       out: run folder; the model is written to `OUT/model`.
-      arch: such as D4-A8-H1024-I768, or bort, bert-base, bert-large.
+      arch: such as D4-A8-H1024-I768, or bort, bert-base, bert-large; or with sizes of each layer,
+        such as H64-K16[A4-I128 skip A2-I64]. None: that of init_from, without it bort.
       init_from: checkpoint folder to start from, of the same architecture or a deeper one, of which
         evenly spaced layers are taken; where it has no masked-LM head, there is a fresh one.
       teacher: checkpoint folder of a model with the same tokenizer; none: plain masked LM.
@@ -82,7 +83,7 @@ class PretrainConfig:
 
     data: str
     out: str
-    arch: str = "bort"
+    arch: str | None = None
     init_from: str | None = None
     teacher: str | None = None
     teacher_cache: str | None = None
@@ -123,6 +124,14 @@ class PretrainConfig:
     def seconds(self) -> float | None:
         """The time to train, where `steps` is not read."""
         return None if self.hours is None else self.hours * HOUR
+
+    @property
+    def wanted(self) -> Arch | LayerwiseArch | None:
+        """The architecture; None: that of `init_from`."""
+        text = self.arch or (None if self.init_from else "bort")
+        if text and text.startswith("H"):
+            return LayerwiseArch.parse(text)
+        return Arch.parse(text) if text else None
 
     @property
     def losses(self) -> LossWeights:
@@ -180,7 +189,7 @@ class PretrainConfig:
         """The checkpoint of `init_from`; raises ValueError where it does not fit."""
         if self.init_from is None:
             return None
-        return load_start(self.init_from, Arch.parse(self.arch), positions=self.positions)
+        return load_start(self.init_from, self.wanted, positions=self.positions)
 
     def model_config(self, corpus: Corpus, start: Checkpoint | None) -> BertConfig:
         """The model's shapes; what the options do not say is as in `start`.
@@ -191,9 +200,8 @@ class PretrainConfig:
         vocab_size = corpus.tokenizer.vocab_size
         options = {"dropout": self.dropout, "dtype": self.dtype}
         if start is None:
-            return BertConfig(
-                Arch.parse(self.arch), vocab_size, positions=self.positions, **options
-            )
+            arch = self.wanted or BORT
+            return BertConfig(arch, vocab_size, positions=self.positions, **options)
         if start.config.vocab_size != vocab_size:
             raise ValueError(
                 f"{self.init_from} has {start.config.vocab_size} tokens, the corpus {vocab_size}: "
@@ -202,10 +210,10 @@ class PretrainConfig:
         # Rows of running text are no pairs: all token types are 0.
         return replace(start.config, separator=None, **options)
 
-    def run_key(self, corpus: Corpus) -> dict[str, Any]:
+    def run_key(self, corpus: Corpus, arch: Arch | LayerwiseArch) -> dict[str, Any]:
         """The settings that a checkpoint shares with its reader, without the teacher."""
         return {
-            "architecture": str(Arch.parse(self.arch)),
+            "architecture": str(arch),
             "tokenizer": corpus.tokenizer.sha256,
             "data manifest": corpus.sha256,
             "seed": self.seed,
@@ -216,7 +224,7 @@ class PretrainConfig:
 
 def check(config: PretrainConfig) -> None:
     """Raises ValueError on what would only fail later, inside a trace."""
-    Arch.parse(config.arch)
+    config.wanted  # raises where it is none
     check_packing(config.packing, buckets=config.buckets)
     check_weights(config)
     check_remat(config.remat)

@@ -12,7 +12,7 @@ from bort_jax.engine import schedule
 from bort_jax.engine.loop import Hook
 from bort_jax.engine.processes import barrier, is_leader, leader_first
 from bort_jax.engine.watchdog import end_together
-from bort_jax.interop import load, save
+from bort_jax.interop import read, save
 from bort_jax.model import MaskedLM
 from bort_jax.stages.predict.mlm_scores import MlmScores
 from bort_jax.stages.pretrain.config import FREE, PretrainConfig, check
@@ -87,7 +87,7 @@ def setup_of(config: PretrainConfig) -> Setup:
       ValueError: a checkpoint or a cache that does not fit, or a cache with fewer batches than
         the run has steps.
     """
-    teacher = load(config.teacher) if config.teacher else None
+    teacher = read(config.teacher) if config.teacher else None
     start = config.start()
     corpus = leader_first(config.corpus)
     model = MaskedLM(config.model_config(corpus, start), config.remat)
@@ -99,7 +99,7 @@ def setup_of(config: PretrainConfig) -> Setup:
     )
     if isinstance(stream, CachedTeacherStream) and config.hours is None:
         stream.check_steps(config.steps)
-    run_key = config.run_key(corpus)
+    run_key = config.run_key(corpus, model.config.arch)
     return Setup(config.recipe, corpus, model, params, stream, run_key, teacher, start)
 
 

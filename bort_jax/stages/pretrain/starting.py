@@ -4,27 +4,28 @@
 from dataclasses import replace
 from typing import Any
 
-from bort_jax.arch import Arch
-from bort_jax.interop import Checkpoint, load
+from bort_jax.arch import Arch, LayerwiseArch
+from bort_jax.interop import Checkpoint, read
 from bort_jax.model import MaskedLM, init_params
 
 
-def load_start(folder: str, arch: Arch, *, positions: int) -> Checkpoint:
-    """The checkpoint in a folder, with as many of its layers as `arch` has.
+def load_start(folder: str, arch: Arch | LayerwiseArch | None, *, positions: int) -> Checkpoint:
+    """The checkpoint in a folder, with as many of its layers as `arch` has; None: with all.
 
     Raises:
       ValueError: it is a classifier, has too few layers, or another architecture or number of
         positions.
     """
-    start = load(folder)
+    start = read(folder)
     if start.labels:
         raise ValueError(f"{folder} is a classifier; start from an encoder or a masked LM")
+    arch = arch or start.config.arch
     if not _fits(start, arch, positions=positions):
         raise ValueError(
             f"{folder} is {start.config.arch} with {start.config.positions} positions; "
             f"asked for {arch} with {positions}: only the depth may be less"
         )
-    return with_depth(start, arch)
+    return with_depth(start, arch) if isinstance(arch, Arch) else start
 
 
 def with_depth(start: Checkpoint, arch: Arch) -> Checkpoint:
@@ -52,11 +53,12 @@ def initial_params(model: MaskedLM, start: Checkpoint | None, *, seed: int) -> A
     return fresh | start.params if start else fresh
 
 
-def _fits(start: Checkpoint, wanted: Arch, *, positions: int) -> bool:
+def _fits(start: Checkpoint, wanted: Arch | LayerwiseArch, *, positions: int) -> bool:
     found = start.config.arch
-    return (
+    deeper = (
         isinstance(found, Arch)
+        and isinstance(wanted, Arch)
         and found.depth >= wanted.depth
         and found[1:] == wanted[1:]
-        and start.config.positions == positions
     )
+    return (found == wanted or deeper) and start.config.positions == positions

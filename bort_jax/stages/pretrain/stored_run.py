@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bort_jax.engine.checkpoint import best_verified, newest_verified, read_step
 from bort_jax.engine.step import new_state
-from bort_jax.interop import Checkpoint, load
+from bort_jax.interop import Checkpoint, read
 from bort_jax.model import MaskedLM, init_params
 from bort_jax.stages.pretrain.config import PretrainConfig
 from bort_jax.stages.pretrain.objectives import with_map
@@ -35,10 +35,11 @@ def load_run(folder: Path, *, best: bool = False) -> Checkpoint:
     model = MaskedLM(config.model_config(corpus, start))
     params = init_params(model, seed=0)
     if config.teacher and config.hidden_weight:
-        params = with_map(params, load(config.teacher), seed=config.seed)
+        params = with_map(params, read(config.teacher), seed=config.seed)
     like = new_state(params, config.recipe.hyper, optimizer=config.optimizer)
     step = verified_step(folder / CHECKPOINTS, best=best)
-    state = read_step(folder / CHECKPOINTS / str(step), like, identity=config.run_key(corpus))
+    identity = config.run_key(corpus, model.config.arch)
+    state = read_step(folder / CHECKPOINTS / str(step), like, identity=identity)
     facts = {"data": Path(config.data).name, "pretrained": f"step {step:,} of a run"}
     return student_checkpoint(model, state, tokenizer=corpus.tokenizer, start=start, facts=facts)
 

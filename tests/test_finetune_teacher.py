@@ -10,10 +10,13 @@ import pytest
 from command_line import refused
 from helpers import SENTENCES, trees_equal
 
+from bort_jax.arch import LayerwiseArch
 from bort_jax.cli import main
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop import load, save
+from bort_jax.interop.orbax_folder import save_orbax
 from bort_jax.model import random_params
+from bort_jax.stages.agora.models import load_models
 from bort_jax.stages.finetune.distillation import Distillation, distillation_loss
 from bort_jax.stages.finetune.splits import read_unlabelled
 from bort_jax.stages.finetune.teacher_answers import Teacher, cache_answers
@@ -254,3 +257,24 @@ def test_finetune_refuses_a_teacher_that_does_not_fit(more, message, folders, tm
     more = [word.format(folder=folders) for word in more]
     assert message in refused(capsys, *command(folders, *more, f"--out={tmp_path}/run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_layerwise_student_is_taught_scored_and_asked(small, folders, tmp_path, capsys):
+    """As extraction writes it, in an orbax folder; what is written loads in stock classes."""
+    arch = LayerwiseArch(16, 8, ((1, 8), (0, 0), (2, 5)))
+    empty = replace(small, config=replace(small.config, arch=arch))
+    save_orbax(empty.with_params(random_params(empty.model, seed=0)), tmp_path / "student")
+    given = [f"--teacher={folders / 'teacher'}", f"--model={tmp_path / 'student'}"]
+    main(command(folders, *given, f"--out={tmp_path / 'run'}"))
+    model = tmp_path / "run" / "model"
+    assert load(model).config.arch == arch
+    rows = f"--model {model} --data {folders}/validation.jsonl --seq-len 16"
+    main(f"evaluate {rows} --out {tmp_path}/scores".split())
+    scores = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert scores["accuracy"] == results["best_validation"]
+    main(f"predict {rows} --out {tmp_path}/answers".split())
+    lines = (tmp_path / "answers" / "predictions.jsonl").read_text().splitlines()
+    assert len(lines) == len(SENTENCES)
+    models = load_models(str(tmp_path / "student"), str(model), None, seq_len=16)
+    assert models.timaeus.config.arch == models.socrates.config.arch == arch

@@ -20,7 +20,7 @@ from helpers import pretrain_config, trees_equal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bort_jax.arch import Arch
+from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.data.masking import masked_batch
 from bort_jax.engine import schedule, throughput
 from bort_jax.engine.loop import Diverged, Guard, fit, read_metrics
@@ -32,7 +32,16 @@ from bort_jax.engine.reporting import summary
 from bort_jax.engine.step import gradient_sums, new_state
 from bort_jax.engine.throughput import Meter, forward_flops, step_flops
 from bort_jax.interop import load, save
-from bort_jax.model import BertConfig, MaskedLM, count_params, forward, init_params, param_structs
+from bort_jax.interop.orbax_folder import save_orbax
+from bort_jax.model import (
+    BertConfig,
+    MaskedLM,
+    count_params,
+    forward,
+    init_params,
+    param_structs,
+    random_params,
+)
 from bort_jax.stages.predict.mlm_scores import mlm_scores
 from bort_jax.stages.pretrain.cache_teacher import TopKTeacher, cache_teacher
 from bort_jax.stages.pretrain.objectives import masked_lm_loss
@@ -450,6 +459,20 @@ def test_load_run_keeps_the_family_that_the_run_started_from(corpus, tiny, tmp_p
     pretrain(start)
     assert load(tmp_path / "run" / "model").family == "roberta"
     assert load_run(tmp_path / "run").family == "roberta"
+
+
+def test_pretrain_goes_on_with_layers_of_different_sizes(corpus, tiny, tmp_path):
+    """Of the start's architecture where none is given; kept in the folder for stock classes."""
+    arch = LayerwiseArch(16, 8, ((1, 8), (0, 0), (2, 5)))
+    empty = replace(tiny, config=replace(tiny.config, arch=arch))
+    save_orbax(empty.with_params(random_params(empty.model, seed=0)), tmp_path / "start")
+    given = {"init_from": str(tmp_path / "start"), "arch": None, "steps": 1, "positions": 32}
+    config = pretrain_config(corpus, tmp_path / "run", **given)
+    pretrain(config)
+    one, two = load(tmp_path / "run" / "model"), load_run(tmp_path / "run")
+    assert one.config.arch == two.config.arch == arch and trees_equal(one.params, two.params)
+    with pytest.raises(ValueError, match="asked for H16-K8"):
+        pretrain(replace(config, arch="H16-K8[A1-I8]", out=str(tmp_path / "other")))
 
 
 # Processes

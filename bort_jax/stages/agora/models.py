@@ -70,9 +70,9 @@ def labeller(socrates: Checkpoint, material: Material) -> Callable:
     run = class_logits(socrates.model, pad=own.special.pad)
 
     def label(x: np.ndarray):
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x
         if not same:
-            columns = list(zip(*row_texts(rows, theirs), strict=True))
+            columns = list(zip(*row_texts(x.reshape(-1, x.shape[-1]), theirs), strict=True))
             rows = own.encode(columns, seq_len=seq_len).ids
         outputs = align_outputs(run(socrates.params, rows), material.task, labels=socrates.labels)
         return cast_outputs(outputs.reshape(len(x), -1), material)

@@ -104,7 +104,7 @@ class FineTuner:
       labels: names of the outputs: of the classes, or of the one number.
       head: `classification`, `regression` or `choice`.
       recipe: settings that all runs have in common.
-      logits_fn: `(params, x: int[n, s]) -> outputs: float[n, k]`.
+      logits_fn: as `class_logits` builds it, which every other prediction uses too.
       trainer: trains populations.
     """
 
@@ -234,7 +234,7 @@ class FineTuner:
 
     def outputs(self, params, x: Int[np.ndarray, "*rows s"]) -> Float[np.ndarray, "m k"]:
         """The head's outputs, a line for each row of tokens."""
-        return self.logits_fn(replicate(params), x.reshape(-1, x.shape[-1]))
+        return self.logits_fn(replicate(params), x)
 
     def predict(self, params, x: Int[np.ndarray, "*rows s"]) -> np.ndarray:
         """The most likely class or choice of each example, or its score; NaN where the training

@@ -28,15 +28,15 @@ def for_device(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def class_logits(model: Classifier, *, pad: int, batch_size: int = 64) -> Callable:
-    """Builds `(params, x: int[n, s]) -> logits: float[n, c]`; compiled once for each of `widths(s)`
-    that occurs."""
+    """Builds `(params, x: int[*rows, s]) -> outputs: float[m, c]`, a line for each of the m rows of
+    tokens; compiled once for each of `widths(s)` that occurs."""
 
     def run_share(params, batch):
         logits = forward(model, params, batch["ids"], batch["ids"] != pad)
         return logits.astype(jnp.float32)
 
     run = by_length(parallel_map(run_share), batch_size, pad=pad)
-    return lambda params, x: run(params, {"ids": x})
+    return lambda params, x: run(params, {"ids": x.reshape(-1, x.shape[-1])})
 
 
 def top_tokens(

@@ -52,8 +52,7 @@ def outputs_fn(
     params = replicate(checkpoint.params)
 
     def outputs(examples: Examples) -> np.ndarray:
-        points = examples.encode(tokenizer, seq_len=seq_len)
-        logits = logits_fn(params, points.x.reshape(-1, seq_len))
+        logits = logits_fn(params, examples.encode(tokenizer, seq_len=seq_len).x)
         if not np.isfinite(logits).all():
             raise ValueError("the model's outputs are not finite: its training has diverged")
         return align_outputs(logits, task, labels=checkpoint.labels)

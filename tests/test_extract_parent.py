@@ -16,10 +16,12 @@ from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.interop import Checkpoint, read, save
 from bort_jax.model import BertConfig, param_structs, random_params
 from bort_jax.model.inherit import inherit
+from bort_jax.ose import Budget
 from bort_jax.stages.extract.parent.calibration import drawn_texts, encoded
-from bort_jax.stages.extract.parent.choices import Choices, Costs, Sizes
+from bort_jax.stages.extract.parent.choices import Choices, Costs, LayerLatency
+from bort_jax.stages.extract.parent.measured import costs_of
 from bort_jax.stages.extract.parent.run import check_memory
-from bort_jax.stages.extract.parent.search import least_error
+from bort_jax.stages.extract.parent.search import best_of_depths, least_error
 
 PARENT = Arch(3, 4, 16, 64)
 SIZES = ("--seq-len", 16, "--calibration-rows", 128, "--search", "layerwise")
@@ -56,7 +58,7 @@ def finished(parent, text_file, tmp_path_factory):
 
 
 def budget(parent):
-    params, macs = Costs.of(read(parent), PARENT, seq_len=16).whole
+    params, macs = costs_of(read(parent), PARENT, seq_len=16).whole
     return "--max-params", 0.8 * params, "--max-macs", 0.9 * macs
 
 
@@ -68,7 +70,7 @@ def test_costs_are_those_of_the_models_own_parameters(parent, finished):
     checkpoint = read(finished / "model")
     count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(param_structs(checkpoint.model)))
     assert result(finished)["best"]["params"] == count
-    costs = Costs.of(read(parent), PARENT, seq_len=16)
+    costs = costs_of(read(parent), PARENT, seq_len=16)
     assert costs.whole[0] == sum(x.size for x in jax.tree.leaves(read(parent).params))
 
 
@@ -108,7 +110,6 @@ def test_the_front_is_no_worse_than_the_parent_and_has_no_beaten_network(finishe
     assert not beaten.any()
     assert np.diff(numbers[:, 1]).max() <= 0
     assert front[0]["wanted"] == "the parent" and len(front) > 2
-    assert {one["gap"] < 1e-8 for one in front} == {True}
 
 
 def test_from_gives_the_fresh_answer_and_its_weights(parent, finished, tmp_path, capsys):
@@ -150,8 +151,8 @@ def test_the_same_seed_gives_the_same_student(parent, finished, text_file, tmp_p
 def test_what_a_run_cannot_answer_is_refused(finished, parent, capsys):
     for more, told in (
         (("--max-params", 10), "no network inside the parent meets params ≤ 10"),
-        (("--max-latency-ms", 3), "no cost 'latency_ms' to limit"),
-        (("--about-params", 1e4), "leave --about-params out"),
+        (("--max-latency-ms", 3), "extract with --latency to limit them"),
+        (("--about-params", 10), "no network inside the parent meets"),
     ):
         assert told in refused(capsys, "extract", "--from", finished, *more)
 
@@ -208,16 +209,71 @@ def test_check_memory_says_what_would_fit():
         check_memory(config, 1000)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6])
-def test_least_error_is_brute_force(share):
-    options = Sizes.of(PARENT, depths=(), heads=(1, 2), units=(16, 32)).options
-    errors = np.random.default_rng(0).uniform(0.1, 1, (3, len(options)))
-    errors[:, -1] = 0
+def drawn_choices(seed: int, *, latency: LayerLatency | None = None) -> Choices:
+    """Errors of chance in a parent of three layers."""
+    generator = np.random.default_rng(seed)
+    of_heads, of_units = generator.uniform(0.1, 1, (3, 2)), generator.uniform(0.1, 1, (3, 3))
+    of_heads[:, -1] = of_units[:, -1] = 0
+    kept, bases = ((0, 1, 2), (0, 2), (1,)), (0.2, 0.5, 0.9)
     costs = Costs(PARENT, 16, 1000, 50)
-    choices = Choices(costs, options, errors, ((0, 1, 2), (0, 2)), (0.2, 0.5))
-    ceiling, least = share * costs.whole[1], np.inf
+    return Choices(costs, (1, 4), (16, 32, 64), of_heads, of_units, kept, bases, latency=latency)
+
+
+def every_network(choices: Choices):
+    """(p, i, memory, ms, e) of all networks, counted one by one."""
     for kept, base in zip(choices.kept, choices.bases, strict=True):
-        for picked in product(range(len(options)), repeat=len(kept)):
-            if costs([options[j] for j in picked])[1] <= ceiling:
-                least = min(least, base + errors[list(kept), list(picked)].sum())
-    assert least_error(choices, ceiling, {}).surrogate == pytest.approx(least, rel=1e-3)
+        for picked in product(product(range(2), range(3)), repeat=len(kept)):
+            sizes = [(choices.heads[a], choices.units[i]) for a, i in picked]
+            params, macs = choices.costs(sizes)
+            live = [choices.costs.live_of(heads=a, units=0) for a, _ in sizes]
+            live += [choices.costs.live_of(units=i) for _, i in sizes]
+            taken, ms = choices.latency, 0.0
+            if taken:
+                ms = taken.rest + sum(taken.heads[a] + taken.units[i] for a, i in picked)
+            added = [choices.of_heads[n, a] + choices.of_units[n, i]
+                     for n, (a, i) in zip(kept, picked, strict=True)]  # fmt: skip
+            yield params, macs, 4 * (params + max(live)), ms, base + sum(added)
+
+
+LATENCY = LayerLatency(0.1, (0.4, 1.1), (-0.7, -0.35, 0.0))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "shares",
+    [
+        {},
+        {"macs": 0.4},
+        {"params": 0.6, "error": 2.0},
+        {"latency_ms": 0.5},
+        {"memory": 0.6},
+        {"memory": 0.5, "latency_ms": 0.8, "macs": 0.5},
+    ],
+)
+def test_the_best_of_the_program_is_that_of_all_networks(seed, shares):
+    choices = drawn_choices(seed, latency=LATENCY)
+    tops = {name: share * choices.whole[name] for name, share in shares.items()}
+    tops |= {"error": 2.0} if "error" in tops else {}
+    names = ("params", "macs", "memory", "latency_ms", "error")
+    rows = np.array(list(every_network(choices)))
+    within = np.all([rows[:, names.index(n)] <= top + 1e-9 for n, top in tops.items()], axis=0)
+    rows = rows[within] if tops else rows
+    whole = choices.whole
+    w = (1 - rows[:, 0] / whole["params"]) * (1 - rows[:, 1] / whole["macs"]) / rows[:, 4]
+    best = best_of_depths(choices, Budget(tops), {})[0]
+    assert best.w == pytest.approx(w.max())
+    least = least_error(choices, Budget(tops), {})
+    assert least.surrogate == pytest.approx(rows[:, 4].min())
+    for found in (best, least):
+        assert Budget(tops).met(found.columns)[0]
+        assert (found.params, found.macs) == choices.costs(
+            [option for option in found.arch.layers if option != (0, 0)]
+        )
+
+
+def test_choices_come_back_from_json():
+    for latency in (None, LATENCY):
+        choices = drawn_choices(0, latency=latency)
+        again = Choices.from_json(json.loads(json.dumps(choices.as_json())))
+        assert best_of_depths(again, Budget(), {}) == best_of_depths(choices, Budget(), {})
+        assert again.costs == choices.costs and again.latency == latency

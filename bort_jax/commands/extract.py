@@ -21,7 +21,7 @@ def run(config: Config) -> Any:
         check(config)
         run_folder = Path(config.from_run)
         if (run_folder / "parent.json").is_file():
-            from bort_jax.stages.extract.parent.run import answer_inside
+            from bort_jax.stages.extract.parent.answer import answer_inside
 
             return answer_inside(run_folder, budget_of(config), pick=config.pick, out=config.out)
         if config.pick is not None:

@@ -1,35 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was measured of a parent, and the layerwise problems that are made of it.
+"""What was measured of a parent, and the networks that are in it, by depth.
 
 A network keeps some layers of the parent, each with some of its heads and units. For each depth
-there is one set of kept layers, whose error with all else whole, healed, is the base of a problem:
-errors of sets of removed layers do not add up, those of smaller layers nearly do. Heads and units
-of a layer are measured apart, and added up.
+there is one set of kept layers, whose error with all else whole, healed, is where its errors begin:
+those of sets of removed layers do not add up, those of smaller layers nearly do. Heads and units of
+a layer are measured apart, and added up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
-from math import prod
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
 from bort_jax.arch import Arch, LayerwiseArch
-from bort_jax.cost.bert import bert_network
 from bort_jax.cost.layerwise import layer_cost
-from bort_jax.interop import Checkpoint
-from bort_jax.model import param_structs
-from bort_jax.model.inherit import Inheritance
-from bort_jax.ose import LayerChoices
-from bort_jax.report.terminal import say
+from bort_jax.stages.extract.parent.program import Side, Table, table_of
 
 HEADS, UNITS = (1 / 4, 1 / 2, 3 / 4, 1), (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
 STEP = 32  # units: vector registers of every device are filled
 LEAST_DEPTH = 1 / 3
-COST_HEADS = {"masked_lm": "mlm", "choice": "classifier"}
+BYTES = 4  # of a number
 Option = tuple[int, int]
 
 
@@ -64,39 +57,21 @@ class Sizes:
                 raise ValueError(f"--{name} must lie between 1 and {largest}, the parent's")
         return cls(*(tuple(sorted({*s, n})) for s, n in zip(found, most, strict=True)))
 
-    @property
-    def options(self) -> tuple[Option, ...]:
-        return tuple(product(self.heads, self.units))
-
 
 @dataclass(frozen=True)
 class Costs:
-    """p and i of a parent's parts, exact, at one length of rows.
+    """p, i and memory of a parent's parts, exact, at one length of rows.
 
     Attributes:
       params, macs: of all but the layers.
+      live: numbers that all but the layers holds at once, for one row.
     """
 
     arch: Arch
     seq_len: int
     params: int
     macs: int
-
-    @classmethod
-    def of(cls, parent: Checkpoint, arch: Arch, *, seq_len: int) -> "Costs":
-        """Counted on the model's own parameters, embeddings and head included."""
-        config = parent.config
-        network = bert_network(
-            vocab_size=config.vocab_size,
-            positions=config.positions,
-            seq_len=seq_len,
-            head=COST_HEADS.get(parent.head, parent.head),
-            labels=max(1, len(parent.labels)),
-        )
-        whole = sum(prod(leaf.shape) for leaf in jax.tree.leaves(param_structs(parent.model)))
-        bare = cls(arch, seq_len, 0, 0)
-        layers = arch.depth * bare.layer((arch.heads, arch.intermediate))[0]
-        return cls(arch, seq_len, whole - layers, int(network.c.macs(arch)))
+    live: int = 0
 
     def layer(self, option: Option) -> tuple[int, int]:
         """p and i of a layer."""
@@ -108,6 +83,22 @@ class Costs:
         params, macs = np.array([self.layer(option) for option in layers]).sum(axis=0)
         return self.params + int(params), self.macs + int(macs)
 
+    def of_totals(self, depth: int, heads, units) -> tuple[Any, Any]:
+        """p and i of networks with so many layers, heads and units in all: these are linear."""
+        one, wide, long = (np.array(self.layer(sizes)) for sizes in ((1, 1), (2, 1), (1, 2)))
+        rest = depth * (one - (wide - one) - (long - one))
+        p, i = (
+            base + int(rest[k]) + int((wide - one)[k]) * heads + int((long - one)[k]) * units
+            for k, base in enumerate((self.params, self.macs))
+        )
+        return p, i
+
+    def live_of(self, *, heads: int = 0, units: int = 0) -> int:
+        """Numbers that a layer holds at once for its heads, or for its units."""
+        s, h, width = self.seq_len, self.arch.hidden, self.arch.head_size
+        of_heads = s * (h + 3 * heads * width) + 2 * s * s * heads
+        return max(self.live, of_heads, s * h + 2 * s * units)
+
     @property
     def whole(self) -> tuple[int, int]:
         """P and I, of the parent."""
@@ -115,80 +106,138 @@ class Costs:
 
 
 @dataclass(frozen=True)
+class LayerLatency:
+    """Milliseconds of a forward pass of one row on this device.
+
+    Attributes:
+      rest: of all but the layers.
+      heads: of a whole layer with so many heads, by their place in the choices.
+      units: what fewer units change in that.
+    """
+
+    rest: float
+    heads: tuple[float, ...]
+    units: tuple[float, ...]
+
+
+class Networks(NamedTuple):
+    """The best networks of one depth: `[m, n]`, for a total of heads and a total of units each.
+
+    Attributes:
+      heads, units: the tables that they are pairs of.
+      columns: `params`, `macs`, `memory`, `error` and, where it was timed, `latency_ms`.
+    """
+
+    heads: Table
+    units: Table
+    columns: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class Choices:
     """All that answers need of a parent, under any budget.
 
     Attributes:
-      costs: p and i.
-      options: (heads, units) of a layer, the parent's last.
-      errors: what each option of each layer adds to e.
+      costs: p, i and memory.
+      heads, units: sizes of a layer, ascending, the parent's last.
+      of_heads, of_units: what each adds to e, of each layer.
       kept: for each depth, from the largest, which layers stay.
       bases: e of these sets, all else whole.
+      latency: where it was timed.
+      inference: what i is: macs or latency_ms.
     """
 
     costs: Costs
-    options: tuple[Option, ...]
-    errors: Float[np.ndarray, "l j"]
+    heads: tuple[int, ...]
+    units: tuple[int, ...]
+    of_heads: Float[np.ndarray, "l a"]
+    of_units: Float[np.ndarray, "l i"]
     kept: tuple[tuple[int, ...], ...]
     bases: tuple[float, ...]
+    latency: LayerLatency | None = None
+    inference: str = "macs"
 
-    def problem(self, number: int) -> LayerChoices:
-        """The networks with the kept layers of one depth; others have one option, without cost."""
-        return self._problem(self.kept[number], self.errors, self.bases[number])
+    def networks(self, number: int, *, most_live: float = np.inf) -> Networks:
+        """The best networks of a depth whose layers hold no more numbers than that at once."""
+        kept = list(self.kept[number])
+        heads = self._table("heads", kept, most_live)
+        units = self._table("units", kept, most_live)
+        a, i = heads.sizes[:, None], units.sizes[None]
+        params, macs = self.costs.of_totals(len(kept), a, i)
+        error = self.bases[number] + heads.errors[:, None] + units.errors
+        memory = BYTES * (params + self._live(heads.picks, units.picks))
+        columns = {"params": params, "macs": macs, "memory": memory, "error": error}
+        if self.latency:
+            taken = heads.nanoseconds[:, None] + units.nanoseconds
+            columns["latency_ms"] = self.latency.rest + taken / 1e6
+        return Networks(heads, units, columns)
 
-    @property
-    def whole(self) -> LayerChoices:
-        """The parent alone, which makes it the maximum point of every question."""
-        last = np.arange(len(self.options)) == len(self.options) - 1
-        errors = np.where(last, self.errors, np.inf)
-        return self._problem(tuple(range(len(errors))), errors, self.bases[0])
+    def _table(self, name: str, kept: list[int], most_live: float) -> Table:
+        sizes, errors = np.array(getattr(self, name)), getattr(self, f"of_{name}")[kept]
+        ms = getattr(self.latency, name) if self.latency else np.zeros(len(sizes))
+        there = np.array([self.costs.live_of(**{name: size}) <= most_live for size in sizes])
+        side = Side(sizes[there], np.rint(1e6 * np.array(ms)).astype(int)[there], errors[:, there])
+        table = table_of(side)
+        return table._replace(picks=np.flatnonzero(there)[table.picks])
 
-    def _problem(self, kept: tuple[int, ...], errors, base: float) -> LayerChoices:
-        there = np.isin(np.arange(len(errors)), kept)[:, None]
-        none = np.where(np.arange(len(self.options)) == 0, 0.0, np.inf)
-        params, macs = np.array([self.costs.layer(option) for option in self.options]).T
-        return LayerChoices(
-            np.where(there, params, 0),
-            np.where(there, macs, 0),
-            np.where(there, errors, none),
-            base_params=self.costs.params,
-            base_inference_cost=self.costs.macs,
-            base_error=base,
-        )
+    def _live(self, heads, units) -> np.ndarray:
+        """The most numbers held at once, of every pair of choices; more stands at larger sizes."""
+        of_heads = np.array([self.costs.live_of(heads=size) for size in self.heads])
+        of_units = np.array([self.costs.live_of(units=size) for size in self.units])
+        return np.maximum(of_heads[heads.max(axis=1)][:, None], of_units[units.max(axis=1)])
 
-    def arch(self, number: int, choice: Sequence[int]) -> LayerwiseArch:
-        """A choice of the options of a depth's layers, as an architecture."""
-        kept, own = self.kept[number], self.costs.arch
-        picked = [self.options[k] if n in kept else (0, 0) for n, k in enumerate(choice)]
-        return LayerwiseArch(own.hidden, own.head_size, tuple(picked))
+    @cached_property
+    def levels(self) -> list[int]:
+        """What networks can hold at once: of which each may leave other sizes out."""
+        of_heads = [self.costs.live_of(heads=size) for size in self.heads]
+        of_units = [self.costs.live_of(units=size) for size in self.units]
+        least = max(min(of_heads), min(of_units))
+        return sorted({live for live in (*of_heads, *of_units) if live >= least})
+
+    def arch(self, number: int, heads: Iterable[int], units: Iterable[int]) -> LayerwiseArch:
+        """The sizes that were picked for the layers of a depth, as an architecture."""
+        own = self.costs.arch
+        layers = [(0, 0)] * own.depth
+        for n, a, i in zip(self.kept[number], heads, units, strict=True):
+            layers[n] = (self.heads[a], self.units[i])
+        return LayerwiseArch(own.hidden, own.head_size, tuple(layers))
+
+    @cached_property
+    def whole(self) -> dict[str, float]:
+        """The costs of the parent itself, and its e."""
+        sizes = (self.costs.arch.heads, self.costs.arch.intermediate)
+        params, macs = self.costs.whole
+        live = max(self.costs.live_of(heads=sizes[0]), self.costs.live_of(units=sizes[1]))
+        found = {"params": params, "macs": macs, "memory": BYTES * (params + live)}
+        if self.latency:
+            layer = round(1e6 * self.latency.heads[-1]) + round(1e6 * self.latency.units[-1])
+            found["latency_ms"] = self.latency.rest + self.costs.arch.depth * layer / 1e6
+        return found | {"error": self.bases[0]}
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; `from_json` reads them."""
-        return asdict(self) | {"errors": self.errors.tolist()}
+        lists = {name: getattr(self, name).tolist() for name in ("of_heads", "of_units")}
+        return asdict(self) | lists
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> "Choices":
         """Raises KeyError, TypeError or ValueError where it is none."""
         costs = Costs(**found["costs"] | {"arch": Arch(*found["costs"]["arch"])})
-        options = tuple((int(a), int(i)) for a, i in found["options"])
-        errors = np.array(found["errors"], dtype=float)
-        if errors.shape != (costs.arch.depth, len(options)):
-            raise ValueError("errors have another shape than layers and options")
+        sizes = {name: tuple(map(int, found[name])) for name in ("heads", "units")}
+        errors = {name: np.array(found[f"of_{name}"], dtype=float) for name in sizes}
+        for name, values in errors.items():
+            if values.shape != (costs.arch.depth, len(sizes[name])):
+                raise ValueError(f"errors of {name} have another shape than layers and sizes")
         kept = tuple(tuple(map(int, one)) for one in found["kept"])
-        return cls(costs, options, errors, kept, tuple(map(float, found["bases"])))
-
-
-def measured_choices(inheritance: Inheritance[Checkpoint], sizes: Sizes, costs: Costs) -> Choices:
-    """Measures the options of every layer, and for every depth the best set of layers."""
-    a, i = costs.arch.heads, costs.arch.intermediate
-    of_heads = dict(zip(sizes.heads, inheritance.side_errors("heads", sizes.heads).T, strict=True))
-    of_units = dict(zip(sizes.units, inheritance.side_errors("units", sizes.units).T, strict=True))
-    errors = [of_heads[heads] + of_units[units] for heads, units in sizes.options]
-    kept, bases = [], []
-    for depth in sorted({*sizes.depths, costs.arch.depth}, reverse=True):
-        kept.append(inheritance.kept(depth))
-        layers = tuple((a, i) if n in kept[-1] else (0, 0) for n in range(costs.arch.depth))
-        whole = LayerwiseArch(costs.arch.hidden, costs.arch.head_size, layers)
-        bases.append(inheritance.error(whole))
-        say(f"of {depth} layers stay {', '.join(str(n + 1) for n in kept[-1])}: e {bases[-1]:.4g}")
-    return Choices(costs, sizes.options, np.stack(errors, axis=1), tuple(kept), tuple(bases))
+        taken = found["latency"]
+        if taken:
+            taken = LayerLatency(taken["rest"], tuple(taken["heads"]), tuple(taken["units"]))
+        return cls(
+            costs,
+            **sizes,
+            **{f"of_{name}": values for name, values in errors.items()},
+            kept=kept,
+            bases=tuple(map(float, found["bases"])),
+            latency=taken,
+            inference=str(found["inference"]),
+        )

@@ -3,14 +3,11 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
-from bort_jax.arch import LayerwiseArch
 from bort_jax.ose.budget import Budget
 from bort_jax.report.terminal import say
-from bort_jax.stages.extract.parent.choices import Choices
+from bort_jax.stages.extract.parent.result import read_result
 from bort_jax.stages.extract.parent.search import (
-    Checked,
     Found,
     best_of_depths,
     check_budget,
@@ -18,9 +15,6 @@ from bort_jax.stages.extract.parent.search import (
     parent_itself,
 )
 from bort_jax.stages.extract.parent.show import Answer, show
-from bort_jax.storage.files import read_json
-
-RESULT, MODEL = "parent.json", "model"
 
 
 def answer_inside(run: Path, budget: Budget, *, pick: int | None, out: str | None) -> Found:
@@ -51,21 +45,3 @@ def picked_from(picked: list[Found], pick: int, budget: Budget) -> Found:
     if not 1 <= pick <= len(picked):
         raise ValueError(f"--pick must lie between 1 and {len(picked)}; got {pick}")
     return picked[pick - 1]
-
-
-def read_result(run: Path) -> tuple[Choices, dict[str, Checked], list[Found]]:
-    """What was measured, the networks that were checked, and the front.
-
-    Raises:
-      ValueError: the file is damaged.
-    """
-    result = read_json(run / RESULT)
-    try:
-        known = {name: Checked(**one) for name, one in result["checked"].items()}
-        picked = []
-        for one in result["front"]:
-            fields: list[Any] = [one[name] for name in Found._fields]
-            picked.append(Found(*fields)._replace(arch=LayerwiseArch.parse(one["arch"])))
-        return Choices.from_json(result["choices"]), known, picked
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{run / RESULT} is damaged: {error}") from error

@@ -12,11 +12,12 @@ from bort_jax.model.bert import BertConfig
 from bort_jax.model.inherit import gram_bytes, inherit, refined
 from bort_jax.report.terminal import say
 from bort_jax.stages.extract.config import Config, budget_of, given_sizes
-from bort_jax.stages.extract.parent.answer import MODEL, RESULT, answer_inside, read_result
+from bort_jax.stages.extract.parent.answer import answer_inside
 from bort_jax.stages.extract.parent.calibration import drawn_texts, encoded
 from bort_jax.stages.extract.parent.choices import Sizes
 from bort_jax.stages.extract.parent.grams import save_grams
 from bort_jax.stages.extract.parent.measured import costs_of, measured_choices
+from bort_jax.stages.extract.parent.result import MODEL, RESULT, read_result
 from bort_jax.stages.extract.parent.search import (
     Found,
     answer,

@@ -10,9 +10,9 @@ from bort_jax.arch import Arch
 from bort_jax.interop import Checkpoint, read, save
 from bort_jax.interop.orbax_folder import save_orbax
 from bort_jax.report.terminal import say
-from bort_jax.stages.extract.parent.answer import MODEL, RESULT
 from bort_jax.stages.extract.parent.grams import load_inheritance
 from bort_jax.stages.extract.parent.page import write_page
+from bort_jax.stages.extract.parent.result import MODEL, RESULT
 from bort_jax.stages.extract.parent.show import Answer
 from bort_jax.storage.files import read_json, write_json
 

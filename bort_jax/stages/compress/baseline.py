@@ -28,5 +28,6 @@ def tfidf_accuracy(
     from sklearn.pipeline import make_pipeline
 
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    model = make_pipeline(words, LogisticRegression(max_iter=1000)).fit(texts, labels)
-    return float(model.score(test_texts, test_labels)), int(model[-1].coef_.size)
+    classifier = LogisticRegression(max_iter=1000)
+    model = make_pipeline(words, classifier).fit(texts, labels)
+    return float(model.score(test_texts, test_labels)), int(classifier.coef_.size)

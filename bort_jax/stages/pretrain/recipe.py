@@ -60,14 +60,14 @@ class Pacing(NamedTuple):
     """
 
     steps: int
-    seconds: float | None = None
-    save_every: int = 500
-    keep: int = 2
-    keep_best: int = 1
-    log_every: int = 10
-    eval_every: int = 500
-    eval_rows: int = 512
-    most_skipped: int = 10
+    seconds: float | None
+    save_every: int
+    keep: int
+    keep_best: int
+    log_every: int
+    eval_every: int
+    eval_rows: int
+    most_skipped: int
 
     @property
     def total(self) -> float:

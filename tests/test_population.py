@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from bort_jax.engine.optimizer import Hyper
 from bort_jax.model import classification
-from bort_jax.stages.finetune import groups
 from bort_jax.stages.finetune.early_stopping import EarlyStopping, Tuned
 from bort_jax.stages.finetune.group_size import (
     LARGEST_GROUP,
@@ -66,10 +65,10 @@ def differ(one, two):
     return max(jax.tree.leaves(jax.tree.map(lambda a, b: np.abs(a - b).max(), one, two)))
 
 
-def test_members_of_a_real_model_are_what_they_would_be_alone(small, points, monkeypatch):
+def test_members_of_a_real_model_are_what_they_would_be_alone(small, points):
     """BERT, with dropout."""
-    monkeypatch.setattr(groups, "devices_for", lambda jobs: 1)
     tuner = tuner_of(small, at_once=8)
+    tuner.trainer.devices = 1
     alone = [tuner.fit(theta, points) for theta in THETAS]
     together = list(tuner.fit_all(THETAS, points))
     for one, other in zip(together, alone, strict=True):
@@ -97,9 +96,11 @@ def toy_choice_loss(params, batch, key):
     return classification(logits, batch["labels"], batch["weights"])
 
 
-def toy_trainer(at_once=1, loss=toy_loss, **rest) -> GroupTrainer:
+def toy_trainer(at_once=1, loss=toy_loss, devices=2, **rest) -> GroupTrainer:
     encoder = {"table": {"embedding": np.linspace(-1, 1, 1000, dtype=np.float32).reshape(250, 4)}}
-    return GroupTrainer(Population.of(loss, toy_outputs, **rest), encoder, at_once=at_once)
+    trainer = GroupTrainer(Population.of(loss, toy_outputs, **rest), encoder, at_once=at_once)
+    trainer.devices = devices
+    return trainer
 
 
 def toy_job(theta, points, steps=STEPS, width=2) -> TuningJob:
@@ -137,9 +138,8 @@ def alone(jobs):
 
 @pytest.mark.parametrize("at_once", [1, 8])
 @pytest.mark.parametrize("devices", [1, 2])
-def test_members_are_what_they_would_be_alone(at_once, devices, jobs, alone, monkeypatch):
-    monkeypatch.setattr(groups, "devices_for", lambda jobs: min(jobs, devices))
-    together = all_of(toy_trainer(at_once), jobs)
+def test_members_are_what_they_would_be_alone(at_once, devices, jobs, alone):
+    together = all_of(toy_trainer(at_once, devices=devices), jobs)
     for one, other in zip(together, alone, strict=True):
         assert_close(one.params, other.params, atol=1e-6)
     assert differ(alone[0].params, alone[1].params) > 1e-3
@@ -233,23 +233,21 @@ def test_group_shape_has_as_many_members_as_the_memory_holds(points, monkeypatch
     monkeypatch.setattr(
         trainer.population.train, "bytes", lambda *args: needs.append(bytes_of(*args)) or needs[-1]
     )
-    monkeypatch.setattr(groups, "memory_limit", lambda: 10**5)
+    trainer.memory = 10**5
     assert trainer.group_shape(jobs).members < 8
     eight, *_, last = needs
     assert last <= 10**5 < eight  # members take memory of their own
 
 
-def test_group_shape_has_two_small_members_side_by_side(jobs, monkeypatch):
-    monkeypatch.setattr(groups, "devices_for", lambda jobs: 1)
-    trainer = toy_trainer()
+def test_group_shape_has_two_small_members_side_by_side(jobs):
+    trainer = toy_trainer(devices=1)
     assert trainer.group_shape(jobs) == GroupShape(1, beside=2)
-    monkeypatch.setattr(groups, "SMALL", tree_bytes(trainer.encoder))
+    trainer.small = tree_bytes(trainer.encoder)
     assert trainer.group_shape(jobs) == GroupShape(1)
 
 
-def test_a_device_that_runs_out_of_memory_gets_fewer_members(jobs, alone, monkeypatch):
-    monkeypatch.setattr(groups, "devices_for", lambda jobs: 1)
-    trainer, sizes, word = toy_trainer(4), [], ["RESOURCE_EXHAUSTED: out of memory"]
+def test_a_device_that_runs_out_of_memory_gets_fewer_members(jobs, alone):
+    trainer, sizes, word = toy_trainer(4, devices=1), [], ["RESOURCE_EXHAUSTED: out of memory"]
     train = trainer.population.train
 
     class Scarce:
@@ -273,8 +271,7 @@ def test_a_device_that_runs_out_of_memory_gets_fewer_members(jobs, alone, monkey
 # Early stopping
 
 
-def test_each_member_stops_by_itself_and_keeps_its_best(points, monkeypatch):
-    monkeypatch.setattr(groups, "devices_for", lambda jobs: 1)
+def test_each_member_stops_by_itself_and_keeps_its_best(points):
     scores = {0: [0.5, 0.6, 0.4, 0.6, 0.9], 1: [0.1, 0.2, 0.3, 0.2, 0.4]}
     seen = []
 
@@ -285,7 +282,7 @@ def test_each_member_stops_by_itself_and_keeps_its_best(points, monkeypatch):
 
     stopping = EarlyStopping(points.x, score_fn, every=2, patience=2)
     jobs = [toy_job(Theta(k, 1e-2, 0.0, 0.1, 4), points, steps=10) for k in range(2)]
-    first, second = toy_trainer(2).first(jobs, stopping=stopping)
+    first, second = toy_trainer(2, devices=1).first(jobs, stopping=stopping)
     # The first one's late 0.9 comes after its end; the second has no two in a row.
     assert (first.steps, second.steps) == (4, 10) and len(seen) == 10
     for tuned, outputs in ((first, seen[2]), (second, seen[9])):

@@ -18,8 +18,14 @@ from bort_jax.interop import save
 from bort_jax.model import Classifier, random_params
 from bort_jax.stages.predict.submissions import predicted_tasks
 from bort_jax.tasks import TASKS, Task, find_task, read_task, suite_tasks
-from bort_jax.tasks import checker as checker_module
-from bort_jax.tasks.checker import SHOWN, check_content, check_file, check_zip
+from bort_jax.tasks.checker import (
+    LARGEST_FILE,
+    LARGEST_ZIP,
+    SHOWN,
+    check_content,
+    check_file,
+    check_zip,
+)
 from bort_jax.tasks.submission import submission_lines, write_zip
 
 DATA = Path(os.environ.get("BORT_JAX_DATA", "no such folder"))
@@ -313,7 +319,7 @@ def test_a_line_of_a_file_in_a_zip_is_told(suite_zip, tmp_path):
     assert str(problem).startswith("AX-b.jsonl, line 4: label 'neutral' is not one of")
 
 
-def test_zips_that_are_none_too_large_or_double_are_refused(suite_zip, tmp_path, monkeypatch):
+def test_zips_that_are_none_too_large_or_double_are_refused(suite_zip, tmp_path):
     file, examples, _ = suite_zip
     tasks = suite_tasks("superglue")
     first_problem = lambda file: str(check_zip(file, tasks, examples=examples)[0])
@@ -332,10 +338,11 @@ def test_zips_that_are_none_too_large_or_double_are_refused(suite_zip, tmp_path,
         for k in range(65):
             archive.writestr(str(k), "")
     assert "65 files, expected 10" in first_problem(tmp_path / "many.zip")
-    monkeypatch.setattr(checker_module, "LARGEST_FILE", 100)
-    assert "larger than 100 bytes" in first_problem(file)
-    monkeypatch.setattr(checker_module, "LARGEST_ZIP", 100)
-    assert "larger than 100 bytes unpacked" in first_problem(file)
+    content, size = bytearray(file.read_bytes()), 24 + file.read_bytes().index(b"PK\x01\x02")
+    for claimed, said in ((LARGEST_FILE, " bytes"), (LARGEST_ZIP, " bytes unpacked")):
+        content[size : size + 4] = (claimed + 1).to_bytes(4, "little")  # of the first member
+        cut.write_bytes(content)
+        assert first_problem(cut).endswith(f"larger than {claimed:,}{said}")
 
 
 def test_a_bomb_is_refused_before_it_is_read(tmp_path):

@@ -54,9 +54,6 @@ class GroupShape(NamedTuple):
     members: int
     beside: int = 1
 
-    def capacity(self, jobs: int) -> int:
-        return self.members * devices_for(jobs) * self.beside
-
 
 class GroupTrainer:
     """Trains jobs whose batches have one shape.
@@ -65,11 +62,17 @@ class GroupTrainer:
       population: the programs.
       encoder: what every member starts from, on the host.
       at_once: members of a device that are trained together, at the most.
+
+    Attributes:
+      devices: of this process, that it uses.
+      memory: bytes of a device that a group may take.
+      small: bytes of an encoder below which groups of one member run side by side.
     """
 
     def __init__(self, population: Population, encoder: Any, *, at_once: int):
         self.population, self.encoder = population, encoder
         self.at_once = at_once  # fewer once the device has run out of memory
+        self.devices, self.memory, self.small = jax.local_device_count(), memory_limit(), SMALL
 
     def first(
         self, jobs: Sequence[TuningJob], *, stopping: EarlyStopping | None = None
@@ -83,7 +86,8 @@ class GroupTrainer:
         shape = self.group_shape(jobs)
         while True:
             try:
-                return self._in_groups(jobs[: shape.capacity(len(jobs))], shape, stopping)
+                held = shape.members * self._devices_for(jobs) * shape.beside
+                return self._in_groups(jobs[:held], shape, stopping)
             except jax.errors.JaxRuntimeError as error:
                 if not is_out_of_memory(error) or shape == GroupShape(1):
                     raise
@@ -92,9 +96,9 @@ class GroupTrainer:
 
     def group_shape(self, jobs: Sequence[TuningJob]) -> GroupShape:
         """The groups that so many jobs are trained in here."""
-        share = -(-len(jobs) // devices_for(len(jobs)))
+        share = -(-len(jobs) // self._devices_for(jobs))
         members = self._members(jobs, share)
-        small = tree_bytes(self.encoder) < SMALL
+        small = tree_bytes(self.encoder) < self.small
         return GroupShape(members, at_a_time() if members == 1 < share and small else 1)
 
     def _members(self, jobs: Sequence[TuningJob], share: int) -> int:
@@ -102,7 +106,7 @@ class GroupTrainer:
         most = min(round_up(share), self.at_once)
         if most == 1:
             return 1
-        devices, limit = devices_for(len(jobs)), memory_limit()
+        devices, limit = self._devices_for(jobs), self.memory
         member, batches = jobs[0].member(), segment(jobs[0].batches(), SEGMENT)
         state = jax.eval_shape(start_member, self.encoder, member)
 
@@ -117,8 +121,12 @@ class GroupTrainer:
         most = min(most, limit // (4 * tree_bytes(state.params)))
         return largest_group(bytes_of, limit=limit, most=max(1, most))
 
+    def _devices_for(self, jobs: Sequence[TuningJob]) -> int:
+        """Devices that have a member."""
+        return min(len(jobs), self.devices)
+
     def _in_groups(self, jobs: Sequence[TuningJob], shape: GroupShape, stopping) -> list[Tuned]:
-        size = shape.members * devices_for(len(jobs))
+        size = shape.members * self._devices_for(jobs)
         parts = [jobs[start : start + size] for start in range(0, len(jobs), size)]
         with ThreadPoolExecutor(shape.beside) as pool:
             tuned = pool.map(lambda part: self._one_group(part, shape.members, stopping), parts)
@@ -147,11 +155,6 @@ class GroupTrainer:
             return stopper.tuned(len(jobs))
         ended = unstack_members((states.params, states.in_a_row), len(jobs))
         return [Tuned(diverged(p) if in_a_row else p, total) for p, in_a_row in ended]
-
-
-def devices_for(jobs: int) -> int:
-    """Devices of this process that have a member."""
-    return min(jobs, jax.local_device_count())
 
 
 def segments(total: int, *, every: int) -> Iterator[tuple[int, int]]:

@@ -9,6 +9,12 @@ import sys
 from bort_jax import cli
 
 
+def one_device() -> dict[str, str]:
+    """The environment of a process with one device, whose programs are compiled as the tests'."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+    return os.environ | {"XLA_FLAGS": flags}
+
+
 def run(capsys, *argv):
     """Exit code, standard output, standard error."""
     code = 0
@@ -38,7 +44,7 @@ def together(argv, *, processes, seconds=240):
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "bort_jax.cli", *words, "--process", str(k)],
-            env=os.environ | {"XLA_FLAGS": ""},
+            env=one_device(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -20,6 +20,7 @@ import jax
 import kill_pretrain
 import numpy as np
 import pytest
+from command_line import one_device
 from helpers import TINY_RUN, options_of, pretrain_config, trees_equal
 
 from bort_jax.engine.checkpoint import (
@@ -492,7 +493,7 @@ def two_processes(wanted, *faults, stall="9"):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = os.environ | {"XLA_FLAGS": "", "BORT_JAX_STALL_SECONDS": stall}
+    environment = one_device() | {"BORT_JAX_STALL_SECONDS": stall}
     place = ["--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process"]
     return [
         subprocess.Popen(

@@ -3,7 +3,6 @@
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command_line import one_device
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
@@ -363,7 +363,7 @@ def test_many_more_rows_take_the_same_memory(classifier, tmp_path, kind, part):
         rows = [{"text": f"the cat {n}", "unused": "storm " * 170} for n in range(count)]
         data = written(folder, kind, rows)
         command = ["predict", "--model", str(classifier), "--data", str(data), "--seq-len", "24"]
-        environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+        environment = one_device()
         done = subprocess.run(
             [sys.executable, "-c", PEAK, *command, "--out", str(tmp_path / f"out{count}")],
             env=environment,

@@ -3,7 +3,6 @@
 
 import json
 import math
-import os
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_line import one_device
 from helpers import pretrain_config, trees_equal
 from hypothesis import given
 from hypothesis import strategies as st
@@ -506,7 +506,7 @@ def test_two_processes_of_the_command_are_one(corpus, tmp_path):
     running = [
         subprocess.Popen(
             [*command, *joined, f"--process={k}"],
-            env=os.environ | {"XLA_FLAGS": ""},
+            env=one_device(),
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
         )

@@ -14,7 +14,7 @@ from helpers import trees_equal
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.interop import Checkpoint, read, save
-from bort_jax.model import BertConfig, param_structs, random_params
+from bort_jax.model import BertConfig, param_structs, random_params, states_and_logits
 from bort_jax.model.inherit import inherit
 from bort_jax.ose import Budget
 from bort_jax.stages.extract.parent.calibration import drawn_texts, encoded
@@ -22,6 +22,7 @@ from bort_jax.stages.extract.parent.choices import Choices, Costs, LayerLatency
 from bort_jax.stages.extract.parent.measured import costs_of
 from bort_jax.stages.extract.parent.run import check_memory
 from bort_jax.stages.extract.parent.search import best_of_depths, least_error
+from bort_jax.stages.extract.parent.vocabulary import with_vocabulary
 
 PARENT = Arch(3, 4, 16, 64)
 SIZES = ("--seq-len", 16, "--calibration-rows", 128, "--search", "layerwise")
@@ -141,6 +142,39 @@ def test_the_parent_is_the_answer_to_a_budget_above_it(parent, finished, tmp_pat
     assert trees_equal(whole.params, given.params) and whole.config == given.config
 
 
+def test_latency_memory_and_vocabulary_are_kept_to(parent, text_file, tmp_path, capsys):
+    """One run under all of them, and its answer again under another ceiling."""
+    size = read(parent).config.vocab_size
+    more = ("--vocab", size - 20, "--latency", "true", "--depth", "[3]", "--max-memory", 0.9e9)
+    out = extracted(parent, text_file, tmp_path / "run", *more)
+    found = result(out)
+    student = read(out / "model")
+    assert student.config.vocab_size == student.tokenizer.vocab_size == size - 20
+    whole = found["front"][0]
+    assert whole["latency_ms"] > 0 and whole["memory"] > 4 * whole["params"]
+    top = 0.999 * whole["latency_ms"]
+    again = tmp_path / "again"
+    words = ("--from", out, "--max-latency-ms", top, "--out", again)
+    code, _, err = run(capsys, "extract", *words)
+    assert not code, err
+    assert result(again)["best"]["latency_ms"] <= top
+    assert read(again / "model").config.vocab_size == size - 20
+
+
+def test_texts_of_tokens_that_stay_keep_their_states(parent):
+    given = read(parent)
+    texts = [given.tokenizer.backend.decode([k]) for k in range(270, 290)]
+    cut = with_vocabulary(given, texts * 3, given.config.vocab_size - 5)
+    assert cut.tokenizer.vocab_size == given.config.vocab_size - 5
+    states = []
+    for checkpoint in (given, cut):
+        ids, mask = checkpoint.tokenizer.encode([texts], seq_len=16)
+        positions = np.zeros((len(texts), 1), np.int32)
+        found = states_and_logits(checkpoint.model, checkpoint.params, ids, mask, positions)
+        states.append(np.asarray(found[0]))
+    np.testing.assert_allclose(*states, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_student(parent, finished, text_file, tmp_path):
     again = extracted(parent, text_file, tmp_path / "run", *budget(parent))
@@ -187,7 +221,8 @@ def test_a_run_that_was_damaged_or_whose_parent_changed_is_refused(
         (("--depth", "[4]"), "--depth must lie between 1 and 3"),
         (("--steps", 3), "inside a parent does not read --steps"),
         (("--search", "bounded"), "give --search layerwise"),
-        (("--max-latency-ms", 3), "does not read --max-latency-ms"),
+        (("--inference", "operations"), "i is macs or latency_ms"),
+        (("--vocab", 5), "tokens must stay; asked for 5"),
     ],
 )
 def test_bad_options_are_one_line(parent, text_file, tmp_path, capsys, more, told):
@@ -265,7 +300,7 @@ def test_the_best_of_the_program_is_that_of_all_networks(seed, shares):
     least = least_error(choices, Budget(tops), {})
     assert least.surrogate == pytest.approx(rows[:, 4].min())
     for found in (best, least):
-        assert Budget(tops).met(found.columns)[0]
+        assert Budget(tops).allows(found.columns)[0]
         assert (found.params, found.macs) == choices.costs(
             [option for option in found.arch.layers if option != (0, 0)]
         )

@@ -37,7 +37,7 @@ from bort_jax.report.terminal import progress_bar
 P = TypeVar("P")
 Option = tuple[int, int]
 SKIP: Option = (0, 0)
-SETS, BEAM = 8, 2  # of kept layers of each depth: measured, and carried on to the next
+SETS, BEAM = 6, 2  # of kept layers of each depth: measured, and carried on to the next
 TINY, ALIKE = 1e-30, 1e-3
 CLOSE = 3  # skipped layers in a row that are prepared for at once
 
@@ -81,7 +81,7 @@ def inherit(
     parent: P,
     rows: dict[str, Any],
     *,
-    heldout: float = 1 / 3,
+    heldout: float = 1 / 4,
     batch_size: int = BATCH,
     seed: int = 0,
     map_fn: Callable = jax.jit,
@@ -219,27 +219,43 @@ class Inheritance(Generic[P]):
     def layers(self, arch: LayerwiseArch) -> list[tuple[int, Any]]:
         """Places and parameters of the layers that stay, refitted and healed."""
         self._gather(_pairs(arch))
-        return [(kept.number, self.layer(kept)) for kept in plan(arch)]
-
-    def layer(self, kept: Kept) -> Any:
-        """One layer; if others after it are skipped, its cross moments must have been gathered."""
-        number, until, option = kept
-        if until == number:
-            return self.bank(number, [option])[option]
-        part, (heads, units) = self.parts[number], option
-        out = refits(part.heads, [heads])[heads]
-        down = refits(part.units, [units], cross=self.crossed[number, until])[units]
-        norm = self.parts[until].whole["feed_forward_norm"]
-        return {**cut(part.ordered, out, down), "feed_forward_norm": norm}
+        return [(kept.number, layer) for one in plan(arch) for kept, layer in self._fit([one])]
 
     def bank(self, number: int, options: Iterable[Option]) -> dict[Option, Any]:
         """A layer at several sizes, from one factor for each side; at its own size as it was."""
-        part, options = self.parts[number], list(options)
-        out = refits(part.heads, [heads for heads, _ in options])
-        down = refits(part.units, [units for _, units in options])
-        smaller = (option for option in options if option != part.sizes)
-        return {part.sizes: part.whole} | {
-            (a, i): cut(part.ordered, out[a], down[i]) for a, i in smaller
+        fitted = self._fit([Kept(number, number, option) for option in options])
+        return {kept.option: layer for kept, layer in fitted}
+
+    def _fit(self, layers: Sequence[Kept]) -> list[tuple[Kept, Any]]:
+        """Layers of one number in several ways; if others are skipped, their cross moments must
+        have been gathered."""
+        part = self.parts[layers[0].number]
+        out = refits(part.heads, [kept.option[0] for kept in layers])
+        down = refits(part.units, [kept.option[1] for kept in layers if kept.until == kept.number])
+        healed = self._healed([kept for kept in layers if kept.until > kept.number])
+        found = []
+        for kept in layers:
+            heads, units = kept.option
+            if kept in healed:
+                norm = self.parts[kept.until].whole["feed_forward_norm"]
+                layer = cut(part.ordered, out[heads], healed[kept]) | {"feed_forward_norm": norm}
+            elif kept.option == part.sizes:
+                layer = part.whole
+            else:
+                layer = cut(part.ordered, out[heads], down[units])
+            found.append((kept, layer))
+        return found
+
+    def _healed(self, layers: Sequence[Kept]) -> dict[Kept, Float[np.ndarray, "_ h"]]:
+        """Down projections that do skipped layers' work too, from one factor for all."""
+        if not layers:
+            return {}
+        side, h = self.parts[layers[0].number].units, self.network.config.arch.hidden
+        cross = np.hstack([self.crossed[kept.number, kept.until] for kept in layers])
+        side = side._replace(weights=np.tile(side.weights, len(layers)))
+        found = refits(side, [kept.option[1] for kept in layers], cross=cross)
+        return {
+            kept: found[kept.option[1]][:, k * h : (k + 1) * h] for k, kept in enumerate(layers)
         }
 
     def error(self, arch: Arch | LayerwiseArch) -> float:
@@ -267,16 +283,20 @@ class Inheritance(Generic[P]):
             alike: dict[Kept, dict[LayerwiseArch, tuple[Kept, ...]]] = {}
             for arch, (first, *rest) in plans.items():
                 alike.setdefault(first, {})[arch] = tuple(rest)
+            fitted = self._fit_all([*alike])
             *few, (last, most) = sorted(alike.items(), key=lambda group: len(group[1]))
             for first, group in few:
-                self._measure(group, self._after(first, states), bar)
-            plans, states = most, self._after(last, states)
+                after = self._through([(first.number, fitted[first])], states)
+                self._measure(group, after, bar)
+            plans, states = most, self._through([(last.number, fitted[last])], states)
         added = self.measure.added(states)
         self._errors.update(dict.fromkeys(plans, self.base + added))
         bar.update(len(plans))
 
-    def _after(self, kept: Kept, states: list[Batch]) -> list[Batch]:
-        return self._through([(kept.number, self.layer(kept))], states)
+    def _fit_all(self, layers: Sequence[Kept]) -> dict[Kept, Any]:
+        numbers = {kept.number for kept in layers}
+        of_one = ([kept for kept in layers if kept.number == number] for number in numbers)
+        return {kept: layer for some in of_one for kept, layer in self._fit(some)}
 
     def error_of(self, layers: Sequence[tuple[int, Any]]) -> float:
         """e of layers at their places in the parent, measured on the held-out rows."""

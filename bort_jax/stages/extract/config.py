@@ -30,9 +30,10 @@ READ_LAYERWISE = {
 }
 READ_PARENT = {
     *("parent", "data", "out", "column", "search", "depth", "heads", "intermediate"),
-    *("max_params", "max_macs", "max_error", "seq_len", "calibration_rows", "seed"),
+    *("seq_len", "calibration_rows", "seed", "about_params", "latency", "inference", "vocab"),
+    *LIMITS,
 }
-UNREAD_UNIFORM = {"from_run", "head_size", "calibration_rows", "pick"}
+UNREAD_UNIFORM = {"from_run", "head_size", "calibration_rows", "pick", "vocab"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Config:
       calibration_rows: texts that a parent's heads and units are measured on.
       inference: what i is: macs (multiply-adds), operations (softmax, LayerNorm and GELU too)
         or latency_ms (fitted to this device).
-      latency: fit latency even where no option needs it.
+      latency: fit latency even where no option needs it; inside a parent --from RUN can then
+        limit it.
       latency_points: architectures that are timed for the fit.
       inference_batch: rows of a forward pass, for latency and memory.
       max_params: ceiling on p.
@@ -82,6 +84,8 @@ class Config:
       about_params: parameters within a tenth of this number.
       tokenizer: folder with a tokenizer.json; none: train one on the text.
       vocab_size: of a tokenizer that is trained.
+      vocab: inside a parent, how many tokens of its vocabulary stay, the most frequent of the
+        text; none: all.
       column: text column of parquet, JSON lines and CSV.
       seed: of weights, order and masks.
     """
@@ -121,6 +125,7 @@ class Config:
     about_params: float | None = None
     tokenizer: str | None = None
     vocab_size: int = 8192
+    vocab: int | None = None
     column: str = "text"
     seed: int = 0
 
@@ -175,9 +180,11 @@ def check_parent(config: Config) -> None:
         raise ValueError(
             f"inside a parent the search is layerwise; got {config.search}: give --search layerwise"
         )
+    if config.inference == "operations":
+        raise ValueError("inside a parent i is macs or latency_ms: operations are not counted")
     if config.calibration_rows < LEAST_ROWS:
         raise ValueError(
-            f"--calibration-rows must be at least {LEAST_ROWS}, of which a third are held out; got "
+            f"--calibration-rows must be at least {LEAST_ROWS}, a quarter of them held out; got "
             f"{config.calibration_rows}"
         )
 

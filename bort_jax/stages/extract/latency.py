@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from bort_jax.arch import Arch, SearchSpace
+from bort_jax.arch import Arch, LayerwiseArch, SearchSpace
 from bort_jax.cost import Latency, fit_latency
 from bort_jax.cost.latency import TimeFn
 from bort_jax.model import BertConfig, Encoder, forward
@@ -25,7 +25,7 @@ RIVALS = 5  # whose latency is measured beside the winner's
 
 
 def forward_seconds(
-    archs: Sequence[Arch],
+    archs: Sequence[Arch | LayerwiseArch],
     *,
     vocab_size: int,
     seq_len: int,
@@ -48,7 +48,7 @@ def forward_seconds(
 
 
 def compile_forward(
-    arch: Arch, *, vocab_size: int, seq_len: int, batch: int, dtype: str
+    arch: Arch | LayerwiseArch, *, vocab_size: int, seq_len: int, batch: int, dtype: str
 ) -> Callable[[], jax.Array]:
     """One forward pass of an encoder, ready to be called."""
     model = Encoder(BertConfig(arch, vocab_size, positions=seq_len, dropout=0.0, dtype=dtype))

@@ -20,13 +20,18 @@ READ = 100_000  # texts from the beginning of a source that the rows are drawn f
 UNKNOWN = 0.5  # share of unknown tokens from which it is said
 
 
+def some_texts(source: str, column: str) -> list[str]:
+    """The first `READ` texts of a source."""
+    return list(islice(read_texts(source, column=column), READ))
+
+
 def drawn_texts(source: str, *, column: str, rows: int, seed: int) -> list[str]:
     """Texts drawn from the first `READ` of a source, without repeats.
 
     Raises:
       ValueError: there are fewer than `rows`.
     """
-    texts = list(islice(read_texts(source, column=column), READ))
+    texts = some_texts(source, column)
     if len(texts) < rows:
         raise ValueError(
             f"{source} holds {len(texts)} texts, and {rows} calibration rows are needed: give more "

@@ -7,15 +7,16 @@ import jax
 
 from bort_jax.arch import Arch
 from bort_jax.engine.parallel import parallel_map
-from bort_jax.interop import Checkpoint, read
+from bort_jax.interop import Checkpoint, read, save
 from bort_jax.model.bert import BertConfig
 from bort_jax.model.inherit import gram_bytes, inherit, refined
 from bort_jax.report.terminal import say
 from bort_jax.stages.extract.config import Config, budget_of, given_sizes
 from bort_jax.stages.extract.parent.answer import answer_inside
-from bort_jax.stages.extract.parent.calibration import drawn_texts, encoded
-from bort_jax.stages.extract.parent.choices import Sizes
+from bort_jax.stages.extract.parent.calibration import drawn_texts, encoded, some_texts
+from bort_jax.stages.extract.parent.choices import LayerLatency, Sizes
 from bort_jax.stages.extract.parent.grams import save_grams
+from bort_jax.stages.extract.parent.latency import layer_latency
 from bort_jax.stages.extract.parent.measured import costs_of, measured_choices
 from bort_jax.stages.extract.parent.result import MODEL, RESULT, read_result
 from bort_jax.stages.extract.parent.search import (
@@ -27,6 +28,7 @@ from bort_jax.stages.extract.parent.search import (
     parent_itself,
 )
 from bort_jax.stages.extract.parent.show import Answer, show
+from bort_jax.stages.extract.parent.vocabulary import with_vocabulary
 from bort_jax.stages.extract.parent.weights import write_result, write_student
 from bort_jax.storage.memory import available_memory
 from bort_jax.storage.run_folder import claim
@@ -59,12 +61,20 @@ def run_inside(config: Config) -> Found:
     texts = drawn_texts(
         str(config.data), column=config.column, rows=config.calibration_rows, seed=config.seed
     )
+    source = str(config.parent)
+    if config.vocab is not None:
+        parent = with_vocabulary(parent, some_texts(str(config.data), config.column), config.vocab)
+        source = str(out / "parent")
+        save(parent, source)
     rows = encoded(parent, texts, seq_len=config.seq_len, seed=config.seed)
     size = batch_size(len(texts))
     inheritance = inherit(parent, rows, seed=config.seed, batch_size=size, map_fn=parallel_map)
     costs = costs_of(parent, arch, seq_len=config.seq_len)
     say(f"parent: {arch}, e {inheritance.base:.4g}, {_seconds(start)}")
-    choices = measured_choices(inheritance, sizes, costs)
+    latency = timed(config, parent, arch, sizes)
+    choices = measured_choices(
+        inheritance, sizes, costs, latency=latency, inference=config.inference
+    )
     say(f"{len(sizes.heads)} numbers of heads, {len(sizes.units)} of units, {_seconds(start)}")
     check_budget(choices, budget)
     if parent_fits(choices, budget):
@@ -75,11 +85,23 @@ def run_inside(config: Config) -> Found:
     save_grams(inheritance, choices.kept, out)
     student, error = refined(inheritance, found[0].arch)
     write_student(student, out / MODEL)
-    write_result(shown, out, parent=str(config.parent), student_error=error)
+    write_result(shown, out, parent=source, student_error=error)
     show(shown, out, run=out)
     say(f"e of the weights that were written: {error:.4g}")
     say(f"all of it in {_seconds(start)}")
     return found[0]
+
+
+def timed(config: Config, parent: Checkpoint, arch: Arch, sizes: Sizes) -> LayerLatency | None:
+    """Latencies of the parent's parts on this device, where an option needs them."""
+    asked = config.latency or config.max_latency_ms is not None
+    if not (asked or config.inference == "latency_ms"):
+        return None
+    vocab_size = parent.config.vocab_size
+    latency = layer_latency(arch, sizes, vocab_size=vocab_size, seq_len=config.seq_len)
+    layer = latency.heads[-1]
+    say(f"a row takes {latency.rest + arch.depth * layer:.3g} ms, {layer:.3g} of it a whole layer")
+    return latency
 
 
 def opened(source: str, *, seq_len: int) -> tuple[Checkpoint, Arch]:
@@ -114,9 +136,9 @@ def check_memory(config: BertConfig, free: int) -> None:
         )
 
 
-def batch_size(rows: int = 3 * BATCH) -> int:
-    """About `BATCH`: the third that is held out fills its batches; a multiple of the devices."""
-    held, devices = max(1, round(rows / 3)), jax.local_device_count()
+def batch_size(rows: int = 4 * BATCH) -> int:
+    """About `BATCH`: the quarter that is held out fills its batches; a multiple of the devices."""
+    held, devices = max(1, round(rows / 4)), jax.local_device_count()
     size = -(-held // -(-held // BATCH))
     return -(-size // devices) * devices
 

@@ -79,7 +79,7 @@ def parent_fits(choices: Choices, budget: Budget) -> bool:
     """Whether there is a ceiling on a cost, and the parent keeps to all limits."""
     given = any(name in COSTS for name in budget.ceilings)
     columns = {name: np.array([value]) for name, value in choices.whole.items()}
-    return bool(given and budget.met(columns)[0])
+    return bool(given and budget.allows(columns)[0])
 
 
 def parent_itself(choices: Choices) -> Found:
@@ -137,7 +137,7 @@ def _best(
 
 def _met(budget: Budget, columns: Mapping[str, np.ndarray]) -> np.ndarray:
     shape = columns["error"].shape
-    return budget.met({name: x.reshape(-1) for name, x in columns.items()}).reshape(shape)
+    return budget.allows({name: x.reshape(-1) for name, x in columns.items()}).reshape(shape)
 
 
 def _saving(choices: Choices, columns: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -192,7 +192,7 @@ def answer(
             if not one.measured:
                 known[str(one.arch)] = Checked(one.surrogate, error_fn(one.arch))
             found.append(one._replace(error=known[str(one.arch)].error, measured=True))
-        within = [one for one in found if budget.met(one.columns)[0]]
+        within = [one for one in found if budget.allows(one.columns)[0]]
         if within:
             return sorted(within, key=lambda one: -one.w), known
     least = min(one.error for one in known.values())

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Int
-from tokenizers import Tokenizer as Backend
 
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop import Checkpoint
@@ -33,6 +32,8 @@ def with_vocabulary(parent: Checkpoint, texts: Sequence[str], n: int) -> Checkpo
     Raises:
       ValueError: more tokens must stay than n, or the tokenizer is neither WordPiece nor BPE.
     """
+    from tokenizers import Tokenizer as Backend
+
     tokenizer = parent.required_tokenizer
     if n >= tokenizer.vocab_size:
         return parent

@@ -32,10 +32,10 @@ from bort_jax.agora import (
 from bort_jax.agora.loop import (
     NoJournal,
     add_correct,
-    append_labelled,
     find_mistakes,
     fine_tune_copies,
     generate_points,
+    label_and_append,
     sort_by_accuracy,
 )
 
@@ -229,12 +229,12 @@ def test_step_3_generates_near_the_mistakes_and_nothing_from_none(rng):
 def test_step_4_appends_with_the_labels_of_socrates(rng):
     origin = Origin(np.array([4, 5]), ("up", "down"), np.array([1.0, 2.0]), np.full(2, np.nan))
     new = Generated(np.array([[7], [-7]]), origin)
-    train, origin = append_labelled(POINTS, new, calls=CALLS)
+    train, origin = label_and_append(POINTS, new, calls=CALLS)
     assert train.x[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 7, -7]
     assert train.y.tolist() == [0, 0, 0, 1, 1, 1, 1, 0]
     assert origin.confidences.tolist() == [0.9, 0.7]
     sure = CALLS._replace(keep_fn=lambda train, labels, confidences: confidences > 0.8)
-    train, origin = append_labelled(POINTS, new, calls=sure)
+    train, origin = label_and_append(POINTS, new, calls=sure)
     assert train.x[6:, 0].tolist() == [7]
     assert (origin.parents.tolist(), origin.taus, origin.distances.tolist()) == ([4], ("up",), [1])
 
@@ -277,7 +277,7 @@ def test_the_loop_by_hand():
     # Then D and C share rate=2: D leaves, the best stays, and leaves last.
     assert [state.thetas for state in states] == [(C, D), (C,), ()]
     assert [r.added for r in states[-1].rounds] == [4, 4, 4]
-    assert len(states[-1].train.y) == 6 + 12 and states[-1].given == 6
+    assert len(states[-1].train.y) == 6 + 12 and states[-1].given_rows == 6
     assert states[-1].champion.accuracy == 4 / 6
     assert len(states[-1].best_train.y) == 6  # later rounds were no better: the first stands
     assert states[-1].rounds[0].removed == (A,) and states[-1].rounds[0].removed_by == A

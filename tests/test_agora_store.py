@@ -164,7 +164,7 @@ def test_a_model_that_is_one_ahead_of_its_line_counts(tmp_path):
     with pytest.raises(Stop):
         list(resume(store, first, dev, calls=calls()._replace(fit_fn=first_alone)))
     (store.partial(1) / "copies.jsonl").unlink()
-    (found,) = store.finished_copies(1)
+    (found,) = store.read_copies(1)
     assert found.theta == THETAS[0] and np.array_equal(found.model, fitted(THETAS[0], train))
     assert_same(run(tmp_path / "torn", fits=fits)[-1], run(tmp_path / "straight")[-1])
     assert [theta for theta, _ in fits[: len(THETAS) - 1]] == THETAS[1:]
@@ -194,7 +194,7 @@ def test_lineage_names_every_point(tmp_path):
     store = store_at(tmp_path, dev_rows=np.arange(60) + 100, ids=ids, text_fn=lambda x: [
         f"{row[0]:.3f}" for row in x])  # fmt: skip
     *_, last = resume(store, start(train, THETAS, seed=3), dev, calls=calls())
-    at = last.given
+    at = last.given_rows
     for number, record in enumerate(last.rounds, start=1):
         lines = store.lineage(number)
         assert len(lines) == record.added
@@ -210,7 +210,7 @@ def test_lineage_names_every_point(tmp_path):
             at += 1
         best = max(record.accuracies.values())
         assert len({line["parent"] for line in lines}) <= record.mistakes == round(60 * (1 - best))
-    assert at == len(last.train.y) > last.given
+    assert at == len(last.train.y) > last.given_rows
 
 
 def test_the_best_copy_of_every_round_that_improved_is_kept(tmp_path):

@@ -30,7 +30,7 @@ from bort_jax.stages.finetune.tuner import (
     FinetuneRecipe,
     Theta,
     labelled_batches,
-    trimmed,
+    trim_columns,
 )
 from bort_jax.stages.predict.outputs import scores_of
 from bort_jax.tasks import Examples, Points, Task, headline
@@ -360,10 +360,10 @@ def test_classes_weigh_the_same(tiny):
 def test_columns_of_padding_are_not_trained_on():
     x = np.full((3, 40), 1)
     x[1, :17] = 9
-    assert trimmed(x, 1).shape == (3, 32) and (trimmed(x, 1) == x[:, :32]).all()
-    assert trimmed(x.reshape(3, 1, 40), 1).shape == (3, 1, 32)
-    assert trimmed(x[:1], 1).shape == (1, 16)
-    assert trimmed(x[:, :20], 1).shape == (3, 20)
+    assert trim_columns(x, 1).shape == (3, 32) and (trim_columns(x, 1) == x[:, :32]).all()
+    assert trim_columns(x.reshape(3, 1, 40), 1).shape == (3, 1, 32)
+    assert trim_columns(x[:1], 1).shape == (1, 16)
+    assert trim_columns(x[:, :20], 1).shape == (3, 20)
 
 
 @pytest.mark.parametrize(

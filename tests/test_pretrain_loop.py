@@ -246,7 +246,7 @@ def test_scores_are_recorded_as_the_run_goes_and_the_last_are_the_runs(
     assert {step for step in records if "heldout_loss" in records[step]} == {4, 6}
     assert records[6]["heldout_loss"] == scores.loss
     assert records[6]["heldout_agreement"] == scores.agreement
-    assert json.loads((tmp_path / "run/scores.json").read_text()) == scores.measured()
+    assert json.loads((tmp_path / "run/scores.json").read_text()) == scores.as_dict()
     trained = load(tmp_path / "run" / "model")
     again = mlm_scores(trained.model, corpus.heldout, rows=4, seq_len=24)(trained.params)
     assert again.loss == pytest.approx(scores.loss, rel=1e-5)

@@ -16,7 +16,7 @@ from task_rows import rows_of_task, unlabelled, write_data, write_rows
 from bort_jax.cli import main
 from bort_jax.interop import save
 from bort_jax.model import Classifier, random_params
-from bort_jax.stages.predict.submissions import predicted_tasks
+from bort_jax.stages.predict.submissions import tasks_to_predict
 from bort_jax.tasks import TASKS, Task, find_task, read_task, suite_tasks
 from bort_jax.tasks.checker import (
     LARGEST_FILE,
@@ -369,7 +369,7 @@ def test_a_single_file_is_known_by_its_name(data, tmp_path):
 
 def test_diagnostics_are_predicted_by_the_models_they_belong_to():
     given = ["glue/mnli=a", "superglue/rte=b", "glue/sst2_sentences=c"]
-    chosen = {task.reference: folder for task, folder, _ in predicted_tasks(given)}
+    chosen = {task.reference: folder for task, folder, _ in tasks_to_predict(given)}
     assert chosen == {
         "glue/sst2": "c",
         "glue/mnli_matched": "a",
@@ -379,9 +379,9 @@ def test_diagnostics_are_predicted_by_the_models_they_belong_to():
         "superglue/axb": "b",
         "superglue/axg": "b",
     }
-    own = {task: folder for task, folder, _ in predicted_tasks(["glue/mnli=a", "glue/ax=d"])}
+    own = {task: folder for task, folder, _ in tasks_to_predict(["glue/mnli=a", "glue/ax=d"])}
     assert own[TASKS["glue/ax"]] == "d"
-    (sentences,) = [task for task, *_ in predicted_tasks(given) if task.key == "sst2"]
+    (sentences,) = [task for task, *_ in tasks_to_predict(given) if task.key == "sst2"]
     assert sentences.place.folders == ("sst2_sentences",)
 
 

@@ -4,7 +4,7 @@
 import numpy as np
 
 from bort_jax.agora import Agora, Dataset, Mistakes
-from bort_jax.agora.loop import append_labelled
+from bort_jax.agora.loop import label_and_append
 from bort_jax.tasks import Points
 
 LABELLED = 4  # texts that Socrates labels for each point that is missing: not all are kept
@@ -35,7 +35,7 @@ def random_augmentation_set(
         made = calls.generate_fn(Mistakes(dev.x[rows], rows, train.x), rng)
         some = rng.permutation(len(made.x))[: LABELLED * missing]
         picked = made._replace(x=made.x[some], origin=made.origin.take(some))
-        longer, _ = append_labelled(train, picked, calls=calls)
+        longer, _ = label_and_append(train, picked, calls=calls)
         train = Dataset(longer.x[:wanted], longer.y[:wanted])
     return train
 

@@ -127,7 +127,7 @@ class AgoraState(NamedTuple):
         return Dataset(self.train.x[: self.best_rows], self.train.y[: self.best_rows])
 
     @property
-    def given(self) -> int:
+    def given_rows(self) -> int:
         """The number of train rows before the first round."""
         return len(self.train.y) - sum(len(origin.parents) for origin in self.origins)
 
@@ -168,7 +168,7 @@ class Agora(NamedTuple):
 class Journal(Protocol):
     """Keeps the copies that a round has finished, should it be cut off."""
 
-    def finished_copies(self, number: int) -> list[Copy]:
+    def read_copies(self, number: int) -> list[Copy]:
         """Copies of round `number`, in the order of Θ; only the best of them needs its model."""
         ...
 
@@ -180,7 +180,7 @@ class Journal(Protocol):
 class NoJournal:
     """Without a journal a round that is cut off starts anew."""
 
-    def finished_copies(self, number: int) -> list[Copy]:
+    def read_copies(self, number: int) -> list[Copy]:
         return []
 
     def record(self, number: int, copy: Copy) -> None:
@@ -256,7 +256,7 @@ def one_round(state: AgoraState, dev: Dataset, *, calls: Agora, journal: Journal
     mistakes = find_mistakes(best, dev, known=state.train.x)
     mistakes = add_correct(mistakes, dev, rng, per_error=calls.correct_per_error)
     made = generate_points(mistakes, rng, calls=calls)
-    train, origin = append_labelled(state.train, made, calls=calls)
+    train, origin = label_and_append(state.train, made, calls=calls)
     leaving = worst_run(sort_by_accuracy(copies))
     record = record_round(number, copies, best, made, leaving, before=state.train, after=train)
     improved = best.beats(state.best)
@@ -282,7 +282,7 @@ def fine_tune_copies(
       ValueError: none has a score.
     """
     number = len(state.rounds) + 1
-    copies = journal.finished_copies(number)
+    copies = journal.read_copies(number)
     best = None
     for copy in copies:
         best = copy if copy.beats(best) else best
@@ -327,7 +327,7 @@ def generate_points(mistakes: Mistakes, rng: np.random.Generator, *, calls: Agor
     return Generated(mistakes.x, Origin(mistakes.rows, (), np.zeros(0), np.zeros(0)))
 
 
-def append_labelled(train: Dataset, made: Generated, *, calls: Agora) -> tuple[Dataset, Origin]:
+def label_and_append(train: Dataset, made: Generated, *, calls: Agora) -> tuple[Dataset, Origin]:
     """Step 4: gives the points Socrates' pseudo-labels; those that are kept join the train set."""
     if not len(made.x):
         return train, made.origin

@@ -54,7 +54,7 @@ class Store:
     def partial(self, number: int) -> Path:
         return self.folder / f"round-{number:04d}.partial"
 
-    def finished_copies(self, number: int) -> list[Copy]:
+    def read_copies(self, number: int) -> list[Copy]:
         """The copies of a round that was cut off."""
         file = self.partial(number) / "copies.jsonl"
         copies = [_parse_copy(line) for line in _read_lines(file)]
@@ -93,7 +93,7 @@ class Store:
         with whole_file(folder / "lineage.parquet") as partial:
             self.write_lineage(partial, origin, points, number)
         about = {
-            "given": digest(state.train, state.given),
+            "given": digest(state.train, state.given_rows),
             "improved": improved,
             "thetas": state.thetas,
             "round": record._asdict(),

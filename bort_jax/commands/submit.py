@@ -13,7 +13,7 @@ from bort_jax.stages.predict.submissions import (
     check_complete,
     check_submission,
     drop_missing,
-    predicted_tasks,
+    tasks_to_predict,
     write_suite,
 )
 from bort_jax.tasks.suites import SUITES
@@ -54,7 +54,7 @@ def run(config: Config) -> list[Path]:
         check_submission(file, data_dir=data_dir, variants=config.tasks, partial=config.partial)
         say(f"{file}: nothing wrong with it")
         return []
-    tasks = drop_missing(predicted_tasks(config.models), data_dir, partial=config.partial)
+    tasks = drop_missing(tasks_to_predict(config.models), data_dir, partial=config.partial)
     suites = [suite for suite in SUITES if any(one.task.suite == suite for one in tasks)]
     for suite in suites if not config.partial else ():
         check_complete(suite, tasks)

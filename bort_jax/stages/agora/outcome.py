@@ -40,7 +40,7 @@ def compare(
     if material.test and material.test.has_labels:
         splits["test"] = material.test
     held = {name: Held(rows, Points(*material.points(rows))) for name, rows in splits.items()}
-    given = Points(*(part[: state.given] for part in state.train))
+    given = Points(*(part[: state.given_rows] for part in state.train))
     trained = {"plain": given, "agora": Points(*state.best_train)}
     summary: dict = {"test_rows": len(held["test"].points.y) if "test" in held else 0}
     for side, data in trained.items():

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from bort_jax.engine.parallel import unstack_members
 from bort_jax.engine.step import State
-from bort_jax.stages.finetune.population import Population, diverged
+from bort_jax.stages.finetune.population import Population, nan_like
 
 DEV_ROWS = 64  # held-out points that are scored at a time
 
@@ -83,7 +83,7 @@ class EarlyStopper:
         # Choices are rows of tokens too.
         return list(outputs.reshape(len(self.best), -1, outputs.shape[-1]))
 
-    def tuned(self, count: int) -> list[Tuned]:
+    def take_best(self, count: int) -> list[Tuned]:
         """The best of each of the first `count` members."""
         found = zip(unstack_members(self.params, count), self.best, self.best_step, strict=False)
-        return [Tuned(p if best > -np.inf else diverged(p), int(step)) for p, best, step in found]
+        return [Tuned(p if best > -np.inf else nan_like(p), int(step)) for p, best, step in found]

@@ -24,7 +24,7 @@ from bort_jax.stages.finetune.group_size import (
 from bort_jax.stages.finetune.population import (
     Member,
     Population,
-    diverged,
+    nan_like,
     start_member,
     tree_bytes,
 )
@@ -152,9 +152,9 @@ class GroupTrainer:
                 if stopper and stopper.is_over(states, done):
                     break
         if stopper:
-            return stopper.tuned(len(jobs))
+            return stopper.take_best(len(jobs))
         ended = unstack_members((states.params, states.in_a_row), len(jobs))
-        return [Tuned(diverged(p) if in_a_row else p, total) for p, in_a_row in ended]
+        return [Tuned(nan_like(p) if in_a_row else p, total) for p, in_a_row in ended]
 
 
 def segments(total: int, *, every: int) -> Iterator[tuple[int, int]]:

@@ -113,7 +113,7 @@ def layer_factors(params, decay: float):
     return jax.tree_util.tree_map_with_path(factor, params)
 
 
-def diverged(params):
+def nan_like(params):
     """NaN for all of a member's parameters: whatever it answers then has no score.
 
     The guarded step leaves a member that diverges with its last finite parameters, which would

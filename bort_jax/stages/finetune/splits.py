@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bort_jax.data.tokenizer import Tokenizer
-from bort_jax.stages.finetune.tuner import trimmed
+from bort_jax.stages.finetune.tuner import trim_columns
 from bort_jax.stages.predict.outputs import scores_of
 from bort_jax.tasks import Examples, Points, Task, TaskOptions, headline
 from bort_jax.tasks.read import examples_of, rows_of
@@ -68,7 +68,7 @@ def read_splits(
     test = rows.read("test") if rows.has("test") else None
     # Leaderboards keep the labels: `submit` is for those.
     points = train.encode(tokenizer, seq_len=seq_len)
-    points = Points(trimmed(points.x, tokenizer.special.pad), points.y)
+    points = Points(trim_columns(points.x, tokenizer.special.pad), points.y)
     return Splits(points, dev, held_out(test) if test and test.has_labels else None, train)
 
 

@@ -183,7 +183,7 @@ class FineTuner:
           answers: the teacher's, where the recipe has a distillation, to points of which some may
             have no label.
         """
-        points = Points(trimmed(points.x, self._pad), points.y)
+        points = Points(trim_columns(points.x, self._pad), points.y)
         ready: dict[int, Tuned] = {}
         for k, theta in enumerate(thetas):
             if k not in ready:
@@ -271,7 +271,7 @@ class FineTuner:
         return param_structs(Classifier(self.start.config, len(self.labels)))
 
 
-def trimmed(x: Int[np.ndarray, "*rows s"], pad: int) -> Int[np.ndarray, "*rows t"]:
+def trim_columns(x: Int[np.ndarray, "*rows s"], pad: int) -> Int[np.ndarray, "*rows t"]:
     """Rows without the columns in which all are padding, kept to a multiple of COLUMNS."""
     used = np.flatnonzero((x != pad).reshape(-1, x.shape[-1]).any(axis=0))
     longest = int(used[-1]) + 1 if len(used) else 1

@@ -40,7 +40,7 @@ class MlmScores(NamedTuple):
     def accuracy(self) -> float:
         return 1 - self.error
 
-    def measured(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, float]:
         """By name, without what was not measured."""
         return {name: value for name, value in self._asdict().items() if value is not None}
 

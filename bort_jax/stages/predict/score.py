@@ -43,4 +43,4 @@ def score_masked_lm(
     with TemporaryDirectory(dir=scratch) as folder:
         corpus = prepare_corpus(text, folder, column=column, tokenizer=tokenizer)
         score_fn = mlm_scores(checkpoint.model, corpus.heldout, rows=rows, seq_len=seq_len)
-        return score_fn(checkpoint.params).measured()
+        return score_fn(checkpoint.params).as_dict()

@@ -23,7 +23,7 @@ class Predicted(NamedTuple):
     named: bool
 
 
-def predicted_tasks(models: Sequence[str]) -> list[Predicted]:
+def tasks_to_predict(models: Sequence[str]) -> list[Predicted]:
     """Every task that can be predicted, in the order of the table.
 
     Args:
@@ -93,13 +93,13 @@ def write_suite(
         say(f"{task.suite}/{task.name} by {model}")
         name = task.form.file
         examples[name] = read_task(task, data_dir, "test")
-        lines[name] = predicted_lines(task, model, examples[name], seq_len=seq_len)
+        lines[name] = prediction_lines(task, model, examples[name], seq_len=seq_len)
     file = write_zip(out / f"{suite}.zip", lines)
     raise_problems(check_zip(file, [one.task for one in tasks], examples=examples))
     return file
 
 
-def predicted_lines(task: Task, model: str, examples: Examples, *, seq_len: int) -> list[str]:
+def prediction_lines(task: Task, model: str, examples: Examples, *, seq_len: int) -> list[str]:
     checkpoint = read(model)
     check_length(seq_len, checkpoint)
     outputs = outputs_fn(checkpoint, task, seq_len=seq_len)(examples)

@@ -61,7 +61,7 @@ def pretrain(
             words, start = setup.corpus.tokenizer, setup.start
             done = student_checkpoint(setup.model, state, tokenizer=words, start=start, facts=facts)
             save(done, out / "model")
-            write_json(out / SCORES, scores.measured())
+            write_json(out / SCORES, scores.as_dict())
         barrier("finished")
     return scores
 
@@ -75,7 +75,7 @@ def dry_run(config: PretrainConfig) -> Forecast:
       ValueError: as `pretrain`.
     """
     check(config)
-    with built_elsewhere(config) as config:
+    with build_elsewhere(config) as config:
         tokens = config.batch_size * config.seq_len
         return forecast(setup_of(config), config.pacing, tokens_per_step=tokens)
 
@@ -120,7 +120,7 @@ def card_facts(config: PretrainConfig, scores: MlmScores, *, steps: int) -> dict
 
 
 @contextmanager
-def built_elsewhere(config: PretrainConfig) -> Iterator[PretrainConfig]:
+def build_elsewhere(config: PretrainConfig) -> Iterator[PretrainConfig]:
     """The configuration in a folder that is removed, unless its text is built already."""
     if holds_corpus(Path(config.out) / "data"):
         yield config

@@ -131,7 +131,7 @@ class Evaluation:
             return
         self.scores = self.measure(state)
         if self.scores:
-            scores = self.scores.measured() | {"accuracy": self.scores.accuracy}
+            scores = self.scores.as_dict() | {"accuracy": self.scores.accuracy}
             metrics |= {f"heldout_{name}": value for name, value in scores.items()}
 
     def measure(self, state: State) -> MlmScores | None:

@@ -26,12 +26,13 @@ class Distillation(NamedTuple):
 
     Attributes:
       temperature: T, by which both distributions are softened; of no account for scores.
-      label_weight: of the loss of the rows that have labels.
+      label_weight: of the loss of the rows that have labels; the default is the share that they have
+        in the published pretraining, 0.1 to 0.5.
       hidden_weight: of the error of the last hidden states.
     """
 
     temperature: float = 2.0
-    label_weight: float = 0.5
+    label_weight: float = 0.2
     hidden_weight: float = 1.0
 
     def validate(self) -> "Distillation":

@@ -242,7 +242,6 @@ def test_finetune_with_a_teacher_and_a_text(folders, tmp_path, capsys):
 @pytest.mark.parametrize(
     "more, message",
     [
-        (["--unlabelled=x.txt"], "unlabelled rows need a --teacher"),
         (["--teacher={folder}/teacher", "--temperature=0"], "temperature must be positive; got 0"),
         (["--teacher={folder}/teacher", "--label-weight=-1"], "label_weight must not be negative"),
         (

@@ -18,13 +18,19 @@ def own_task(
     """A task of one's own.
 
     Raises:
-      ValueError: another head than classification and regression, or a scale without two ends.
+      ValueError: another head than classification and regression, a class twice, or a scale
+        without two ends.
     """
     if head not in OWN_METRICS:
         raise ValueError(f"head must be one of {', '.join(OWN_METRICS)}; got {head!r}")
     if head == "regression" and len(labels) != 2:
         raise ValueError(f"labels must be the two ends of the scale, such as [0,5]; got {labels}")
     names = tuple(map(str, labels))
+    if head == "classification" and len(set(names)) < len(names):
+        raise ValueError(
+            f"labels must differ; got {', '.join(names)} (no, yes, on, off, true and false want "
+            """quotes: '["no","yes"]')"""
+        )
     return Task(tuple(columns), label, names, head=head, metrics=OWN_METRICS[head])
 
 

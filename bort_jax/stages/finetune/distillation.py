@@ -26,8 +26,8 @@ class Distillation(NamedTuple):
 
     Attributes:
       temperature: T, by which both distributions are softened; of no account for scores.
-      label_weight: of the loss of the rows that have labels; the default is the share that they have
-        in the published pretraining, 0.1 to 0.5.
+      label_weight: of the loss of the rows that have labels; the default is the share that they$
+        have in the published pretraining, 0.1 to 0.5.
       hidden_weight: of the error of the last hidden states.
     """
 

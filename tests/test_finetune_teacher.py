@@ -55,8 +55,8 @@ def answers_of(teacher, student, x, folder, *, task=TASK, hidden=True, **setting
 
 
 def students(start, points, answers, thetas=(THETA,), *, steps=6, **weights):
-    recipe = dict(steps=steps, dropout=0.0, distillation=Distillation(**weights))
-    tuner = FineTuner.of(start, LABELS, **recipe)
+    weights = Distillation(**weights)
+    tuner = FineTuner.of(start, LABELS, steps=steps, dropout=0.0, distillation=weights)
     return tuner, [one.params for one in tuner.tune_all(thetas, points, answers=answers)]
 
 

@@ -18,6 +18,7 @@ _LATER = {
     "FineTuner": "stages.finetune.tuner",
     "MaskedLM": "model",
     "PretrainConfig": "stages.pretrain.config",
+    "compress": "stages.compress.run",
     "load": "interop",
     "load_params": "interop",
     "pretrain": "stages.pretrain.run",

@@ -16,7 +16,8 @@ from bort_jax.storage.caches import cache_folder
 from bort_jax.suggest import suggestion
 
 VERBS = {
-    "quickstart": "the whole pipeline on real movie reviews, in minutes, on a laptop",
+    "quickstart": "compress a real model on real movie reviews, in minutes, on a laptop",
+    "compress": "make your own model small: extract inside it, distil, compare, export",
     "extract": "find the architecture with the best trade of size, cost and error",
     "cost": "count parameters and multiply-adds of an architecture, exactly",
     "data": "build a corpus from text, cache a teacher on it, or check either",
@@ -30,7 +31,14 @@ VERBS = {
     "convert": "write a checkpoint as a folder that stock transformers loads",
     "doctor": "say what this machine has and whether training would work on it",
 }
-TRAIN = {"quickstart", "extract", "pretrain", "finetune", "agora"}  # page faults are felt in these
+TRAIN = {
+    "quickstart",
+    "compress",
+    "extract",
+    "pretrain",
+    "finetune",
+    "agora",
+}  # page faults are felt in these
 HUGE_PAGES = "on CPUs, start again with a malloc that asks Linux for huge pages (fewer page faults)"
 SPELLINGS = {"--from": "--from_run"}  # `from` is a word of Python's
 CONFIGS = [Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs"]

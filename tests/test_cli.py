@@ -125,8 +125,8 @@ def test_every_option_is_read_somewhere():
 def test_later_options_override_a_preset():
     module = import_module("bort_jax.commands.quickstart")
     preset = str(CONFIGS / "quickstart_smoke.yaml")
-    config = cli.parse("quickstart", module, ["--config", preset, "--teacher.steps", "7"])
-    assert config.teacher.steps == 7 and config.student.steps == 30 and config.seq_len == 64
+    config = cli.parse("quickstart", module, ["--config", preset, "--tune.steps", "7"])
+    assert config.tune.steps == 7 and config.distil.steps == 40 and config.seq_len == 32
 
 
 def test_pretraining_leaves_a_model_metrics_and_a_page(tiny_run):

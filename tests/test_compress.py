@@ -1,40 +1,178 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole pipeline's options reach its stages, whose times add up."""
+"""A compression from end to end, in its smallest form: it resumes, and says what it found."""
 
+import json
+import shutil
 from dataclasses import fields, replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bort_jax.arch import BORT
-from bort_jax.stages.compress import config as options
-from bort_jax.stages.compress.run import seconds, time_stage
+from bort_jax.interop import read, save
+from bort_jax.ose import Budget
+from bort_jax.stages.compress.config import (
+    AgoraStage,
+    Config,
+    Pipeline,
+    QuickstartConfig,
+    SearchStage,
+    TuneStage,
+    compress_config,
+)
+from bort_jax.stages.compress.inside import budget_within
+from bort_jax.stages.compress.run import run, seconds, time_stage
+from bort_jax.stages.compress.table import (
+    AGORA,
+    COUNTS,
+    PARENT,
+    PLAIN,
+    REFITTED,
+    STUDENT,
+    Line,
+    verdict,
+)
+from bort_jax.stages.extract.parent.result import read_result
+from bort_jax.tasks import TaskOptions
 
-CONFIG = options.Config(seq_len=24, batch_size=3, seed=7)
+QUICK = TuneStage(steps=4, batch_size=8, learning_rate=1e-3)
 
 
-def test_stage_configs_have_what_is_common(tmp_path):
-    made = [
-        options.extract_config(CONFIG, tmp_path),
-        options.teacher_config(CONFIG, tmp_path, BORT),
-        options.student_config(CONFIG, tmp_path, BORT),
-        options.socrates_config(CONFIG, tmp_path),
-        options.agora_config(CONFIG, tmp_path),
-    ]
-    assert {one.seq_len for one in made} == {24}
-    assert len({one.out for one in made}) == len(made)
-    assert made[1].arch == made[2].arch == str(BORT)
-    assert made[2].teacher == f"{made[1].out}/model" == made[4].masked_lm
-    assert made[4].socrates == f"{made[3].out}/model"
+@pytest.fixture(scope="module")
+def rows(text_file, tmp_path_factory):
+    """Rows whose first word decides, and unlabelled texts beside them."""
+    folder = tmp_path_factory.mktemp("rows")
+    lines = text_file.read_text().splitlines()
+    for split, (start, count) in {
+        "train": (0, 40),
+        "validation": (40, 40),
+        "test": (80, 40),
+    }.items():
+        part = [
+            json.dumps({"text": f"{'good' if k % 2 else 'bad'} {line}", "label": k % 2})
+            for k, line in enumerate(lines[start : start + count])
+        ]
+        (folder / f"{split}.jsonl").write_text("\n".join(part))
+    pool = [json.dumps({"text": line}) for line in lines[200:360]]
+    (folder / "pool.jsonl").write_text("\n".join(pool))
+    return folder
 
 
-@pytest.mark.parametrize("stage", ["extract", "agora"])
-def test_stage_configs_have_every_option_of_their_stage(stage, tmp_path):
-    given = getattr(CONFIG, stage)
-    changed = replace(given, steps=17)
-    made = getattr(options, f"{stage}_config")(replace(CONFIG, **{stage: changed}), tmp_path)
-    assert made.steps == 17
-    for field in fields(changed):
-        assert getattr(made, field.name) == getattr(changed, field.name)
+@pytest.fixture(scope="module")
+def config(rows, tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compress")
+    return Config(
+        parent=str(save(tiny, folder / "parent")),
+        data=str(rows),
+        unlabelled=str(rows / "pool.jsonl"),
+        out=str(folder / "run"),
+        seq_len=16,
+        share=0.8,
+        tune=QUICK,
+        distil=QUICK,
+        search=SearchStage(heads=(1,), intermediate=(8,), calibration_rows=128),
+        scarce=0,
+        agora=AgoraStage(
+            steps=2, seeds=(0,), final_seeds=(1, 2), samples_per_error=1, allow_weak_socrates=True
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(config):
+    return run(config)
+
+
+def test_a_compression_ends_with_every_model_in_one_table(config, finished):
+    out = Path(config.out)
+    names = [model["name"] for model in finished["models"]]
+    assert names == [PARENT, REFITTED, PLAIN, STUDENT, COUNTS]
+    parent, student = (
+        next(model for model in finished["models"] if model["name"] == name)
+        for name in (PARENT, STUDENT)
+    )
+    assert student["macs"] < parent["macs"] and student["params"] < parent["params"]
+    assert read(out / "model").labels == ("0", "1")
+    assert "<svg" in (out / "report.html").read_text()
+    assert json.loads((out / "results.json").read_text())["verdict"] == finished["verdict"]
+
+
+def test_a_compression_goes_on_where_it_ended(config, finished):
+    out = Path(config.out)
+    kept = [out / "parent" / "results.json", out / "extract" / "parent.json"]
+    before = [file.stat().st_mtime_ns for file in kept]
+    shutil.rmtree(out / "plain")
+    for name in ("scores.json", "results.json"):
+        (out / name).unlink()
+    again = run(config)
+    assert [file.stat().st_mtime_ns for file in kept] == before
+    of_rows = lambda results: [(m["name"], m["accuracy"]) for m in results["models"]]
+    assert of_rows(again) == of_rows(finished)
+
+
+def test_the_table_is_what_the_scores_say(config, finished):
+    file = Path(config.out) / "scores.json"
+    scores = json.loads(file.read_text())
+    for line in scores["lines"]:
+        line["correct"] = [1, 0] * (len(line["correct"]) // 2)
+    file.write_text(json.dumps(scores))
+    assert {model["accuracy"] for model in run(config)["models"]} == {50.0}
+
+
+@pytest.mark.slow
+def test_where_labels_are_scarce_agora_has_the_last_word(config, tmp_path):
+    found = run(replace(config, scarce=1000, out=str(tmp_path / "run")))
+    assert AGORA in [model["name"] for model in found["models"]]
+    assert STUDENT in found["gaps_of_student"]
+
+
+def test_a_dry_run_writes_nothing(config, tmp_path):
+    planned = run(replace(config, out=str(tmp_path / "none"), scarce=1000, dry_run=True))
+    assert not (tmp_path / "none").exists()
+    assert planned["bytes"] > 0 and {"extract inside it", "few labels"} <= planned["minutes"].keys()
+
+
+def test_a_parent_of_other_labels_is_refused(config, finished, tmp_path):
+    other = read(Path(config.out) / "parent" / "model")
+    save(replace(other, labels=("yes", "no")), tmp_path / "other")
+    with pytest.raises(ValueError, match="the parent's labels are yes, no, the task's 0, 1"):
+        run(replace(config, parent=str(tmp_path / "other"), out=str(tmp_path / "run")))
+
+
+def test_compress_config_hands_every_setting_on():
+    config = QuickstartConfig(seed=7, share=0.5, tune=QUICK)
+    made = compress_config(config, Path("data"))
+    for field in fields(Pipeline):
+        if field.name != "out":
+            assert getattr(made, field.name) == getattr(config, field.name)
+    assert {field.name for field in fields(TaskOptions)} <= {field.name for field in fields(made)}
+
+
+def line(name: str, right: float) -> Line:
+    """A model that has this share of 1,000 rows right."""
+    correct = (np.arange(1000) < 1000 * right).astype(int).tolist()
+    return Line(name, correct, 10, 100 if name == PARENT else 25, 1.0, 40)
+
+
+@pytest.mark.parametrize(
+    "right, words",
+    [(0.8, ("Better than counting", "Better than plain")), (0.7, ("WORSE", "NOT shown"))],
+)
+def test_verdict_says_what_the_numbers_say(right, words):
+    found = verdict(
+        [line(PARENT, 0.82), line(COUNTS, 0.75), line(PLAIN, 0.7), line(STUDENT, right)]
+    )
+    assert "25% of its parent's encoder" in found[0] and "points below it" in found[0]
+    assert [text.startswith(word) for text, word in zip(found[1:], words, strict=True)] == [
+        True
+    ] * 2
+
+
+def test_budget_within_is_what_was_given_or_a_share(config, finished):
+    run = Path(config.out) / "extract"
+    whole = read_result(run)[0].whole["macs"]
+    assert budget_within(run, share=0.5, params=None, macs=None) == Budget({"macs": 0.5 * whole})
+    assert budget_within(run, share=0.5, params=9, macs=None) == Budget({"params": 9.0})
 
 
 def test_time_stage_adds_to_the_seconds_of_an_interrupted_run(tmp_path):

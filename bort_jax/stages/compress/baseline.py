@@ -5,29 +5,39 @@ import importlib.util
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
+
+from bort_jax.report.terminal import say
+from bort_jax.stages.compress.table import COUNTS, DOUBLE, Line
+from bort_jax.stages.compress.texts import example_texts
+from bort_jax.tasks import Examples
 
 
-def is_there() -> bool:
-    """Whether scikit-learn, an extra, is installed."""
-    return importlib.util.find_spec("sklearn") is not None
-
-
-def tfidf_accuracy(
+def tfidf_right(
     texts: Sequence[str],
     labels: Sequence[int] | Int[np.ndarray, " n"],
     test_texts: Sequence[str],
     test_labels: Sequence[int] | Int[np.ndarray, " m"],
-) -> tuple[float, int]:
-    """Accuracy on the test texts, and the number of weights.
+) -> tuple[Bool[np.ndarray, " m"], int]:
+    """Which test texts are classified right, and the number of weights.
 
     Words and pairs of words, logarithmic counts, C = 1: settings that are not searched for.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
 
-    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    classifier = LogisticRegression(max_iter=1000)
-    model = make_pipeline(words, classifier).fit(texts, labels)
-    return float(model.score(test_texts, test_labels)), int(classifier.coef_.size)
+    words, model = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression()
+    model.fit(words.fit_transform(texts), labels)
+    predicted = np.asarray(model.predict(words.transform(test_texts)))
+    return np.equal(predicted, test_labels), int(model.coef_.size)
+
+
+def baseline_line(train: Examples, test: Examples) -> list[Line]:
+    """The baseline's line of the table; none, and a note, without scikit-learn."""
+    if importlib.util.find_spec("sklearn") is None:
+        say("NOTE: no TF-IDF baseline: pip install 'bort-jax[quickstart]'")
+        return []
+    right, weights = tfidf_right(
+        example_texts(train), train.labels, example_texts(test), test.labels
+    )
+    return [Line(COUNTS, right.astype(int).tolist(), weights, None, None, DOUBLE * weights)]

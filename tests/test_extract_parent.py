@@ -221,6 +221,7 @@ def test_a_run_that_was_damaged_or_whose_parent_changed_is_refused(
         (("--depth", "[4]"), "--depth must lie between 1 and 3"),
         (("--steps", 3), "inside a parent does not read --steps"),
         (("--search", "bounded"), "give --search layerwise"),
+        (("--stock", "true", "--heads", "[1]"), "leave --heads out"),
         (("--inference", "operations"), "i is macs or latency_ms"),
         (("--vocab", 5), "tokens must stay; asked for 5"),
     ],
@@ -304,6 +305,28 @@ def test_the_best_of_the_program_is_that_of_all_networks(seed, shares):
         assert (found.params, found.macs) == choices.costs(
             [option for option in found.arch.layers if option != (0, 0)]
         )
+
+
+def test_equal_layers_are_the_best_of_the_uniform_networks():
+    choices = replace(drawn_choices(1), equal=True)
+    rows = []
+    for kept, base in zip(choices.kept, choices.bases, strict=True):
+        for a, i in product(range(2), range(3)):
+            costs = choices.costs([(choices.heads[a], choices.units[i])] * len(kept))
+            layers = list(kept)
+            added = choices.of_heads[layers, a].sum() + choices.of_units[layers, i].sum()
+            rows.append((*costs, base + added))
+    p, i, e = np.array(rows).T
+    w = (1 - p / choices.whole["params"]) * (1 - i / choices.whole["macs"]) / e
+    best = best_of_depths(choices, Budget(), {})[0]
+    assert best.w == pytest.approx(w.max())
+    assert len({option for option in best.arch.layers if option != (0, 0)}) == 1
+
+
+def test_stock_networks_load_in_stock_classes(parent, text_file, tmp_path):
+    out = extracted(parent, text_file, tmp_path / "run", "--stock", "true", "--depth", "[2,3]")
+    assert isinstance(read(out / "model").config.arch, Arch)
+    assert (out / "model" / "config.json").is_file()
 
 
 def test_choices_come_back_from_json():

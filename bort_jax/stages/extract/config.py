@@ -30,10 +30,19 @@ READ_LAYERWISE = {
 }
 READ_PARENT = {
     *("parent", "data", "out", "column", "search", "depth", "heads", "intermediate"),
-    *("seq_len", "calibration_rows", "seed", "about_params", "latency", "inference", "vocab"),
+    *(
+        "seq_len",
+        "calibration_rows",
+        "seed",
+        "about_params",
+        "latency",
+        "inference",
+        "vocab",
+        "stock",
+    ),
     *LIMITS,
 }
-UNREAD_UNIFORM = {"from_run", "head_size", "calibration_rows", "pick", "vocab"}
+UNREAD_UNIFORM = {"from_run", "head_size", "calibration_rows", "pick", "vocab", "stock"}
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,8 @@ class Config:
       vocab_size: of a tokenizer that is trained.
       vocab: inside a parent, how many tokens of its vocabulary stay, the most frequent of the
         text; none: all.
+      stock: inside a parent, search only what stock transformers can hold: fewer layers, all with
+        the same intermediate size.
       column: text column of parquet, JSON lines and CSV.
       seed: of weights, order and masks.
     """
@@ -126,6 +137,7 @@ class Config:
     tokenizer: str | None = None
     vocab_size: int = 8192
     vocab: int | None = None
+    stock: bool = False
     column: str = "text"
     seed: int = 0
 
@@ -175,11 +187,14 @@ def check_read(config: Config) -> None:
 
 
 def check_parent(config: Config) -> None:
-    """Raises ValueError for another search than the layerwise one, and for too few rows."""
-    if config.search != "layerwise":
+    """Raises ValueError for a search that is not one inside a parent, and for too few rows."""
+    if config.search not in ("layerwise", "exhaustive"):
         raise ValueError(
-            f"inside a parent the search is layerwise; got {config.search}: give --search layerwise"
+            "inside a parent the search is layerwise, or exhaustive over equal layers; got "
+            f"{config.search}: give --search layerwise"
         )
+    if config.stock and given_sizes(config, "heads"):
+        raise ValueError("--stock keeps every head of a layer: leave --heads out")
     if config.inference == "operations":
         raise ValueError("inside a parent i is macs or latency_ms: operations are not counted")
     if config.calibration_rows < LEAST_ROWS:

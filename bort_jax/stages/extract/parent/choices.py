@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.cost.layerwise import layer_cost
-from bort_jax.stages.extract.parent.program import Side, Table, table_of
+from bort_jax.stages.extract.parent.program import Side, Table, equal_layers, table_of
 
 HEADS, UNITS = (1 / 4, 1 / 2, 3 / 4, 1), (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
 STEP = 32  # units: vector registers of every device are filled
@@ -145,6 +145,7 @@ class Choices:
       bases: e of these sets, all else whole.
       latency: where it was timed.
       inference: what i is: macs or latency_ms.
+      equal: only networks whose layers are equal.
     """
 
     costs: Costs
@@ -156,6 +157,7 @@ class Choices:
     bases: tuple[float, ...]
     latency: LayerLatency | None = None
     inference: str = "macs"
+    equal: bool = False
 
     def networks(self, number: int, *, most_live: float = np.inf) -> Networks:
         """The best networks of a depth whose layers hold no more numbers than that at once."""
@@ -177,7 +179,7 @@ class Choices:
         ms = getattr(self.latency, name) if self.latency else np.zeros(len(sizes))
         there = np.array([self.costs.live_of(**{name: size}) <= most_live for size in sizes])
         side = Side(sizes[there], np.rint(1e6 * np.array(ms)).astype(int)[there], errors[:, there])
-        table = table_of(side)
+        table = equal_layers(side) if self.equal else table_of(side)
         return table._replace(picks=np.flatnonzero(there)[table.picks])
 
     def _live(self, heads, units) -> np.ndarray:
@@ -240,4 +242,5 @@ class Choices:
             bases=tuple(map(float, found["bases"])),
             latency=taken,
             inference=str(found["inference"]),
+            equal=bool(found["equal"]),
         )

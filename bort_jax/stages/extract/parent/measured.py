@@ -43,6 +43,7 @@ def measured_choices(
     *,
     latency: LayerLatency | None = None,
     inference: str = "macs",
+    equal: bool = False,
 ) -> Choices:
     """Measures the sizes of every layer, and for every depth which layers stay."""
     whole = costs.arch
@@ -65,4 +66,5 @@ def measured_choices(
         tuple(bases),
         latency=latency,
         inference=inference,
+        equal=equal,
     )

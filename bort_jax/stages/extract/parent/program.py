@@ -51,6 +51,13 @@ def table_of(side: Side) -> Table:
     return table
 
 
+def equal_layers(side: Side) -> Table:
+    """The choices that are the same in every layer."""
+    depth, choices = len(side.errors), np.arange(len(side.sizes))
+    picks = np.repeat(choices[:, None], depth, axis=1)
+    return Table(depth * side.sizes, depth * side.nanoseconds, side.errors.sum(axis=0), picks)
+
+
 def _with_layer(table: Table, side: Side, layer: Float[np.ndarray, " j"]) -> Table:
     sizes = np.add.outer(table.sizes, side.sizes).ravel()
     nanoseconds = np.add.outer(table.nanoseconds, side.nanoseconds).ravel()

@@ -53,7 +53,7 @@ def run_inside(config: Config) -> Found:
     sizes = Sizes.of(
         arch,
         depths=given_sizes(config, "depth"),
-        heads=given_sizes(config, "heads"),
+        heads=(arch.heads,) if config.stock else given_sizes(config, "heads"),
         units=given_sizes(config, "intermediate"),
     )
     budget = budget_of(config)
@@ -72,8 +72,9 @@ def run_inside(config: Config) -> Found:
     costs = costs_of(parent, arch, seq_len=config.seq_len)
     say(f"parent: {arch}, e {inheritance.base:.4g}, {_seconds(start)}")
     latency = timed(config, parent, arch, sizes)
+    equal = config.stock or config.search == "exhaustive"
     choices = measured_choices(
-        inheritance, sizes, costs, latency=latency, inference=config.inference
+        inheritance, sizes, costs, latency=latency, inference=config.inference, equal=equal
     )
     say(f"{len(sizes.heads)} numbers of heads, {len(sizes.units)} of units, {_seconds(start)}")
     check_budget(choices, budget)

@@ -178,7 +178,7 @@ class Folders(NamedTuple):
 def compress_config(config: QuickstartConfig, data: Path) -> Config:
     """Quickstart's first story as a compression of its own."""
     common: dict[str, Any] = {name: getattr(config, name) for name in Pipeline.__dataclass_fields__}
-    common["out"] = f"{config.out}/compress"
+    common |= {"out": f"{config.out}/compress", "scarce": 0}  # few labels are the second story
     return Config(**common, data=f"{data}/rich", labels=LABELS, unlabelled=f"{data}/pool.parquet")
 
 

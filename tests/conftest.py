@@ -39,6 +39,15 @@ def pytest_configure(config):
     settings.load_profile("quick" if config.option.markexpr == "not slow" else "thorough")
 
 
+@pytest.fixture(scope="module")
+def strict_ranks():
+    """No array gets an axis by accident: what is broadcast has as many."""
+    import jax
+
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

@@ -24,6 +24,8 @@ from bort_jax.model import (
     random_params,
 )
 
+pytestmark = pytest.mark.usefixtures("strict_ranks")
+
 CONFIG = BertConfig(Arch(2, 2, 16, 24), vocab_size=40, positions=32)
 
 
@@ -32,6 +34,13 @@ def strict_types():
     """No sum of two types by accident; optax and flax in bfloat16 have some of their own."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+def test_the_model_is_tested_under_strict_ranks_and_types():
+    with pytest.raises(ValueError, match="rank_promotion"):
+        jnp.ones((2, 3)) + jnp.ones(3)
+    with pytest.raises(ValueError, match="promotion"):
+        jnp.ones(3) + jnp.ones(3, jnp.int32)
 
 
 @dataclass(frozen=True)

@@ -331,12 +331,6 @@ def test_orbax_and_stablehlo_read_back(tmp_path, make):
         np.testing.assert_allclose(theirs, logits(before, ids), atol=1e-5)
 
 
-def test_stock_classes_refuse_layers_of_their_own_sizes_before_anything_is_written(tmp_path):
-    with pytest.raises(ValueError, match="stock classes cannot express H16-K4"):
-        save_hf(layerwise(), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 def test_parameters_that_do_not_fit_their_description_are_named(tmp_path):
     save_orbax(checkpoint(), tmp_path / "orbax")
     save_stablehlo(checkpoint(), tmp_path / "program")

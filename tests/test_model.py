@@ -101,7 +101,7 @@ def test_masked_lm_gathers_positions_before_the_vocabulary(rng):
 def test_masked_lm_ties_the_decoder_to_the_embeddings(rng):
     params = random_params(MaskedLM(CONFIG), seed=0)
     inputs = rng.integers(0, 29, (3, 8)), np.ones((3, 8), bool), np.array([[1, 5]] * 3)
-    before = logits_at(params, *inputs)
+    before = np.asarray(logits_at(params, *inputs))  # computed before its inputs change
     table = params["encoder"]["embeddings"]["word"]["embedding"]
     table[30] += rng.normal(size=16)  # a token that is not in the input
     after = logits_at(params, *inputs)

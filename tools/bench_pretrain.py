@@ -126,7 +126,7 @@ def settings(arch: str, given: argparse.Namespace) -> PretrainConfig:
 def case_of(
     config: PretrainConfig, corpus: Corpus, *, name: str, teacher: Checkpoint | None = None
 ) -> Case:
-    student = checkpoint(config.arch, corpus, config.dtype)
+    student = checkpoint(config.arch or "bort", corpus, config.dtype)
     stream = teacher_stream(
         config.stream(corpus), corpus, config.losses, teacher=teacher, cache=config.teacher_cache
     )

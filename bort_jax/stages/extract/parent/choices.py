@@ -210,7 +210,8 @@ class Choices:
         sizes = (self.costs.arch.heads, self.costs.arch.intermediate)
         params, macs = self.costs.whole
         live = max(self.costs.live_of(heads=sizes[0]), self.costs.live_of(units=sizes[1]))
-        found = {"params": params, "macs": macs, "memory": BYTES * (params + live)}
+        found: dict[str, float] = {"params": params, "macs": macs}
+        found |= {"memory": BYTES * (params + live)}
         if self.latency:
             layer = round(1e6 * self.latency.heads[-1]) + round(1e6 * self.latency.units[-1])
             found["latency_ms"] = self.latency.rest + self.costs.arch.depth * layer / 1e6
@@ -236,8 +237,10 @@ class Choices:
             taken = LayerLatency(taken["rest"], tuple(taken["heads"]), tuple(taken["units"]))
         return cls(
             costs,
-            **sizes,
-            **{f"of_{name}": values for name, values in errors.items()},
+            heads=sizes["heads"],
+            units=sizes["units"],
+            of_heads=errors["heads"],
+            of_units=errors["units"],
             kept=kept,
             bases=tuple(map(float, found["bases"])),
             latency=taken,

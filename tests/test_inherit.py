@@ -4,7 +4,7 @@
 import json
 from dataclasses import replace
 from functools import cache
-from itertools import product
+from itertools import combinations, product
 
 import jax
 import numpy as np
@@ -27,7 +27,8 @@ from bort_jax.model.inherit import (
     monotone,
     refined,
 )
-from bort_jax.model.inherit.inheritance import through_powers
+from bort_jax.model.inherit.depth import DepthSearch
+from bort_jax.model.inherit.errors import through_powers
 from bort_jax.model.inherit.layer import cut, permuted
 from bort_jax.model.inherit.refit import Projection, output_error, refits
 
@@ -519,3 +520,14 @@ def test_other_tokenizers_are_refused():
     ):
         with pytest.raises(ValueError, match="Unigram"):
             act()
+
+
+@given(st.lists(st.floats(0.1, 9), min_size=2, max_size=5))
+def test_depth_search_finds_the_best_sets_where_layers_add_up(lost):
+    def errors(sets):
+        return [1 + sum(e for n, e in enumerate(lost) if n not in kept) for kept in sets]
+
+    search = DepthSearch(len(lost), errors)
+    for depth in range(1, len(lost) + 1):
+        every = errors(combinations(range(len(lost)), depth))
+        assert errors([search.best(depth)])[0] == pytest.approx(min(every))

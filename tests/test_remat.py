@@ -4,6 +4,7 @@
 from functools import cache
 
 import jax
+import jax.extend.core
 import numpy as np
 import pytest
 
@@ -57,7 +58,7 @@ def eqns(jaxpr):
     """All equations, those inside others included."""
     for eqn in jaxpr.eqns:
         yield eqn
-        for inner in jax.core.jaxprs_in_params(eqn.params):
+        for inner in jax.extend.core.jaxprs_in_params(eqn.params):
             yield from eqns(inner)
 
 

@@ -10,71 +10,27 @@ takes over the skipped one's last LayerNorm. Nothing is trained, and nothing nee
 Source: our reading of structured pruning with ridge reconstruction (FASP, ZipLM, Kwon et al. 2022).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from heapq import nsmallest
-from typing import Any, Generic, NamedTuple, TypeVar
+from functools import cached_property
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from bort_jax.arch import Arch, LayerwiseArch
-from bort_jax.model.inherit.gram import SIDES, Side, add, cross_matrix, gram_matrix
-from bort_jax.model.inherit.layer import cut, permuted, projection
+from bort_jax.model.inherit.depth import DepthSearch
+from bort_jax.model.inherit.errors import LayerErrors, monotone, through_powers
+from bort_jax.model.inherit.gram import Side, add, cross_matrix
+from bort_jax.model.inherit.layer import cut
 from bort_jax.model.inherit.network import BATCH, Batch, Measure, Network, batches, split
-from bort_jax.model.inherit.refit import (
-    Projection,
-    head_order,
-    local_errors,
-    refits,
-    reordered,
-    unit_order,
-    with_best_ridge,
-)
+from bort_jax.model.inherit.part import Part, layer_grams, ordered_part
+from bort_jax.model.inherit.plan import SKIP, Kept, Option, close_pairs, pairs, plan
+from bort_jax.model.inherit.refit import local_errors, refits
 from bort_jax.report.terminal import progress_bar
 
 P = TypeVar("P")
-Option = tuple[int, int]
-SKIP: Option = (0, 0)
-SETS, BEAM = 6, 2  # of kept layers of each depth: measured, and carried on to the next
-TINY, ALIKE = 1e-30, 1e-3
-CLOSE = 3  # skipped layers in a row that are prepared for at once
-
-
-class Part(NamedTuple):
-    """One layer of the parent.
-
-    Attributes:
-      sizes: its heads and units.
-      whole: its parameters.
-      ordered: the same, the most important heads and units first.
-      heads, units: its output and down projections, in that order.
-      rows, columns: the order of the rows of the down and of the output projection.
-    """
-
-    sizes: Option
-    whole: Any
-    ordered: Any
-    heads: Projection
-    units: Projection
-    rows: Int[np.ndarray, " f"]
-    columns: Int[np.ndarray, " f"]
-
-
-class Kept(NamedTuple):
-    """A layer that stays, and the last of the skipped ones after it, which it stands in for."""
-
-    number: int
-    until: int
-    option: Option
-
-
-class LayerErrors(NamedTuple):
-    """e of a network is about `base` and the sum of its layers' `errors: float[l, j]`."""
-
-    base: float
-    errors: Float[np.ndarray, "l j"]
 
 
 def inherit(
@@ -109,49 +65,10 @@ def inherit(
     states = [[network.embed(batch) for batch in part] for part in (fitted, held)]
     parts = []
     for number in range(len(network.layers)):
-        grams, states = _measured(network, number, states)
-        parts.append(_part(network, number, *grams))
+        grams, states = layer_grams(network, number, states)
+        parts.append(ordered_part(network, number, *grams))
     measure = Measure.of(network, held, states[1], seed=seed)
     return Inheritance(parent, network, tuple(parts), fitted, measure)
-
-
-def _measured(network: Network, number: int, states):
-    """Gram matrices of a layer, of rows to fit and held-out ones, and the states after it."""
-    grams, after = [], []
-    for part in states:
-        totals, new = {side: {} for side in SIDES}, []
-        for state in part:
-            sums = network.sums(number, network.layers[number], state, *SIDES)
-            new.append(state | {"x": sums["x"]})
-            for side in SIDES:
-                add(totals[side], sums[side])
-        grams.append({side: gram_matrix(totals[side]) for side in SIDES})
-        after.append(new)
-    return grams, after
-
-
-def _part(network: Network, number: int, fitted, held) -> Part:
-    layer = jax.tree.map(np.asarray, network.layers[number])
-    k = network.config.arch.head_size
-    out, down = projection(layer, "heads"), projection(layer, "units")
-    heads = head_order(fitted["heads"], out, head_size=k)
-    units = unit_order(fitted["units"], down)
-    columns, rows = reordered(heads, grain=k), reordered(units, grain=1)
-    return Part(
-        network.sizes[number],
-        layer,
-        permuted(layer, heads, units),
-        _projection(fitted["heads"], held["heads"], out, columns, grain=k),
-        _projection(fitted["units"], held["units"], down, rows, grain=1),
-        rows,
-        columns,
-    )
-
-
-def _projection(gram, held, weights, order, *, grain: int) -> Projection:
-    both = np.ix_(order, order)
-    side = Projection(gram[both].astype(np.float32), weights[order], grain)
-    return with_best_ridge(side, held[both])
 
 
 @dataclass(frozen=True)
@@ -174,7 +91,6 @@ class Inheritance(Generic[P]):
     measure: Measure
     crossed: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
     _errors: dict[LayerwiseArch, float] = field(default_factory=dict, repr=False)
-    _sets: dict[int, list[tuple[int, ...]]] = field(default_factory=dict, repr=False)
 
     @property
     def base(self) -> float:
@@ -218,7 +134,7 @@ class Inheritance(Generic[P]):
 
     def layers(self, arch: LayerwiseArch) -> list[tuple[int, Any]]:
         """Places and parameters of the layers that stay, refitted and healed."""
-        self._gather(_pairs(arch))
+        self._gather(pairs(arch))
         return [(kept.number, layer) for one in plan(arch) for kept, layer in self._fit([one])]
 
     def bank(self, number: int, options: Iterable[Option]) -> dict[Option, Any]:
@@ -270,7 +186,7 @@ class Inheritance(Generic[P]):
         """
         plans = {arch: tuple(plan(self.layerwise(arch))) for arch in archs}
         plans = {arch: layers for arch, layers in plans.items() if arch not in self._errors}
-        self._gather([pair for arch in plans for pair in _pairs(arch)])
+        self._gather([pair for arch in plans for pair in pairs(arch)])
         if plans:
             states = [self.network.embed(batch) for batch in self.measure.rows]
             with progress_bar("networks measured", total=len(plans)) as bar:
@@ -370,51 +286,28 @@ class Inheritance(Generic[P]):
     def kept(self, depth: int) -> tuple[int, ...]:
         """The layers that a network of some depth keeps, all else being the parent's, healed.
 
-        One layer fewer at a time: of the `BEAM` best sets of one more layer each loses one, and
-        of what is left the `SETS` are measured that add least to e by the sum of the larger set's
-        error and the lost layer's own.
-
         Raises:
           ValueError: a depth that is not between 1 and the parent's.
         """
-        if not 1 <= depth <= len(self.parts):
-            raise ValueError(f"expected a depth between 1 and {len(self.parts)}; got {depth}")
-        return self._best_sets(depth)[0]
+        return self._depths.best(depth)
 
-    def _best_sets(self, depth: int) -> list[tuple[int, ...]]:
-        everything = tuple(range(len(self.parts)))
-        if depth == len(everything):
-            return [everything]
-        if depth not in self._sets:
-            larger = self._best_sets(depth + 1)
-            if depth == len(everything) - 1:
-                self._gather(_close_pairs(len(everything)))
-            sets = self._promising({kept: self.error(self._whole(kept)) for kept in larger})
-            errors = self.errors_of([self._whole(kept) for kept in sets])
-            order = np.argsort(errors, kind="stable")[:BEAM]
-            self._sets[depth] = [sets[k] for k in order]
-        return self._sets[depth]
+    @cached_property
+    def _depths(self) -> DepthSearch:
+        return DepthSearch(len(self.parts), self._errors_of_sets)
 
-    def _promising(self, larger: Mapping[tuple[int, ...], float]) -> list[tuple[int, ...]]:
-        """The sets of one layer fewer that are measured."""
-        everything, guess = frozenset(range(len(self.parts))), {}
-        for kept, error in larger.items():
-            for n in kept if len(kept) > 1 else ():
-                alone = self._whole(tuple(sorted(everything - {n})))
-                left = tuple(k for k in kept if k != n)
-                added = self._errors.get(alone, self.base) - self.base
-                guess[left] = min(error + added, guess.get(left, np.inf))
-        most = max(SETS, len(everything)) if len(larger) == 1 else SETS
-        return nsmallest(most, guess, key=guess.__getitem__)
+    def _errors_of_sets(self, sets: Sequence[tuple[int, ...]]) -> list[float]:
+        if any(len(kept) == len(self.parts) - 1 for kept in sets):
+            self._gather(close_pairs(len(self.parts)))
+        return self.errors_of([self._whole(kept) for kept in sets])
 
     def _whole(self, kept: tuple[int, ...]) -> LayerwiseArch:
         arch = self.network.config.arch
         layers = tuple(part.sizes if n in kept else SKIP for n, part in enumerate(self.parts))
         return LayerwiseArch(arch.hidden, arch.head_size, layers)
 
-    def _gather(self, pairs: Sequence[tuple[int, int]]) -> None:
+    def _gather(self, wanted: Sequence[tuple[int, int]]) -> None:
         """Cross moments of layers with the sums at the ends of others, in one pass."""
-        missing = sorted({*pairs} - self.crossed.keys())
+        missing = sorted({*wanted} - self.crossed.keys())
         if not missing:
             return
         totals: dict[tuple[int, int], dict] = {pair: {} for pair in missing}
@@ -449,45 +342,3 @@ class Inheritance(Generic[P]):
         if len(sizes) == 1 and arch.hidden == arch.sizes()[0][0] * arch.head_size:
             return Arch(arch.depth, arch.sizes()[0][0], arch.hidden, arch.sizes()[0][1])
         return arch
-
-
-def plan(arch: LayerwiseArch) -> list[Kept]:
-    """The layers that stay, each with the skipped ones after it."""
-    kept = [n for n, option in enumerate(arch.layers) if option != SKIP]
-    ends = [*(n - 1 for n in kept[1:]), len(arch.layers) - 1]
-    return [Kept(n, end, arch.layers[n]) for n, end in zip(kept, ends, strict=True)]
-
-
-def _pairs(arch: LayerwiseArch) -> list[tuple[int, int]]:
-    return [(kept.number, kept.until) for kept in plan(arch) if kept.until > kept.number]
-
-
-def _close_pairs(depth: int) -> list[tuple[int, int]]:
-    """Layers with the last of up to `CLOSE` skipped ones after them."""
-    return [(n, until) for n in range(depth) for until in range(n + 1, min(depth, n + CLOSE + 1))]
-
-
-def through_powers(
-    x: Float[np.ndarray, " j"], known_x: Float[np.ndarray, " k"], known_y: Float[np.ndarray, " k"]
-) -> Float[np.ndarray, " j"]:
-    """y = c·xᵇ through one or two points, 0 at 0; of one point, or of two alike, b is 1."""
-    first, last = (np.log(np.maximum(points, TINY)) for points in (known_x, known_y))
-    apart = first[0] - first[-1]
-    power = (last[0] - last[-1]) / apart if abs(apart) > ALIKE else 1.0
-    return np.where(x > 0, known_y[-1] * (np.maximum(x, TINY) / known_x[-1]) ** power, 0.0)
-
-
-def monotone(errors: Float[np.ndarray, " j"], options: Sequence[Option]) -> Float[np.ndarray, " j"]:
-    """Errors that never grow along nested options, each halfway between its two envelopes.
-
-    The envelopes are the largest error among the options that hold it, and the least among those
-    that it holds: both are monotone, and where the errors are they are equal. A skipped layer is
-    healed otherwise than a small one, and stands aside. Source: our reading.
-    """
-    sizes = np.array(options).reshape(-1, 2)
-    nested = np.all(sizes[:, None] <= sizes, axis=-1)
-    real = np.all(sizes > 0, axis=-1)
-    nested = nested & real[:, None] & real | np.eye(len(sizes), dtype=bool)
-    above = np.where(nested, errors, -np.inf).max(1)
-    below = np.where(nested.T, errors, np.inf).min(1)
-    return (above + below) / 2

@@ -12,9 +12,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.model.inherit.gram import SIDES, Side, add, cross_matrix, gram_matrix
-from bort_jax.model.inherit.inheritance import Inheritance, Kept, plan
+from bort_jax.model.inherit.inheritance import Inheritance
 from bort_jax.model.inherit.layer import cut, projection
 from bort_jax.model.inherit.network import Batch, Network
+from bort_jax.model.inherit.plan import Kept, plan
 from bort_jax.model.inherit.refit import Projection, refits
 
 P = TypeVar("P")

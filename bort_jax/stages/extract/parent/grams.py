@@ -11,9 +11,9 @@ from bort_jax.interop import Checkpoint
 from bort_jax.interop.description import digest
 from bort_jax.interop.tensor_files import Tensors, read_safetensors
 from bort_jax.model.inherit import Inheritance
-from bort_jax.model.inherit.inheritance import Part
 from bort_jax.model.inherit.layer import permuted, projection
 from bort_jax.model.inherit.network import Measure, Network
+from bort_jax.model.inherit.part import Part
 from bort_jax.model.inherit.refit import Projection
 from bort_jax.storage.files import whole_file
 

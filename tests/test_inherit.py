@@ -23,13 +23,13 @@ from bort_jax.model.inherit import (
     cut_vocabulary,
     gram_bytes,
     inherit,
-    kept_tokens,
     monotone,
-    refined,
+    refine,
+    tokens_to_keep,
 )
 from bort_jax.model.inherit.depth import DepthSearch
 from bort_jax.model.inherit.errors import through_powers
-from bort_jax.model.inherit.layer import cut, permuted
+from bort_jax.model.inherit.layer import cut, permute
 from bort_jax.model.inherit.refit import Projection, output_error, refits
 
 FULL = Arch(3, 4, 16, 32)
@@ -113,7 +113,7 @@ def test_the_order_of_heads_and_units_does_not_matter(seed):
     encoder = dict(parent.params["encoder"])
     for n in range(3):
         heads, units = generator.permutation(4), generator.permutation(32)
-        encoder[f"layer_{n}"] = permuted(encoder[f"layer_{n}"], heads, units)
+        encoder[f"layer_{n}"] = permute(encoder[f"layer_{n}"], heads, units)
     states = lambda params: run(parent.model, params, rows["ids"], rows["mask"])
     np.testing.assert_allclose(
         states({"encoder": encoder}), states(parent.params), rtol=1e-4, atol=1e-5
@@ -311,7 +311,7 @@ def test_an_architecture_of_equal_layers_is_the_uniform_one():
 
 def test_the_layers_of_a_shallower_network_are_the_best_set():
     found = inherited("none")
-    kept = found.kept(2)
+    kept = found.best_layers(2)
     errors = {}
     for skipped in range(3):
         layers = tuple((0, 0) if n == skipped else (4, 32) for n in range(3))
@@ -330,13 +330,13 @@ def test_refitting_on_its_own_inputs_is_kept_only_where_it_errs_less(head):
     found = inherit(made(head, seed=1), text(head, rows=200), batch_size=64)
     gains = []
     for arch in (equal(1, 4), equal(2, 16), LayerwiseArch(16, 4, ((2, 8), (0, 0), (2, 8)))):
-        student, error = refined(found, arch)
+        student, error = refine(found, arch)
         own = [(n, student.params["encoder"][f"layer_{k}"]) for k, n in enumerate(places(arch))]
         assert error == pytest.approx(found.error_of(own))
         gains.append(found.error(arch) - error)
         assert gains[-1] >= 0 and student.config.arch.sizes() == arch.sizes()
     assert max(gains) > 0.01 * found.base
-    assert trees_equal(refined(found, FULL).checkpoint.params, found.parent.params)
+    assert trees_equal(refine(found, FULL).checkpoint.params, found.parent.params)
 
 
 def places(arch: LayerwiseArch) -> list[int]:
@@ -451,7 +451,7 @@ def smaller(parent: Checkpoint, texts, n: int) -> tuple[Checkpoint, np.ndarray]:
     tokenizer = parent.required_tokenizer
     spec = json.loads(tokenizer.backend.to_str())
     ids = [id for document in tokenizer.encode_documents(texts) for id in document]
-    kept = kept_tokens(spec, np.bincount(ids, minlength=tokenizer.vocab_size), n)
+    kept = tokens_to_keep(spec, np.bincount(ids, minlength=tokenizer.vocab_size), n)
     cut_down = Tokenizer(Backend.from_str(json.dumps(cut_tokenizer(spec, kept))))
     cut_down.check_ids()
     return replace(cut_vocabulary(parent, kept), tokenizer=cut_down), kept
@@ -504,18 +504,18 @@ def test_what_must_stay_stays(kind):
     single = [k for k, name in enumerate(names) if len(name.removeprefix("##")) == 1]
     least = len({*single, *parent.required_tokenizer.special})
     none = np.zeros(len(names), int)
-    kept = kept_tokens(spec, none, least)
+    kept = tokens_to_keep(spec, none, least)
     assert {*single, *parent.required_tokenizer.special} == {*kept.tolist()}
     with pytest.raises(ValueError, match=f"{least} of {len(names)} tokens must stay"):
-        kept_tokens(spec, none, least - 1)
+        tokens_to_keep(spec, none, least - 1)
     with pytest.raises(ValueError, match="counts"):
-        kept_tokens(spec, none[1:], least)
+        tokens_to_keep(spec, none[1:], least)
 
 
 def test_other_tokenizers_are_refused():
     spec = {"model": {"type": "Unigram", "vocab": {}}}
     for act in (
-        lambda: kept_tokens(spec, np.zeros(0, int), 3),
+        lambda: tokens_to_keep(spec, np.zeros(0, int), 3),
         lambda: cut_tokenizer(spec, np.arange(3)),
     ):
         with pytest.raises(ValueError, match="Unigram"):

@@ -25,8 +25,8 @@ from scipy.stats import spearmanr
 from bort_jax.arch import LayerwiseArch
 from bort_jax.interop import Checkpoint, load, save
 from bort_jax.model import forward
-from bort_jax.model.inherit import Inheritance, gram_bytes, inherit, refined
-from bort_jax.model.inherit.layer import cut, permuted, projection
+from bort_jax.model.inherit import Inheritance, gram_bytes, inherit, refine
+from bort_jax.model.inherit.layer import cut, permute, projection
 from bort_jax.ose import Budget
 from bort_jax.stages.extract.parent.choices import Choices, Sizes
 from bort_jax.stages.extract.parent.measured import costs_of, measured_choices
@@ -188,7 +188,7 @@ def study_task(parent: Checkpoint, points: Points, rows, folder: Path, *, shapes
     for heads, units in UNIFORM:
         arch = uniform(found, heads, units)
         plain = accuracy(found.with_layers(arch, sliced(found, arch)))
-        bank, own = accuracy(found.checkpoint(arch)), accuracy(refined(found, arch).checkpoint)
+        bank, own = accuracy(found.checkpoint(arch)), accuracy(refine(found, arch).checkpoint)
         print(
             f"  A{heads}-I{units}: sliced {plain:.1f}, refitted {bank:.1f}, the better of that and "
             f"on its own inputs {own:.1f}",
@@ -222,10 +222,10 @@ def study_layerwise(tuned: Checkpoint, points: Points, rows, *, shapes: int) -> 
     for share in (1 / 2, 1 / 3, 1 / 4, 1 / 8):
         one = least_error(choices, Budget({"macs": head + share * encoder}), {})
         if one:
-            told_network(f"least error at {share:.3f}", one.arch, refined(found, one.arch)[0])
+            told_network(f"least error at {share:.3f}", one.arch, refine(found, one.arch)[0])
     for heads, units in ((6, 384), (3, 96)):
         shape = uniform(found, heads, units)
-        told_network("uniform, refitted", shape, refined(found, shape)[0])
+        told_network("uniform, refitted", shape, refine(found, shape)[0])
         told_network("uniform, by weights, sliced", shape, magnitude_sliced(found, shape))
     for kept in ((0, 2, 4), (0, 3), (0,)):
         option = (arch.heads, arch.intermediate)
@@ -252,7 +252,7 @@ def magnitude_sliced(found: Inheritance, arch: LayerwiseArch) -> Checkpoint:
         out, down = (projection(part.whole, side) for side in ("heads", "units"))
         heads = np.argsort(-np.square(out[1:]).reshape(-1, k * out.shape[1]).sum(1))
         units = np.argsort(-np.square(down[1:]).sum(1))
-        whole = permuted(part.whole, heads, units)
+        whole = permute(part.whole, heads, units)
         rows = (projection(whole, "heads")[: 1 + a * k], projection(whole, "units")[: 1 + i])
         layers.append((n, cut(whole, *rows)))
     return found.with_layers(arch, layers)

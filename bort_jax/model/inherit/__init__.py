@@ -4,8 +4,8 @@
 from bort_jax.model.inherit.errors import LayerErrors, monotone
 from bort_jax.model.inherit.gram import gram_bytes
 from bort_jax.model.inherit.inheritance import Inheritance, inherit
-from bort_jax.model.inherit.sequential import refined
-from bort_jax.model.inherit.vocabulary import cut_tokenizer, cut_vocabulary, kept_tokens
+from bort_jax.model.inherit.sequential import refine
+from bort_jax.model.inherit.vocabulary import cut_tokenizer, cut_vocabulary, tokens_to_keep
 
 __all__ = [
     "Inheritance",
@@ -14,7 +14,7 @@ __all__ = [
     "cut_vocabulary",
     "gram_bytes",
     "inherit",
-    "kept_tokens",
+    "tokens_to_keep",
     "monotone",
-    "refined",
+    "refine",
 ]

@@ -58,7 +58,7 @@ def gram_bytes(config: BertConfig) -> int:
     return GRAM_BYTES * sum(sides) + 2 * SUM_BYTES * max(sides)
 
 
-def tapped(config: BertConfig, sizes: tuple[int, int], params, x, mask) -> Taps:
+def read_taps(config: BertConfig, sizes: tuple[int, int], params, x, mask) -> Taps:
     """Runs a layer of (heads, intermediate) and keeps what it computes on its way."""
     seen = {}
 
@@ -82,7 +82,7 @@ def sums_of_layer(
     Where `batch` has a `target: [rows, s, h]`, there are cross moments too, and no output: what
     comes after the sides is then not computed.
     """
-    taps = tapped(config, sizes, params, batch["x"], batch["mask"])
+    taps = read_taps(config, sizes, params, batch["x"], batch["mask"])
     residual = {"heads": batch["x"], "units": taps.middle}
     sums: dict[str, Any] = {} if "target" in batch else {"x": taps.output}
     for side in sides:

@@ -25,7 +25,7 @@ from bort_jax.model.inherit.errors import LayerErrors, monotone, through_powers
 from bort_jax.model.inherit.gram import Side, add, cross_matrix
 from bort_jax.model.inherit.layer import cut
 from bort_jax.model.inherit.network import BATCH, Batch, Measure, Network, batches, split
-from bort_jax.model.inherit.part import Part, layer_grams, ordered_part
+from bort_jax.model.inherit.part import Part, layer_grams, order_layer
 from bort_jax.model.inherit.plan import SKIP, Kept, Option, close_pairs, pairs, plan
 from bort_jax.model.inherit.refit import local_errors, refits
 from bort_jax.report.terminal import progress_bar
@@ -66,7 +66,7 @@ def inherit(
     parts = []
     for number in range(len(network.layers)):
         grams, states = layer_grams(network, number, states)
-        parts.append(ordered_part(network, number, *grams))
+        parts.append(order_layer(network, number, *grams))
     measure = Measure.of(network, held, states[1], seed=seed)
     return Inheritance(parent, network, tuple(parts), fitted, measure)
 
@@ -121,7 +121,7 @@ class Inheritance(Generic[P]):
             if not 1 <= arch.depth <= len(self.parts):
                 raise ValueError(f"{arch}: the parent {own} has {len(self.parts)} layers")
             option = (arch.heads, arch.intermediate)
-            kept = self.kept(arch.depth)
+            kept = self.best_layers(arch.depth)
             layers = tuple(option if n in kept else SKIP for n in range(len(self.parts)))
             arch = LayerwiseArch(arch.hidden, own.head_size, layers)
         fits = len(arch.layers) == len(self.parts) and arch.depth
@@ -148,7 +148,7 @@ class Inheritance(Generic[P]):
         part = self.parts[layers[0].number]
         out = refits(part.heads, [kept.option[0] for kept in layers])
         down = refits(part.units, [kept.option[1] for kept in layers if kept.until == kept.number])
-        healed = self._healed([kept for kept in layers if kept.until > kept.number])
+        healed = self._heal([kept for kept in layers if kept.until > kept.number])
         found = []
         for kept in layers:
             heads, units = kept.option
@@ -162,7 +162,7 @@ class Inheritance(Generic[P]):
             found.append((kept, layer))
         return found
 
-    def _healed(self, layers: Sequence[Kept]) -> dict[Kept, Float[np.ndarray, "_ h"]]:
+    def _heal(self, layers: Sequence[Kept]) -> dict[Kept, Float[np.ndarray, "_ h"]]:
         """Down projections that do skipped layers' work too, from one factor for all."""
         if not layers:
             return {}
@@ -283,7 +283,7 @@ class Inheritance(Generic[P]):
             states = [self.network.through(number, layer, state) for state in states]
         return states
 
-    def kept(self, depth: int) -> tuple[int, ...]:
+    def best_layers(self, depth: int) -> tuple[int, ...]:
         """The layers that a network of some depth keeps, all else being the parent's, healed.
 
         Raises:

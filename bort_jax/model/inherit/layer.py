@@ -18,7 +18,7 @@ def projection(layer: Mapping[str, Any], name: str) -> Float[np.ndarray, "f h"]:
     return np.vstack([dense["bias"], kernel.reshape(-1, kernel.shape[-1])])
 
 
-def permuted(layer: Mapping[str, Any], heads: Int[np.ndarray, " a"], units: Int[np.ndarray, " i"]):
+def permute(layer: Mapping[str, Any], heads: Int[np.ndarray, " a"], units: Int[np.ndarray, " i"]):
     """A layer with its heads and units in another order, which computes the same."""
     attention, forward = layer["attention"], layer["feed_forward"]
     qkv = {
@@ -67,17 +67,17 @@ def cut(
     }
 
 
-def padded(layer: Mapping[str, Any], like: Mapping[str, Any]):
+def pad(layer: Mapping[str, Any], like: Mapping[str, Any]):
     """A smaller layer at the size of `like`, which computes the same: what is absent is 0."""
 
-    def widened(x, wide):
+    def widen(x, wide):
         missing = [(0, n - m) for m, n in zip(x.shape, wide.shape, strict=True)]
         return np.pad(x, missing) if x.shape != wide.shape else x
 
-    return jax.tree.map(widened, dict(layer), dict(like))
+    return jax.tree.map(widen, dict(layer), dict(like))
 
 
-def numbered(encoder: Mapping[str, Any]) -> list[Any]:
+def in_order(encoder: Mapping[str, Any]) -> list[Any]:
     """The layers of an encoder, from the first to the last."""
     names = [name for name in encoder if name.startswith("layer_")]
     return [encoder[name] for name in sorted(names, key=lambda name: int(name[6:]))]

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bort_jax.model.bert import BertConfig, Embeddings, Headless, Layer, MaskedLM
-from bort_jax.model.inherit.gram import Side, Taps, cross_of_units, sums_of_layer, tapped
-from bort_jax.model.inherit.layer import numbered, padded
+from bort_jax.model.inherit.gram import Side, Taps, cross_of_units, read_taps, sums_of_layer
+from bort_jax.model.inherit.layer import in_order, pad
 
 Batch = dict[str, Any]
 COLUMNS = 16  # batches are cut to a multiple of this
@@ -101,7 +101,7 @@ class Network:
 
     @cached_property
     def layers(self) -> list[Any]:
-        return numbered(self.params["encoder"])
+        return in_order(self.params["encoder"])
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -110,11 +110,11 @@ class Network:
     def embed(self, batch: Batch) -> Batch:
         """Token rows as `x: [rows, s, h]` and `mask`; the choices of a question are rows."""
         flat, embeddings = _flat(batch), self.params["encoder"]["embeddings"]
-        return self._run(embedded)(embeddings, flat) | {"mask": flat["mask"]}
+        return self._run(embed_rows)(embeddings, flat) | {"mask": flat["mask"]}
 
     def at_size(self, number: int, layer) -> Any:
         """A layer padded to the size of the parent's, so that one program serves all."""
-        return jax.device_put(padded(layer, self.layers[number]))
+        return jax.device_put(pad(layer, self.layers[number]))
 
     def through(self, number: int, layer, state: Batch) -> Batch:
         """The state after a layer of the size of the parent's at its place."""
@@ -133,14 +133,14 @@ class Network:
         batch = {"units": taps.units, "middle": taps.middle, "target": target, "mask": mask}
         return program(self.map_fn, cross_of_units)(NOTHING, batch)
 
-    def dropping(self, batch: Batch, key) -> Batch:
+    def with_dropout(self, batch: Batch, key) -> Batch:
         """The last states under dropout, of the parent's rate if it has one; on one device."""
         config = self.config if self.config.dropout else replace(self.config, dropout=DROPOUT)
         flat, first, *keys = _flat(batch), *jax.random.split(key, 1 + len(self.layers))
-        run = program(jax.jit, dropping_embedded, config)
+        run = program(jax.jit, embed_with_dropout, config)
         state = flat | {"x": run(self.params["encoder"]["embeddings"], flat, first)}
         for sizes, layer, key in zip(self.sizes, self.layers, keys, strict=True):
-            run = program(jax.jit, dropping_layer, config, sizes)
+            run = program(jax.jit, layer_with_dropout, config, sizes)
             state |= {"x": run(layer, state, key)}
         return state
 
@@ -174,13 +174,13 @@ class Answers(NamedTuple):
     weights: Float[Array, "b n"]
 
 
-def embedded(config: BertConfig, params, batch: Batch) -> Batch:
+def embed_rows(config: BertConfig, params, batch: Batch) -> Batch:
     module = Embeddings(config)
     return {"x": module.apply({"params": params}, batch["ids"], batch["mask"], deterministic=True)}
 
 
 def layer_taps(config: BertConfig, sizes: tuple[int, int], params, batch: Batch) -> Taps:
-    return tapped(config, sizes, params, batch["x"], batch["mask"])
+    return read_taps(config, sizes, params, batch["x"], batch["mask"])
 
 
 def layer_output(config: BertConfig, sizes: tuple[int, int], params, batch: Batch) -> Array:
@@ -199,7 +199,7 @@ def answers(model, head: str, params, batch: Batch) -> Answers:
     return Answers(logits.reshape(len(there), 1, -1), there[:, None])
 
 
-def apart(head: str, _, both: tuple[Answers, Answers]) -> Float[Array, "b"]:
+def answer_distance(head: str, _, both: tuple[Answers, Answers]) -> Float[Array, "b"]:
     """In each row: the squared distance of both, or KL(first ‖ second)."""
     (p, weights), (q, _) = both
     if head in SQUARED:
@@ -264,23 +264,25 @@ class Measure:
     def under_dropout(self, seed: int) -> float:
         """The distance of the parent's answers under its dropout from those without."""
         keys = jax.random.split(jax.random.key(seed), len(self.rows))
-        states = [self.network.dropping(b, k) for b, k in zip(self.rows, keys, strict=True)]
+        states = [self.network.with_dropout(b, k) for b, k in zip(self.rows, keys, strict=True)]
         return self.added(states)
 
     def _apart(self, found: Sequence[Answers]) -> float:
-        run = program(self.network.map_fn, apart, self.network.head)
+        run = program(self.network.map_fn, answer_distance, self.network.head)
         pairs = zip(self.parents, found, strict=True)
         total = sum(np.asarray(run(NOTHING, pair)).sum(dtype=np.float64) for pair in pairs)
         return max(0.0, float(total)) / self.scale  # a divergence of 0 may come out below it
 
 
-def dropping_embedded(config: BertConfig, params, batch: Batch, key) -> Array:
+def embed_with_dropout(config: BertConfig, params, batch: Batch, key) -> Array:
     apply: Any = Embeddings(config).apply
     rngs = {"dropout": key}
     return apply({"params": params}, batch["ids"], batch["mask"], deterministic=False, rngs=rngs)
 
 
-def dropping_layer(config: BertConfig, sizes: tuple[int, int], params, batch: Batch, key) -> Array:
+def layer_with_dropout(
+    config: BertConfig, sizes: tuple[int, int], params, batch: Batch, key
+) -> Array:
     apply: Any = Layer(config, *sizes).apply
     rngs = {"dropout": key}
     return apply({"params": params}, batch["x"], batch["mask"], deterministic=False, rngs=rngs)

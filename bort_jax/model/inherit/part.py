@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Int
 
 from bort_jax.model.inherit.gram import SIDES, add, gram_matrix
-from bort_jax.model.inherit.layer import permuted, projection
+from bort_jax.model.inherit.layer import permute, projection
 from bort_jax.model.inherit.network import Network
 from bort_jax.model.inherit.plan import Option
 from bort_jax.model.inherit.refit import (
     Projection,
+    feature_order,
     head_order,
-    reordered,
     unit_order,
     with_best_ridge,
 )
@@ -55,17 +55,17 @@ def layer_grams(network: Network, number: int, states):
     return grams, after
 
 
-def ordered_part(network: Network, number: int, fitted, held) -> Part:
+def order_layer(network: Network, number: int, fitted, held) -> Part:
     layer = jax.tree.map(np.asarray, network.layers[number])
     k = network.config.arch.head_size
     out, down = projection(layer, "heads"), projection(layer, "units")
     heads = head_order(fitted["heads"], out, head_size=k)
     units = unit_order(fitted["units"], down)
-    columns, rows = reordered(heads, grain=k), reordered(units, grain=1)
+    columns, rows = feature_order(heads, grain=k), feature_order(units, grain=1)
     return Part(
         network.sizes[number],
         layer,
-        permuted(layer, heads, units),
+        permute(layer, heads, units),
         _projection(fitted["heads"], held["heads"], out, columns, grain=k),
         _projection(fitted["units"], held["units"], down, rows, grain=1),
         rows,

@@ -66,7 +66,7 @@ def head_order(
     return np.argsort(-np.array(variance), kind="stable")
 
 
-def reordered(order: Int[np.ndarray, " n"], *, grain: int) -> Int[np.ndarray, " f"]:
+def feature_order(order: Int[np.ndarray, " n"], *, grain: int) -> Int[np.ndarray, " f"]:
     """Rows of F in an order of heads or units: the constant, then their features."""
     features = order[:, None] * grain + np.arange(grain)
     return np.concatenate([[0], 1 + features.reshape(-1)])
@@ -88,7 +88,7 @@ def refits(
       ValueError: fewer than 1, or more than there are.
     """
     everything = (len(side.gram) - 1) // side.grain
-    lengths = {size: 1 + size * side.grain for size in checked(sizes, everything)}
+    lengths = {size: 1 + size * side.grain for size in valid_sizes(sizes, everything)}
     pending = {k: n for k, n in lengths.items() if cross is not None or k < everything}
     found = {k: side.weights for k in lengths if k not in pending}
     if pending:
@@ -103,7 +103,7 @@ def refits(
     return found
 
 
-def checked(sizes: Iterable[int], everything: int) -> list[int]:
+def valid_sizes(sizes: Iterable[int], everything: int) -> list[int]:
     """Different sizes, or ValueError for one that is not between 1 and `everything`."""
     sizes = sorted(set(sizes))
     if sizes and not 1 <= sizes[0] <= sizes[-1] <= everything:

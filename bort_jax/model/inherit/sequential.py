@@ -28,7 +28,7 @@ class Refined(NamedTuple, Generic[P]):
     error: float
 
 
-def refined(inheritance: Inheritance[P], arch: Arch | LayerwiseArch) -> Refined[P]:
+def refine(inheritance: Inheritance[P], arch: Arch | LayerwiseArch) -> Refined[P]:
     """As `Inheritance.checkpoint`, refitted on its own inputs where that errs less.
 
     Raises:

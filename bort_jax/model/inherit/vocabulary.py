@@ -22,7 +22,7 @@ Tokens = Mapping[str, int]
 CONTINUES = "##"
 
 
-def kept_tokens(
+def tokens_to_keep(
     spec: Mapping[str, Any], counts: Int[np.ndarray, " v"], n: int
 ) -> Int[np.ndarray, " n"]:
     """The old ids of n tokens that stay, ascending: what must, then the most frequent.
@@ -131,10 +131,10 @@ def _needs(spec: Mapping[str, Any]) -> Callable[[str], Iterable[str]]:
         return lambda token: {token}
     ranks = {_pair(merge): rank for rank, merge in enumerate(spec["model"]["merges"])}
     vocab = spec["model"]["vocab"]
-    return lambda token: {part for part in merged_from(token, ranks) if part in vocab} | {token}
+    return lambda token: {part for part in merge_parts(token, ranks) if part in vocab} | {token}
 
 
-def merged_from(token: str, ranks: Mapping[tuple[str, str], int]) -> set[str]:
+def merge_parts(token: str, ranks: Mapping[tuple[str, str], int]) -> set[str]:
     """Every symbol that stands somewhere while BPE makes a token of its characters."""
     parts, seen = list(token), {*token}
     while len(parts) > 1:

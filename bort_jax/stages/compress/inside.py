@@ -7,7 +7,7 @@ from pathlib import Path
 from bort_jax.arch import LayerwiseArch
 from bort_jax.engine.parallel import parallel_map
 from bort_jax.interop import Checkpoint
-from bort_jax.model.inherit import inherit, refined
+from bort_jax.model.inherit import inherit, refine
 from bort_jax.ose import Budget
 from bort_jax.stages.extract.parent.calibration import drawn_texts, encoded
 from bort_jax.stages.extract.parent.result import MODEL, RESULT, read_result
@@ -50,7 +50,7 @@ def write_inherited(
     inheritance = inherit(parent, batch, batch_size=batch_size(rows), map_fn=parallel_map)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    write_student(refined(inheritance, arch).checkpoint, partial)
+    write_student(refine(inheritance, arch).checkpoint, partial)
     partial.rename(folder)
 
 

@@ -11,7 +11,7 @@ from bort_jax.interop import Checkpoint
 from bort_jax.interop.description import digest
 from bort_jax.interop.tensor_files import Tensors, read_safetensors
 from bort_jax.model.inherit import Inheritance
-from bort_jax.model.inherit.layer import permuted, projection
+from bort_jax.model.inherit.layer import permute, projection
 from bort_jax.model.inherit.network import Measure, Network
 from bort_jax.model.inherit.part import Part
 from bort_jax.model.inherit.refit import Projection
@@ -32,7 +32,7 @@ def save_grams(
     from safetensors.numpy import save_file
 
     depth = len(inheritance.parts)
-    needed = {pair for layers in kept for pair in _healed(layers, depth)}
+    needed = {pair for layers in kept for pair in _healed_pairs(layers, depth)}
     tensors = {
         f"cross.{n}.{until}": inheritance.crossed[n, until].astype(np.float32)
         for n, until in sorted(needed)
@@ -46,7 +46,7 @@ def save_grams(
         save_file(plain, partial, metadata={"parent": digest(inheritance.parent.params)})
 
 
-def _healed(kept: tuple[int, ...], depth: int) -> list[tuple[int, int]]:
+def _healed_pairs(kept: tuple[int, ...], depth: int) -> list[tuple[int, int]]:
     """Layers that stand in for skipped ones after them, with the last of these."""
     ends = [*(n - 1 for n in kept[1:]), depth - 1]
     return [(n, end) for n, end in zip(kept, ends, strict=True) if end > n]
@@ -114,5 +114,5 @@ def _part(network: Network, n: int, tensors: Tensors) -> Part:
         grain = k if name == "heads" else 1
         ridge = float(tensors[f"ridges.{n}"][len(sides)])
         sides.append(Projection(gram, projection(layer, name)[order], grain, ridge))
-    ordered = permuted(layer, (columns[1::k] - 1) // k, rows[1:] - 1)
+    ordered = permute(layer, (columns[1::k] - 1) // k, rows[1:] - 1)
     return Part((heads, units), layer, ordered, sides[0], sides[1], rows, columns)

@@ -51,7 +51,7 @@ def measured_choices(
     of_units = inheritance.side_errors("units", sizes.units)
     kept, bases = [], []
     for depth in sorted({*sizes.depths, whole.depth}, reverse=True):
-        kept.append(inheritance.kept(depth))
+        kept.append(inheritance.best_layers(depth))
         option = (whole.heads, whole.intermediate)
         layers = tuple(option if n in kept[-1] else (0, 0) for n in range(whole.depth))
         bases.append(inheritance.error(LayerwiseArch(whole.hidden, whole.head_size, layers)))

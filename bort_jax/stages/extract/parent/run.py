@@ -9,7 +9,7 @@ from bort_jax.arch import Arch
 from bort_jax.engine.parallel import parallel_map
 from bort_jax.interop import Checkpoint, read, save
 from bort_jax.model.bert import BertConfig
-from bort_jax.model.inherit import gram_bytes, inherit, refined
+from bort_jax.model.inherit import gram_bytes, inherit, refine
 from bort_jax.report.terminal import say
 from bort_jax.stages.extract.config import Config, budget_of, given_sizes
 from bort_jax.stages.extract.parent.answer import answer_inside
@@ -84,7 +84,7 @@ def run_inside(config: Config) -> Found:
         found, known = answer(choices, budget, inheritance.error)
     shown = Answer(choices, found[0], found[1:], front(choices, known, found), known)
     save_grams(inheritance, choices.kept, out)
-    student, error = refined(inheritance, found[0].arch)
+    student, error = refine(inheritance, found[0].arch)
     write_student(student, out / MODEL)
     write_result(shown, out, parent=source, student_error=error)
     show(shown, out, run=out)

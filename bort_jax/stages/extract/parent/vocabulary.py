@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop import Checkpoint
-from bort_jax.model.inherit import cut_tokenizer, cut_vocabulary, kept_tokens
+from bort_jax.model.inherit import cut_tokenizer, cut_vocabulary, tokens_to_keep
 from bort_jax.report.terminal import say
 
 TOGETHER = 1000  # texts encoded at a time
@@ -38,7 +38,7 @@ def with_vocabulary(parent: Checkpoint, texts: Sequence[str], n: int) -> Checkpo
     if n >= tokenizer.vocab_size:
         return parent
     counts, spec = token_counts(tokenizer, texts), json.loads(tokenizer.backend.to_str())
-    kept = kept_tokens(spec, counts, n)
+    kept = tokens_to_keep(spec, counts, n)
     share = counts[kept].sum() / max(1, counts.sum())
     say(f"vocabulary: {len(kept):,} of {len(counts):,} tokens stay, {share:.2%} of the text's")
     backend = Backend.from_str(json.dumps(cut_tokenizer(spec, kept)))

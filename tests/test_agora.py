@@ -135,7 +135,7 @@ CALLS = Agora(
     fit_fn=lambda thetas, data: ((dict(theta)["rate"], len(data.y)) for theta in thetas),
     score_fn=lambda model, dev: dev.x[:, 0] < 2 + model[0],
     generate_fn=made,
-    label_fn=lambda x: ((x[:, 0] > 0).astype(int), np.where(x[:, 0] > 0, 0.9, 0.7)),
+    label_fn=lambda x: np.where(x > 0, [[0.1, 0.9]], [[0.7, 0.3]]),
 )
 
 
@@ -396,5 +396,5 @@ def test_a_random_socrates_is_detected_before_he_does_harm():
     assert states[-1].champion.accuracy > states[0].champion.accuracy
     assert accuracy(states[-1].best_train) < accuracy(states[0].best_train)
     report = rng.uniform(size=(200, 2))
-    assert assess(guess(report)[0], checkers(report)).random
+    assert assess(guess(report).argmax(axis=1), checkers(report)).random
     assert not assess(checkers(report), checkers(report)).random

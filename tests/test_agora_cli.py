@@ -13,7 +13,7 @@ from command_line import refused, run, together
 from task_rows import write_rows
 
 from bort_jax import cli
-from bort_jax.agora import OneVsRest, Parents, Store, Thresholds, Uncast, start
+from bort_jax.agora import OneVsRest, Parents, Store, Thresholds, Uncast, hard_labels, start
 from bort_jax.data.row_text import row_texts
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop import load, save
@@ -219,7 +219,7 @@ def test_run_refuses_a_socrates_who_knows_nothing(tiny, argv, tmp_path, capsys):
 
 def test_check_socrates_warns_where_a_weak_one_is_allowed(tiny, data, capsys):
     material = material_of(data, tiny)
-    guess = lambda x: (np.zeros(len(x), int), np.ones(len(x)))
+    guess = hard_labels(lambda x: np.zeros(len(x), int))
     trust = agora_run.check_socrates(guess, material, allow_weak=True)
     assert trust.random and "WARNING: Socrates is no better than chance" in capsys.readouterr().out
 
@@ -376,25 +376,26 @@ def test_labeller_reads_another_tokenizer(tiny, folders, data, text_file):
     x = material.report.points.x
     (texts,) = zip(*row_texts(x, tiny.required_tokenizer), strict=True)
     examples = Examples.of([texts], np.zeros(len(texts), np.int32))
-    labels, confidences = labeller(socrates, material)(x)
+    chances = labeller(socrates, material)(x)
     outputs = outputs_fn(socrates, material.task, seq_len=32)(examples)
-    assert labels.tolist() == outputs.argmax(axis=1).tolist()
     shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-    expected = (shifted / shifted.sum(axis=1, keepdims=True)).max(axis=1)
-    np.testing.assert_allclose(confidences, expected, rtol=1e-5)
+    np.testing.assert_allclose(chances, shifted / shifted.sum(axis=1, keepdims=True), rtol=1e-5)
 
 
-def test_cast_outputs_are_labels_and_confidences():
+def test_cast_outputs_are_probabilities_of_the_cast_classes():
     logits = np.log(np.array([[0.2, 0.7, 0.1], [0.4, 0.3, 0.3]]))
     task = Task(labels=("a", "b", "c"))
     of = lambda cast, task=task: SimpleNamespace(cast=cast, task=task)
-    labels, sure = cast_outputs(logits, of(Uncast(task.labels)))
-    assert labels.tolist() == [1, 0] and sure == pytest.approx([0.7, 0.4])
-    labels, sure = cast_outputs(logits, of(OneVsRest(task.labels, "b")))
-    assert labels.tolist() == [1, 0] and sure == pytest.approx([0.7, 0.7])
+    chances = cast_outputs(logits, of(Uncast(task.labels)))
+    assert chances == pytest.approx(np.exp(logits)) and chances.dtype == np.float32
+    chances = cast_outputs(logits, of(OneVsRest(task.labels, "b")))
+    assert chances == pytest.approx(np.array([[0.3, 0.7], [0.7, 0.3]]))
     scores = Task(labels=("0", "5"), head="regression")
-    labels, sure = cast_outputs(np.array([[1.0], [2.0], [4.5]]), of(Thresholds((2.0, 4.0)), scores))
-    assert labels.tolist() == [0, 1, 2] and sure == pytest.approx([0.2, 0.0, 0.1])
+    chances = cast_outputs(np.array([[1.0], [2.0], [4.5]]), of(Thresholds((2.0, 4.0)), scores))
+    assert chances.argmax(axis=1).tolist() == [0, 1, 2]
+    expected = [0.2 + 0.8 / 3, 1 / 3, 0.1 + 0.9 / 3]
+    assert chances.max(axis=1) == pytest.approx(np.array(expected), abs=1e-3)
+    assert chances.sum(axis=1) == pytest.approx(np.ones(3))
 
 
 @pytest.mark.parametrize("kind", ["first", "mean"])

@@ -67,25 +67,24 @@ def test_socrates_is_not_judged_on_nothing():
         assess(np.zeros(0, int), np.zeros(0, int))
 
 
-@given(st.lists(st.lists(st.integers(0, 3), max_size=9), max_size=5))
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=9), max_size=5))
 def test_a_remembered_socrates_says_the_same_and_is_asked_once_for_each_point(asked):
     seen = []
 
     def label(x):
         seen.extend(x[:, 0].tolist())
-        return x.sum(axis=1), x[:, 0] / 4
+        return np.stack([x.sum(axis=1), x[:, 0] / 4], axis=1)
 
     again = cache_labels(label)
     for values in asked:
         x = np.array(values, int).reshape(-1, 1)
-        for told, true in zip(again(x), (x.sum(axis=1), x[:, 0] / 4), strict=True):
-            np.testing.assert_array_equal(told, true)
+        np.testing.assert_array_equal(again(x), np.c_[x.sum(axis=1), x[:, 0] / 4])
     assert sorted(seen) == sorted({value for values in asked for value in values})
 
 
 def test_a_certain_socrates_has_no_doubts():
-    labels, confidences = hard_labels(lambda x: x > 1)(np.arange(4))
-    assert labels.tolist() == [False, False, True, True] and confidences.tolist() == [1] * 4
+    chances = hard_labels(lambda x: x > 1)(np.arange(4))
+    assert chances.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]] and chances.dtype == np.float32
 
 
 # Balance
@@ -178,7 +177,8 @@ def test_through_the_loop_classes_keep_their_shares():
         generate_fn=generator(
             ball_tau(0.5), samples_per_error=3, window=Window(distance_fn=euclidean)
         ),
-        label_fn=lambda x: ((x[:, 0] > 1).astype(int), rng.random(len(x))),  # few of class 1
+        # Few of class 1.
+        label_fn=lambda x: hard_labels(lambda x: x[:, 0] > 1)(x) + 0.4 * rng.random((len(x), 1)),
         keep_fn=balance_classes(np.array([0.5, 0.5]), max_class_shift=0.05),
     )
     states = list(agora(start(Dataset(x, y), grid(a=[1, 2, 3])), Dataset(dev, dev), calls=calls))

@@ -32,6 +32,12 @@ def truth(x):
     return (((x - 0.5) ** 2).sum(axis=1) < 0.1).astype(np.int32)
 
 
+def sure(labels, confidences):
+    """Probabilities of two classes."""
+    other = 1 - confidences
+    return np.where(labels[:, None] == [0, 1], confidences[:, None], other[:, None])
+
+
 def problem():
     rng = np.random.default_rng(0)
     train_x, dev_x = rng.uniform(0, 0.7, (30, 2)), rng.uniform(size=(60, 2))
@@ -59,7 +65,7 @@ def calls(fits=None):
         generate_fn=generator(
             ball_tau(0.1), samples_per_error=2, window=Window(distance_fn=euclidean)
         ),
-        label_fn=lambda x: (truth(x), np.clip(np.abs(x.sum(axis=1) - 1), 0, 1)),
+        label_fn=lambda x: sure(truth(x), (1 + np.clip(np.abs(x.sum(axis=1) - 1), 0, 1)) / 2),
     )
 
 
@@ -206,7 +212,7 @@ def test_lineage_names_every_point(tmp_path):
             assert (line["tau"], line["settings"]) == ("ball", "min_distance=0.0 max_distance=0.1")
             assert line["dev_row"] == line["parent"] + 100
             assert line["dev_id"] == f"id{line['parent']}" and line["text"] == f"{point[0]:.3f}"
-            assert line["confidence"] == pytest.approx(min(1, abs(point.sum() - 1)))
+            assert line["confidence"] == pytest.approx((1 + min(1, abs(point.sum() - 1))) / 2)
             at += 1
         best = max(record.accuracies.values())
         assert len({line["parent"] for line in lines}) <= record.mistakes == round(60 * (1 - best))

@@ -250,11 +250,7 @@ def labeller(socrates: Checkpoint) -> Callable:
     """Socrates as `label_fn`."""
     run = class_logits(socrates.model, pad=socrates.required_tokenizer.special.pad)
 
-    def label(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        chances = softmax(run(socrates.params, x), axis=1)
-        return chances.argmax(axis=1), chances.max(axis=1)
-
-    return label
+    return lambda x: softmax(run(socrates.params, x), axis=1)
 
 
 def taus(
@@ -381,7 +377,7 @@ def scores_of(arm: Arm, ground: Ground, tuner: FineTuner) -> dict:
 
 def socrates_on(ground: Ground, split: str, label_fn: Callable) -> dict[str, float]:
     examples, x = ground.scored[split]
-    return score(label_fn(x)[0], ground.task, examples=examples)
+    return score(label_fn(x).argmax(axis=1), ground.task, examples=examples)
 
 
 def test_lines(arm: Arm, ground: Ground, tuner: FineTuner) -> list[str]:

@@ -44,7 +44,8 @@ def distillation_set(budget: int, scarce: Dataset, others: np.ndarray, *, calls:
     """The scarce rows, and as many others as Agora's best model had new points, of which some are
     not kept: the rule is Agora's."""
     some = others[: LABELLED * budget]
-    labels, confidences = calls.label_fn(some)
+    chances = calls.label_fn(some)
+    labels, confidences = chances.argmax(axis=1), chances.max(axis=1)
     kept = np.flatnonzero(calls.keep_fn(scarce.y, labels, confidences))[:budget]
     return concatenate(scarce, Dataset(some[kept], labels[kept]))
 

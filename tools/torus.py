@@ -149,7 +149,7 @@ def calls_of(socrates) -> Agora:
         fit_fn=fit_population,
         score_fn=correct_points,
         generate_fn=generator(ball_tau(RADIUS), samples_per_error=COPIES, window=BALL),
-        label_fn=lambda x: (predict(socrates, x), confidence(socrates, x)),
+        label_fn=lambda x: probabilities(socrates, x),
     )
 
 
@@ -242,8 +242,9 @@ def predict(params, x: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, " n"]:
     return np.asarray(logit(params, x) > 0).astype(np.int32)
 
 
-def confidence(params, x: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-    return np.asarray(jax.nn.sigmoid(jnp.abs(logit(params, x))))
+def probabilities(params, x: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]:
+    outputs = logit(params, x)
+    return np.asarray(jax.nn.sigmoid(jnp.stack([-outputs, outputs], axis=1)))
 
 
 def correct_points(params, points: Dataset) -> Bool[np.ndarray, " n"]:
@@ -280,7 +281,7 @@ def augment_around_dev(
         return train
     rows = rng.integers(len(dev.y), size=-(-budget // COPIES))
     x = calls.generate_fn(Mistakes(dev.x[rows], rows, train.x), rng).x[:budget]
-    return concatenate(train, Dataset(x, calls.label_fn(x)[0]))
+    return concatenate(train, Dataset(x, calls.label_fn(x).argmax(axis=1)))
 
 
 def betti(x: Float[np.ndarray, "n 3"]) -> tuple[int, ...]:

@@ -35,6 +35,7 @@ from bort_jax.agora.socrates import (
     cache_labels,
     drop_unsure,
     hard_labels,
+    one_hot,
 )
 from bort_jax.agora.store import Store, resume
 from bort_jax.agora.taus import ball_tau, mix_tau, mlm_tau, neighbour_tau
@@ -75,6 +76,7 @@ __all__ = [
     "mlm_tau",
     "most_positive",
     "neighbour_tau",
+    "one_hot",
     "prune",
     "replay",
     "resume",

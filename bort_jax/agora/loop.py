@@ -132,9 +132,6 @@ class AgoraState(NamedTuple):
         return len(self.train.y) - sum(len(origin.parents) for origin in self.origins)
 
 
-Labelled = tuple[np.ndarray, Float[np.ndarray, " m"]]
-
-
 def keep_all(train: np.ndarray, labels: np.ndarray, confidences: np.ndarray) -> np.ndarray:
     """Lets every pseudo-labelled point join the train set."""
     return np.ones(len(labels), bool)
@@ -150,7 +147,8 @@ class Agora(NamedTuple):
         has no score, since its training diverged.
       generate_fn: (`Mistakes`, random generator) to `Generated`, new points near them by τ: data
         augmentation.
-      label_fn: points to pseudo-labels and confidences in [0, 1]: Socrates, the teacher.
+      label_fn: points to probabilities float32[m, c]: Socrates, the teacher. The likeliest class is
+        the pseudo-label, its probability the confidence; points with NaN do not join.
       keep_fn: (labels of train, new labels, confidences) to bool[m], which new points join.
       correct_per_error: correctly classified dev points, drawn anew in each round, that are
         augmented too, for each misclassified one. *Our reading:* the paper has none; points near
@@ -160,7 +158,7 @@ class Agora(NamedTuple):
     fit_fn: Callable[[Sequence[Theta], Dataset], Any]
     score_fn: Callable[[Any, Dataset], np.ndarray]
     generate_fn: Callable[[Mistakes, np.random.Generator], Generated]
-    label_fn: Callable[[np.ndarray], Labelled]
+    label_fn: Callable[[np.ndarray], Float[np.ndarray, "m c"]]
     keep_fn: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = keep_all
     correct_per_error: float = 0.0
 
@@ -331,11 +329,14 @@ def label_and_append(train: Dataset, made: Generated, *, calls: Agora) -> tuple[
     """Step 4: gives the points Socrates' pseudo-labels; those that are kept join the train set."""
     if not len(made.x):
         return train, made.origin
-    labels, confidences = calls.label_fn(made.x)
-    labels = np.asarray(labels, train.y.dtype)
-    kept = np.flatnonzero(calls.keep_fn(train.y, labels, confidences))
-    origin = made.origin._replace(confidences=np.asarray(confidences)).take(kept)
-    x, y = np.concatenate([train.x, made.x[kept]]), np.concatenate([train.y, labels[kept]])
+    chances = calls.label_fn(made.x)
+    answered = np.flatnonzero(~np.isnan(chances).any(axis=1))
+    labels = chances[answered].argmax(axis=1).astype(train.y.dtype)
+    confidences = chances[answered].max(axis=1)
+    chosen = np.asarray(calls.keep_fn(train.y, labels, confidences), bool)
+    kept = answered[chosen]
+    origin = made.origin._replace(confidences=chances.max(axis=1).astype(float)).take(kept)
+    x, y = np.concatenate([train.x, made.x[kept]]), np.concatenate([train.y, labels[chosen]])
     return Dataset(x, y), origin
 
 

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Socrates, the teacher: is he acceptable, and which pseudo-labelled points join the train set."""
+"""Socrates, the teacher: what he answers, is he acceptable, and which of the points that he
+labelled join the train set.
+
+He is a function of texts, or of points, to probabilities `float32[n, classes]`: one-hot where he
+gives names only, NaN where he could not be asked.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -65,33 +70,31 @@ def assess(
     return Trust(float(test.statistic), float(test.null_distribution.mean()), float(test.pvalue))
 
 
-def hard_labels(label_fn: Callable[[np.ndarray], np.ndarray]) -> Callable:
-    """Turns a function of points to labels into a `label_fn`: every confidence is 1."""
+def one_hot(labels: Int[np.ndarray, " n"], classes: int) -> Float[np.ndarray, "n c"]:
+    """Probabilities of one who is certain."""
+    return np.eye(classes, dtype=np.float32)[labels]
 
-    def label(x: np.ndarray):
-        labels = np.asarray(label_fn(x))
-        return labels, np.ones(len(labels))
 
-    return label
+def hard_labels(label_fn: Callable[[np.ndarray], np.ndarray], *, classes: int = 2) -> Callable:
+    """Turns a function of points to labels into a `label_fn`: every answer is certain."""
+    return lambda x: one_hot(np.asarray(label_fn(x), int), classes)
 
 
 def cache_labels(label_fn: Callable) -> Callable:
-    """Caches the pseudo-labels: τ *mix* asks for those of the same parents at every try, and
-    Socrates is the larger model.
+    """Caches Socrates' answers: τ *mix* asks for those of the same parents at every try, and he
+    is the larger model.
 
     Args:
-      label_fn: points to labels and confidences, a point's own whatever stands beside it.
+      label_fn: points to probabilities [n, c], a point's own whatever stands beside it.
     """
-    known: dict[bytes, tuple] = {}
+    known: dict[bytes, np.ndarray] = {}
 
-    def label(x: np.ndarray):
+    def label(x: np.ndarray) -> Float[np.ndarray, "n c"]:
         keys = row_keys(x)
         new = {key: k for k, key in enumerate(keys) if key not in known}
         if new:
-            answers = zip(*label_fn(x[list(new.values())]), strict=True)
-            known.update(zip(new, answers, strict=True))
-        labels = np.array([known[key][0] for key in keys], int)
-        return labels, np.array([known[key][1] for key in keys], float)
+            known.update(zip(new, label_fn(x[list(new.values())]), strict=True))
+        return np.stack([known[key] for key in keys])
 
     return label
 

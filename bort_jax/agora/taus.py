@@ -119,7 +119,7 @@ def mix_tau(
     stays as it is, and is refused.
 
     Args:
-      label_fn: points to pseudo-labels and confidences: Socrates. Labels of dev are not read.
+      label_fn: points to probabilities: Socrates. Labels of dev are not read.
       edit_fraction: length of the span, as a fraction of the free tokens of the chosen sides; less
         where no run of free tokens is as long.
       sides: which texts of a pair change.
@@ -130,8 +130,8 @@ def mix_tau(
     check_fraction(edit_fraction)
 
     def make(parents, which, rng):
-        labels, _ = label_fn(parents.x)
-        swap = SpanSwap(parents, np.asarray(labels), edit_fraction, sides)
+        labels = label_fn(parents.x).argmax(axis=1)
+        swap = SpanSwap(parents, labels, edit_fraction, sides)
         made = np.stack([swap(int(k), rng) for k in which])
         return copy_shared(made, parents.take(which))
 

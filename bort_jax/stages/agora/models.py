@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.special import softmax
 
-from bort_jax.agora import OneVsRest, Thresholds
+from bort_jax.agora import OneVsRest, Thresholds, one_hot
 from bort_jax.data.row_text import row_texts
 from bort_jax.interop import Checkpoint, read
 from bort_jax.stages.agora.material import Material
@@ -52,7 +52,7 @@ def load_models(model: str, socrates: str, masked_lm: str | None, *, seq_len: in
 
 
 def labeller(socrates: Checkpoint, material: Material) -> Callable:
-    """Socrates as `label_fn`: points of Timaeus's tokens to pseudo-labels and confidences.
+    """Socrates as `label_fn`: points of Timaeus's tokens to probabilities [n, c].
 
     Where his tokenizer is another, rows are decoded and tokenized for him, with room for twice as
     many tokens.
@@ -80,22 +80,21 @@ def labeller(socrates: Checkpoint, material: Material) -> Callable:
     return label
 
 
-def cast_outputs(
-    outputs: Float[np.ndarray, "n k"], material: Material
-) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Cast labels and their confidences: the probability of the cast label; of a score its distance
-    from the nearest threshold, as a fraction of the scale."""
+def cast_outputs(outputs: Float[np.ndarray, "n k"], material: Material) -> Float[np.ndarray, "n c"]:
+    """Probabilities of the cast classes. Of a score (our reading) they are between about even, at
+    a threshold, and certain, at the scale's length from the nearest one."""
     cast = material.cast
     if isinstance(cast, Thresholds):
         low, high = map(float, material.task.labels)
-        away = np.abs(outputs - np.array(cast.cuts)).min(axis=1)
-        return cast(outputs[:, 0]), np.clip(away / (high - low), 0, 1)
-    chances = softmax(outputs, axis=1)
-    predicted = chances.argmax(axis=1)
+        away = np.abs(outputs - np.array(cast.cuts)).min(axis=1, keepdims=True)
+        sure = np.clip(away / (high - low), 1e-3, 1).astype(np.float32)
+        classes = len(cast.labels)
+        return sure * one_hot(cast(outputs[:, 0]), classes) + (1 - sure) / classes
+    chances = softmax(outputs.astype(np.float32), axis=1)
     if isinstance(cast, OneVsRest):
         positive = chances[:, cast.classes.index(cast.positive)]
-        return cast(predicted), np.where(cast(predicted) == 1, positive, 1 - positive)
-    return cast(predicted), chances.max(axis=1)
+        return np.stack([1 - positive, positive], axis=1)
+    return chances
 
 
 def flatten_params(params) -> dict[str, np.ndarray]:

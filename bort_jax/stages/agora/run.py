@@ -144,7 +144,7 @@ def check_socrates(label_fn: Callable, material: Material, *, allow_weak: bool) 
       ValueError: he is no better than chance, and that is not allowed.
     """
     report = material.report.points
-    trust = assess(label_fn(report.x)[0], report.y)
+    trust = assess(label_fn(report.x).argmax(axis=1), report.y)
     say(
         f"Socrates (the teacher, whose pseudo-labels join the train set): accuracy "
         f"{trust.accuracy:.4f} on report-dev ({len(report.y)} rows; his labels in random order: "

@@ -21,6 +21,7 @@ _LATER = {
     "compress": "stages.compress.run",
     "load": "interop",
     "load_params": "interop",
+    "pipeline": "stages.predict.pipeline",
     "pretrain": "stages.pretrain.run",
     "save": "interop",
 }

@@ -29,6 +29,7 @@ VERBS = {
     "predict": "answer a file of any size: labels, filled masks or embeddings",
     "submit": "predict test sets, write the leaderboards' files, and check them",
     "convert": "write a checkpoint as a folder that stock transformers loads",
+    "push": "upload a model, its card and its report to the Hugging Face hub",
     "doctor": "say what this machine has and whether training would work on it",
 }
 TRAIN = {

@@ -154,8 +154,10 @@ def test_text_can_be_read_from_anywhere_on(texts):
         assert list(source.documents("text", whole[k].next)) == whole[k + 1 :]
 
 
-def test_a_dataset_of_the_hub_is_streamed(monkeypatch, tmp_path):
+def test_a_dataset_of_the_hub_is_streamed(monkeypatch):
     import datasets
+
+    commit = "0" * 40  # needs no lookup
 
     asked = []
 
@@ -165,13 +167,19 @@ def test_a_dataset_of_the_hub_is_streamed(monkeypatch, tmp_path):
         return datasets.IterableDataset.from_generator(lambda: iter(rows))
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert list(read_texts("hub:someone/texts:de")) == [f"line {n}" for n in range(5)]
-    assert asked == [(("someone/texts", "de"), {"split": "train", "streaming": True})]
-    assert open_source("hub:someone/texts").text_bytes("text") is None
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    source = f"hub:someone/texts:de@{commit}#dev"
+    assert list(read_texts(source)) == [f"line {n}" for n in range(5)]
+    options = {"split": "dev", "revision": commit, "streaming": True}
+    assert asked == [(("someone/texts", "de"), options)]
+    assert open_source(source).text_bytes("text") is None
+    assert open_source(source).description() == {"source": source}
+    with pytest.raises(ValueError, match="expected hub:NAME"):
+        open_source("hub:")
 
 
 def test_a_hub_that_cannot_be_reached_is_named():
-    with pytest.raises(FileNotFoundError, match="cannot read hub:someone/texts"):
+    with pytest.raises(FileNotFoundError, match="no folder someone/texts, and HF_HUB_OFFLINE is"):
         next(read_texts("hub:someone/texts"))
 
 

@@ -15,6 +15,7 @@ from bort_jax.stages.compress.plan import Work, show_plan
 from bort_jax.stages.compress.run import compressed, seconds, time_stage
 from bort_jax.stages.compress.sentences import LABELS, write_sentences
 from bort_jax.storage.files import write_json
+from bort_jax.storage.hub import pin_revisions
 from bort_jax.storage.run_folder import claim
 from bort_jax.tasks import TaskOptions
 
@@ -25,6 +26,7 @@ def run(config: Config) -> dict[str, Any]:
     """Both stories; returns the results, which are also in `OUT/results.json`."""
     if config.dry_run:
         return dry_run(config)
+    config = pin_revisions(config)
     out = claim(config.out, config, free=("out", "dry_run"))
     with time_stage("sentences", out):
         if not (out / "data" / READY).is_file():

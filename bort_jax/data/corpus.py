@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bort_jax.storage.hub import DATA, DataName, is_data
 from bort_jax.suggest import nearest
 
 # What of `datasets` reads a file, with its options.
@@ -18,7 +19,6 @@ BUILDERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 PARQUET = ".parquet"
 BATCH = 1000  # rows of a parquet file that are there at a time
-HUB = "hub:"  # a prefix, so that a misspelt path is not looked for on the network
 
 
 class Position(NamedTuple):
@@ -102,25 +102,29 @@ class Source:
             return datasets.load_dataset(
                 builder, data_files=file, split="train", streaming=True, **options
             ).skip(skipped)
-        name, _, subset = self.name.removeprefix(HUB).partition(":")
-        try:
-            streamed = datasets.load_dataset(name, subset or None, split="train", streaming=True)
-            return streamed.skip(skipped)
+        name, subset, revision, split = DataName.parse(self.name)
+        try:  # what `datasets` has prepared before is read offline; else rows come as they are read
+            streaming = not datasets.config.HF_HUB_OFFLINE
+            found = datasets.load_dataset(
+                name, subset, split=split, revision=revision, streaming=streaming
+            )
+            return found.skip(skipped)
         except (OSError, ValueError) as error:
             raise FileNotFoundError(f"cannot read {self.name}: {error}") from error
 
 
 def open_source(path: str | Path) -> Source:
-    """A file, every known file below a folder in sorted order, or `hub:NAME[:SUBSET]`.
+    """A file, every known file below a folder in sorted order, or
+    `hub:NAME[:SUBSET][@REVISION][#SPLIT]`, at the commit that its revision is now.
 
     A text file has one row a line, in column `text`. Of a dataset of the hub it is the split
-    `train`.
+    `train` where none is named.
 
     Raises:
       FileNotFoundError: nothing at `path`, or no file with a known ending below it.
     """
-    if str(path).startswith(HUB):
-        return Source(str(path), ())
+    if is_data(path):
+        return Source(str(DataName.parse(str(path)).pinned()), ())
     return Source(str(path), tuple(_files(Path(path))))
 
 
@@ -159,7 +163,7 @@ def clean_text(text: str) -> str:
 def _files(path: Path) -> list[Path]:
     if not path.exists():
         raise FileNotFoundError(
-            f"no text at {path}: expected a file or a folder of text files, or {HUB}NAME"
+            f"no text at {path}: expected a file or a folder of text files, or {DATA}NAME"
         )
     below = sorted(path.rglob("*")) if path.is_dir() else [path]
     known = (*BUILDERS, PARQUET)

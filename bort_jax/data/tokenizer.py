@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from bort_jax.storage.files import read_json, write_json
+from bort_jax.storage.hub import tokenizer_folder
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 # The names of the special tokens, and how many separators stand between the texts of a pair.
@@ -222,7 +223,8 @@ def load_tokenizer(folder: str | Path) -> Tokenizer | None:
 
 
 def require_tokenizer(folder: str | Path) -> Tokenizer:
-    """As `load_tokenizer`; raises FileNotFoundError where there is none."""
+    """As `load_tokenizer`, of a hub's model too; raises FileNotFoundError where there is none."""
+    folder = tokenizer_folder(folder)
     return load_tokenizer(folder) or Tokenizer.load(folder)
 
 

@@ -18,16 +18,16 @@ tags: [bort-jax]
 ```python
 from transformers import {imports}
 
-model = {hf_class}.from_pretrained("this folder"){tokenizer}
+model = {hf_class}.from_pretrained("{name}"){tokenizer}
 ```
 
-or, in JAX, `bort_jax.load("this folder")`.
+or, in JAX, `bort_jax.load("{name}")`.
 """
-TOKENIZER = '\ntokenizer = AutoTokenizer.from_pretrained("this folder")'
+TOKENIZER = '\ntokenizer = AutoTokenizer.from_pretrained("{name}")'
 
 
-def model_card(checkpoint: Checkpoint, hf_class: str) -> str:
-    """Markdown: architecture, sizes, the checkpoint's facts, and how to load it."""
+def model_card(checkpoint: Checkpoint, hf_class: str, *, name: str = "this folder") -> str:
+    """Markdown: architecture, sizes, the checkpoint's facts, and how to load it by a name."""
     config, padded = checkpoint.config, hull(checkpoint.config.arch) != checkpoint.config.arch
     rows = {
         "architecture <D, A, H, I>": str(config.arch),
@@ -38,13 +38,17 @@ def model_card(checkpoint: Checkpoint, hf_class: str) -> str:
         **({"labels": ", ".join(checkpoint.labels)} if checkpoint.labels else {}),
         **checkpoint.facts,
     }
-    table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows.items())
+    table = "\n".join(f"| {row} | {_cell(value)} |" for row, value in rows.items())
     imports, tokenizer = hf_class, ""
     if checkpoint.tokenizer:
-        imports, tokenizer = f"AutoTokenizer, {hf_class}", TOKENIZER
-    title = f"{hf_class}, {config.arch}"
+        imports, tokenizer = f"AutoTokenizer, {hf_class}", TOKENIZER.format(name=name)
     return CARD.format(
-        title=title, rows=table, hf_class=hf_class, imports=imports, tokenizer=tokenizer
+        title=f"{hf_class}, {config.arch}",
+        rows=table,
+        hf_class=hf_class,
+        imports=imports,
+        tokenizer=tokenizer,
+        name=name,
     )
 
 

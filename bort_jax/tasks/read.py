@@ -8,17 +8,21 @@ from pathlib import Path
 import numpy as np
 
 from bort_jax.data.corpus import read_rows
+from bort_jax.storage.hub import DataName, is_data
 from bort_jax.tasks.task import SPLITS, UNLABELLED, Examples, Item, Row, Task, label_of
 
 ENDINGS = (".parquet", ".jsonl", ".csv")
 
 
-def find_split(folder: str | Path, split: str) -> Path:
-    """The file of a split: `<folder>/<split>` with a known ending.
+def find_split(folder: str | Path, split: str) -> str | Path:
+    """The file of a split: `<folder>/<split>` with a known ending; or the split of a data set
+    `hub:NAME` by its name.
 
     Raises:
       FileNotFoundError: there is none.
     """
+    if is_data(folder):
+        return _hub_split(str(folder), split)
     candidates = [Path(folder) / f"{split}{ending}" for ending in ENDINGS]
     for file in candidates:
         if file.is_file():
@@ -172,6 +176,19 @@ def json_row(where: str, line: bytes) -> Row:
     if not isinstance(row, dict):
         raise ValueError(f"{where}: expected an object with columns, got {type(row).__name__}")
     return row
+
+
+def _hub_split(source: str, split: str) -> str:
+    import datasets
+
+    name = DataName.parse(source).pinned()._replace(split=split)
+    try:
+        splits = datasets.get_dataset_split_names(name.name, name.subset, revision=name.revision)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(f"cannot read {source}: {error}") from error
+    if split not in splits:
+        raise FileNotFoundError(f"no {split} split of {source}: it has {', '.join(splits)}")
+    return str(name)
 
 
 def _hub_rows(task: Task, split: str) -> Iterator[Row]:

@@ -38,6 +38,7 @@ from bort_jax.stages.agora.outcome import compare, write_submission
 from bort_jax.stages.agora.record import card_facts, example_points, round_line
 from bort_jax.stages.finetune.tuner import FineTuner
 from bort_jax.storage.files import read_json, write_json
+from bort_jax.storage.hub import pin_revisions
 from bort_jax.storage.run_folder import claim
 from bort_jax.tasks import Points
 
@@ -45,7 +46,7 @@ from bort_jax.tasks import Points
 def run(config: Config) -> dict:
     config.join()
     with leader_folder(Path(config.out)) as out:
-        return run_here(replace(config, out=str(out)))
+        return run_here(pin_revisions(replace(config, out=str(out))))
 
 
 def run_here(config: Config) -> dict:

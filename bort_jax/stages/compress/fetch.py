@@ -11,9 +11,11 @@ from zipfile import BadZipFile, ZipFile
 
 from filelock import FileLock
 
+from bort_jax.interop import checkpoint_folder
 from bort_jax.report.terminal import say
 from bort_jax.storage.caches import cache_folder
 from bort_jax.storage.files import check_sha256, check_size
+from bort_jax.storage.hub import hub_name
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ PARENTS = {"all-MiniLM-L6-v2": MINILM}
 
 
 def parent_folder(name: str) -> Path:
-    """The folder of a parent: one that is given, or one that the package index has.
+    """The folder of a parent: one that is given, or that the package index or the hub has.
 
     Raises:
       FileNotFoundError: it is neither, or it cannot be fetched; the message says what to do.
@@ -54,8 +56,12 @@ def parent_folder(name: str) -> Path:
     """
     if folder := folder_here(name):
         return folder
+    if name not in PARENTS and hub_name(name):
+        return checkpoint_folder(name)
     if name not in PARENTS:
-        raise FileNotFoundError(f"no folder {name}; by name there are: {', '.join(PARENTS)}")
+        raise FileNotFoundError(
+            f"no folder {name}; by name there are: {', '.join(PARENTS)}, and org/name of the hub"
+        )
     folder = cached(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):

@@ -35,6 +35,7 @@ from bort_jax.stages.finetune import run as finetune
 from bort_jax.stages.finetune.config import trainable
 from bort_jax.stages.pretrain.run import pretrain
 from bort_jax.storage.files import read_json, write_json
+from bort_jax.storage.hub import pin_revisions
 from bort_jax.storage.run_folder import claim
 from bort_jax.tasks import Task
 
@@ -76,7 +77,7 @@ def run(config: Config) -> dict[str, Any]:
 
 def compressed(config: Config) -> Compressed:
     """Every stage that is not finished yet; then the table, and a page."""
-    task = trainable(config)
+    task, config = trainable(config), pin_revisions(config)
     out = claim(config.out, config, free=("out", "dry_run"))
     texts = write_texts(config, out / "texts.parquet", unlabelled=config.unlabelled)
     folders = extracted(config, task, out, texts)

@@ -33,6 +33,7 @@ from bort_jax.stages.extract.measure import Measure
 from bort_jax.stages.extract.page import write_extraction
 from bort_jax.stages.extract.recipe import Recipe
 from bort_jax.stages.extract.shared_errors import SharedErrors, one_at_a_time, read_records
+from bort_jax.storage.hub import pin_revisions
 from bort_jax.storage.run_folder import claim
 
 CHUNKS = {"elastic": 32, "trained": 4, "fitted": 4}  # architectures claimed and trained together
@@ -42,6 +43,7 @@ COUNTED = ("params", "macs", "operations", "memory")
 def run(config: Config) -> Extraction | LayerwiseSolution:
     """Searches, or goes on with a search that was stopped."""
     check(config)
+    config = pin_revisions(config)
     return search_layers(config) if config.search == "layerwise" else search_uniform(config)
 
 

@@ -26,6 +26,7 @@ from bort_jax.stages.finetune.teacher_answers import Teacher, cache_answers
 from bort_jax.stages.finetune.tuner import FineTuner
 from bort_jax.stages.predict.outputs import check_length
 from bort_jax.storage.files import read_json, write_json
+from bort_jax.storage.hub import pin_revisions
 from bort_jax.storage.run_folder import claim
 from bort_jax.tasks import Task
 
@@ -34,7 +35,7 @@ def run(config: Config) -> dict:
     """Fine-tunes on one task or on several; returns its results, or those of each task."""
     config.join()
     with leader_folder(Path(config.out)) as out:
-        here = replace(config, out=str(out))
+        here = pin_revisions(replace(config, out=str(out)))
         return run_many(here) if config.tasks else run_one(here)
 
 
@@ -46,7 +47,7 @@ def run_many(config: Config) -> dict:
     summaries = {}
     for reference, part in parts.items():
         say(f"== {reference}")
-        summaries[reference] = run_one(part)
+        summaries[reference] = run_one(pin_revisions(part))
     models = {reference: f"{part.out}/model" for reference, part in parts.items()}
     show_many(summaries, models, out=Path(config.out), data_dir=config.data_dir)
     write_json(Path(config.out) / "results.json", summaries)

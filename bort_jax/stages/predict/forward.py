@@ -4,7 +4,7 @@
 Rows of different lengths share batches of one of few widths: as many compilations as widths.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import jax
@@ -18,6 +18,8 @@ from bort_jax.interop import Checkpoint
 from bort_jax.model import BertConfig, Classifier, Headless, MaskedLM, forward
 from bort_jax.model.attention import device_kind
 
+BatchSize = int | Sequence[int]  # rows of a batch, or the few sizes that one may have
+
 
 def for_device(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint with parameters and arithmetic in the type that this device predicts in:
@@ -27,7 +29,7 @@ def for_device(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, config=replace(checkpoint.config, dtype=dtype), params=params)
 
 
-def class_logits(model: Classifier, *, pad: int, batch_size: int = 64) -> Callable:
+def class_logits(model: Classifier, *, pad: int, batch_size: BatchSize = 64) -> Callable:
     """Builds `(params, x: int[*rows, s]) -> outputs: float[m, c]`, a line for each of the m rows of
     tokens; compiled once for each of `widths(s)` that occurs."""
 
@@ -40,7 +42,7 @@ def class_logits(model: Classifier, *, pad: int, batch_size: int = 64) -> Callab
 
 
 def top_tokens(
-    model: MaskedLM, *, pad: int, top_k: int, batch_size: int = 64
+    model: MaskedLM, *, pad: int, top_k: int, batch_size: BatchSize = 64
 ) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """Builds `(params, x: int[n, s], positions: int[n]) -> (probabilities, tokens)`, both [n, k]:
     the likeliest tokens at one position of each row, the best first."""
@@ -55,7 +57,7 @@ def top_tokens(
 
 
 def text_states(
-    config: BertConfig, params, *, pad: int, pooling: str, batch_size: int = 64
+    config: BertConfig, params, *, pad: int, pooling: str, batch_size: BatchSize = 64
 ) -> Callable:
     """Builds `x: int[n, s] -> float[n, h]`: an encoder's state of each row.
 
@@ -83,7 +85,7 @@ def text_states(
     return lambda x: run(params, {"ids": x})
 
 
-def resampler(model: MaskedLM, params, special: Special, *, batch_size: int = 64) -> Callable:
+def resampler(model: MaskedLM, params, special: Special, *, batch_size: BatchSize = 64) -> Callable:
     """Builds `(x, positions, seed) -> tokens`: other tokens that a masked LM draws.
 
     The token that stands there and the special tokens cannot be drawn, so every
@@ -117,23 +119,26 @@ def resampler(model: MaskedLM, params, special: Special, *, batch_size: int = 64
 
 
 def in_batches(
-    run: Callable, batch_size: int, *, between: Callable[[], object] = lambda: None
+    run: Callable, batch_size: BatchSize, *, between: Callable[[], object] = lambda: None
 ) -> Callable:
-    """Runs over equal batches, the last filled up with copies of its first row.
+    """Runs over batches of one size, the last filled up with copies of its first row; of several
+    sizes each batch has the smallest that holds all that is left, else the largest.
 
     `between()` is called after each; what it raises ends the rest.
     """
     devices = jax.local_device_count()
-    size = -(-batch_size // devices) * devices
+    sizes = sorted({-(-int(size) // devices) * devices for size in np.atleast_1d(batch_size)})
 
     def over_all(params, batch):
-        n = len(next(iter(batch.values())))
+        n, start = len(next(iter(batch.values()))), 0
         outputs = []
-        for start in range(0, n, size):
+        while start < n:
+            size = next((size for size in sizes if size >= n - start), sizes[-1])
             picked = np.arange(start, start + size)
             picked[picked >= n] = start
             outputs.append(run(params, {name: values[picked] for name, values in batch.items()}))
             between()
+            start += size
         return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *outputs)
 
     return over_all
@@ -144,7 +149,7 @@ def widths(seq_len: int) -> tuple[int, ...]:
     return (*(2**k for k in range(4, (seq_len - 1).bit_length())), seq_len)
 
 
-def by_length(run: Callable, batch_size: int, *, pad: int) -> Callable:
+def by_length(run: Callable, batch_size: BatchSize, *, pad: int) -> Callable:
     """As `in_batches`, with rows of like lengths together and their padding cut off.
 
     A batch holds `ids: int[n, s]`, padded on the right, and arrays of n rows; each part of it is as

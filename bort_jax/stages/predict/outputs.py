@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 from bort_jax.engine.parallel import replicate
 from bort_jax.interop import Checkpoint
-from bort_jax.stages.predict.forward import class_logits
+from bort_jax.stages.predict.forward import BatchSize, class_logits
 from bort_jax.tasks import Examples, Task, align_outputs, decide, own_task, score
 
 
@@ -48,14 +48,29 @@ def outputs_fn(
     width, tokenizer = len(checkpoint.labels), checkpoint.required_tokenizer
     # An empty batch of the head's width: a wrong head is refused before any forward pass.
     align_outputs(np.zeros((0, width)), task, labels=checkpoint.labels)
-    logits_fn = class_logits(checkpoint.model, pad=tokenizer.special.pad)
-    params = replicate(checkpoint.params)
+    logits_fn = finite_logits(checkpoint)
 
     def outputs(examples: Examples) -> np.ndarray:
-        logits = logits_fn(params, examples.encode(tokenizer, seq_len=seq_len).x)
+        logits = logits_fn(examples.encode(tokenizer, seq_len=seq_len).x)
+        return align_outputs(logits, task, labels=checkpoint.labels)
+
+    return outputs
+
+
+def finite_logits(checkpoint: Checkpoint, *, batch_size: BatchSize = 64) -> Callable:
+    """Builds `x: int[*rows, s] -> outputs: float[m, c]` of a head with labels.
+
+    The function that is built raises ValueError for a model whose outputs are not finite.
+    """
+    pad = checkpoint.required_tokenizer.special.pad
+    logits_fn = class_logits(checkpoint.model, pad=pad, batch_size=batch_size)
+    params = replicate(checkpoint.params)
+
+    def outputs(x: np.ndarray) -> np.ndarray:
+        logits = logits_fn(params, x)
         if not np.isfinite(logits).all():
             raise ValueError("the model's outputs are not finite: its training has diverged")
-        return align_outputs(logits, task, labels=checkpoint.labels)
+        return logits
 
     return outputs
 

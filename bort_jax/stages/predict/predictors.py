@@ -10,7 +10,7 @@ import numpy as np
 
 from bort_jax.engine.parallel import replicate
 from bort_jax.interop import Checkpoint
-from bort_jax.stages.predict.forward import text_states, top_tokens
+from bort_jax.stages.predict.forward import BatchSize, text_states, top_tokens
 from bort_jax.stages.predict.outputs import outputs_fn, prediction_records
 from bort_jax.storage.growing import GrowingLines, GrowingVectors
 from bort_jax.tasks import Examples, Task, decide
@@ -61,7 +61,7 @@ def mask_filler(checkpoint: Checkpoint, column: str, *, seq_len: int, top_k: int
         raise ValueError(f"top_k must be in [1, {checkpoint.config.vocab_size}]")
     tokenizer = checkpoint.required_tokenizer
     mask = tokenizer.names[tokenizer.special.index(tokenizer.special.mask)]
-    tokens_fn = top_tokens(checkpoint.model, pad=tokenizer.special.pad, top_k=top_k)
+    fills_fn = masked_fills(checkpoint, top_k=top_k)
     params = replicate(checkpoint.params)
 
     def fill(id, probability) -> dict:
@@ -69,22 +69,52 @@ def mask_filler(checkpoint: Checkpoint, column: str, *, seq_len: int, top_k: int
         return {"token": text, "id": int(id), "probability": float(probability)}
 
     def answer(examples: Examples) -> list[dict]:
-        x = examples.encode(tokenizer, seq_len=seq_len).x
-        rows, positions = np.nonzero(x == tokenizer.special.mask)
-        fills = [[] for _ in x]
-        for start in range(0, len(rows), MASKS):  # a row counts once for each of its masks
-            part = slice(start, start + MASKS)
-            found = tokens_fn(params, x[rows[part]], positions[part])
-            for row, chances, ids in zip(rows[part], *found, strict=True):
-                fills[row].append([fill(*one) for one in zip(ids, chances, strict=True)])
+        fills = fills_fn(params, examples.encode(tokenizer, seq_len=seq_len).x)
         masks = [join_pieces(texts[0]).count(mask) for texts in examples.texts]
         return [
-            {"fills": filled + [None] * (n - len(filled))}
+            {
+                "fills": [
+                    [fill(*one) for one in zip(f.ids, f.chances, strict=True)] for f in filled
+                ]
+                + [None] * (n - len(filled))
+            }
             for filled, n in zip(fills, masks, strict=True)
         ]
 
     task = Task((column,), items=partial(_items_with_mask, mask=mask))
     return _line_predictor(task, answer)
+
+
+class Fills(NamedTuple):
+    """The likeliest tokens at a mask, the best first.
+
+    Attributes:
+      position: of the mask in its row.
+      chances: probabilities, [k].
+      ids: tokens, [k].
+    """
+
+    position: int
+    chances: np.ndarray
+    ids: np.ndarray
+
+
+def masked_fills(checkpoint: Checkpoint, *, top_k: int, batch_size: BatchSize = 64) -> Callable:
+    """Builds `(params, x: int[n, s]) -> list[list[Fills]]`: of each row, of each of its masks."""
+    special = checkpoint.required_tokenizer.special
+    tokens_fn = top_tokens(checkpoint.model, pad=special.pad, top_k=top_k, batch_size=batch_size)
+
+    def fills(params, x: np.ndarray) -> list[list[Fills]]:
+        rows, positions = np.nonzero(x == special.mask)
+        found = [[] for _ in x]
+        for start in range(0, len(rows), MASKS):  # a row counts once for each of its masks
+            part = slice(start, start + MASKS)
+            chances, ids = tokens_fn(params, x[rows[part]], positions[part])
+            for row, *fill in zip(rows[part], positions[part], chances, ids, strict=True):
+                found[row].append(Fills(*fill))
+        return found
+
+    return fills
 
 
 def embedder(checkpoint: Checkpoint, task: Task, *, seq_len: int, pooling: str) -> Predictor:

@@ -23,6 +23,7 @@ from bort_jax.stages.pretrain.starting import initial_params
 from bort_jax.stages.pretrain.teacher_cache import CachedTeacherStream
 from bort_jax.stages.pretrain.training import train
 from bort_jax.storage.files import read_json, write_json
+from bort_jax.storage.hub import pin_revisions
 from bort_jax.storage.run_folder import claim, explain_full_disk
 
 SCORES = "scores.json"
@@ -47,6 +48,7 @@ def pretrain(
     """
     began = schedule.monotonic()
     check(config)
+    config = pin_revisions(config)
     out = Path(config.out)
     leader_first(lambda: claim(out, config, free=FREE))
     if (out / SCORES).is_file():  # written last: there is nothing left to do

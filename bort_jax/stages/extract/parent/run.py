@@ -7,7 +7,7 @@ import jax
 
 from bort_jax.arch import Arch
 from bort_jax.engine.parallel import parallel_map
-from bort_jax.interop import Checkpoint, read, save
+from bort_jax.interop import Checkpoint, checkpoint_folder, read, save
 from bort_jax.model.bert import BertConfig
 from bort_jax.model.inherit import gram_bytes, inherit, refine
 from bort_jax.report.terminal import say
@@ -30,6 +30,7 @@ from bort_jax.stages.extract.parent.search import (
 from bort_jax.stages.extract.parent.show import Answer, show
 from bort_jax.stages.extract.parent.vocabulary import with_vocabulary
 from bort_jax.stages.extract.parent.weights import write_result, write_student
+from bort_jax.storage.hub import pin_revisions
 from bort_jax.storage.memory import available_memory
 from bort_jax.storage.run_folder import claim
 
@@ -48,7 +49,7 @@ BATCH = 64  # rows at a time, or a few more where the devices do not divide it
 
 def run_inside(config: Config) -> Found:
     """One pass of the parent, the errors of its parts, the program, the answer's weights."""
-    start = time.monotonic()
+    start, config = time.monotonic(), pin_revisions(config)
     parent, arch = opened(str(config.parent), seq_len=config.seq_len)
     sizes = Sizes.of(
         arch,
@@ -61,7 +62,7 @@ def run_inside(config: Config) -> Found:
     texts = drawn_texts(
         str(config.data), column=config.column, rows=config.calibration_rows, seed=config.seed
     )
-    source = str(config.parent)
+    source = str(checkpoint_folder(str(config.parent)))
     if config.vocab is not None:
         parent = with_vocabulary(parent, some_texts(str(config.data), config.column), config.vocab)
         source = str(out / "parent")

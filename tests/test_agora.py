@@ -233,6 +233,9 @@ def test_step_4_appends_with_the_labels_of_socrates(rng):
     assert train.x[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 7, -7]
     assert train.y.tolist() == [0, 0, 0, 1, 1, 1, 1, 0]
     assert origin.confidences.tolist() == [0.9, 0.7]
+    np.testing.assert_allclose(train.targets, [*np.eye(2)[POINTS.y], [0.1, 0.9], [0.7, 0.3]])
+    hard, _ = label_and_append(POINTS, new, calls=CALLS._replace(soft_labels=False))
+    assert hard.targets is None and hard.y.tolist() == train.y.tolist()
     sure = CALLS._replace(keep_fn=lambda train, labels, confidences: confidences > 0.8)
     train, origin = label_and_append(POINTS, new, calls=sure)
     assert train.x[6:, 0].tolist() == [7]

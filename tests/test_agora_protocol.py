@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import softmax
 
 from bort_jax.agora import (
     Agora,
@@ -20,9 +21,11 @@ from bort_jax.agora import (
     Uncast,
     agora,
     assess,
+    at_temperature,
     balance_classes,
     cache_labels,
     drop_unsure,
+    fit_temperature,
     generator,
     grid,
     hard_labels,
@@ -83,8 +86,39 @@ def test_a_remembered_socrates_says_the_same_and_is_asked_once_for_each_point(as
 
 
 def test_a_certain_socrates_has_no_doubts():
-    chances = hard_labels(lambda x: x > 1)(np.arange(4))
-    assert chances.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]] and chances.dtype == np.float32
+    answers = hard_labels(lambda x: x // 2)(np.arange(4))
+    assert answers.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
+
+
+def test_fit_temperature_undoes_what_made_a_socrates_too_sure(rng):
+    true = rng.normal(size=(4000, 3))
+    labels = (true + rng.gumbel(size=true.shape)).argmax(axis=1)  # drawn from softmax(true)
+    sure = softmax(3 * true, axis=1)
+    assert fit_temperature(sure, labels) == pytest.approx(3, rel=0.1)
+    softened = at_temperature(lambda x: x, 3.0)(sure)
+    np.testing.assert_allclose(softened, softmax(true, axis=1), atol=1e-4)
+
+
+def test_certain_answers_have_no_temperature(rng):
+    labels = rng.integers(0, 2, 9)
+    certain = np.eye(2)[1 - labels]
+    assert fit_temperature(certain, labels) == 1  # all wrong, and still not softened
+    mixed = np.concatenate([certain, [[0.1, 0.9]]])
+    np.testing.assert_array_equal(at_temperature(lambda x: x, 2.0)(mixed)[:9], certain)
+
+
+@given(st.lists(st.integers(0, 2), max_size=6), st.lists(st.integers(0, 2), max_size=6))
+def test_append_of_certain_answers_is_a_set_of_hard_labels(given, told):
+    points = lambda y: np.arange(len(y))[:, None]
+    first = Dataset(points(given), np.array(given, np.int32))
+    answers = np.eye(3)[np.array(told, int)]
+    hard = first.append(Dataset.of_answers(points(told), answers))
+    assert hard.targets is None and hard.y.tolist() == given + told
+    unsure = Dataset.of_answers(points([1]), np.array([[0.2, 0.5, 0.3]]))
+    soft = hard.append(unsure)
+    assert soft.y.tolist() == [*given, *told, 1] and soft.y.dtype == np.int32
+    np.testing.assert_allclose(soft.targets, [*np.eye(3)[hard.y], [0.2, 0.5, 0.3]], rtol=1e-6)
+    assert soft.take(slice(len(given))).y.tolist() == given
 
 
 # Balance

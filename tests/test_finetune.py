@@ -117,6 +117,17 @@ def test_choice_is_the_softmax_over_the_rows_of_a_question(tiny):
     np.testing.assert_allclose(sums["loss"], -np.log(chances[[0, 1], [2, 0]]).sum(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("head, shape", [("classification", (2,)), ("choice", (2, 3))])
+def test_head_loss_takes_soft_labels(head, shape, tiny):
+    model = Classifier(tiny.config, 3 if head == "classification" else 1)
+    params = random_params(model, seed=0)
+    batch = batch_of([2, 0], shape, [1, 1])
+    loss = lambda **more: head_loss(model, head, pad=1)(params, batch | more, None)["loss"]
+    certain = np.eye(3, dtype=np.float32)[[2, 0]]
+    assert loss(targets=certain) == loss()
+    assert loss(targets=0.7 * certain + 0.1) != loss()
+
+
 def test_an_unknown_head_is_told(small):
     with pytest.raises(ValueError, match="one of classification, regression, choice; got 'rank'"):
         FineTuner.of(small, ("a",), head="rank", steps=1)

@@ -22,6 +22,7 @@ from bort_jax.model import (
     masked_lm,
     param_structs,
     random_params,
+    soft_classification,
 )
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")
@@ -195,6 +196,28 @@ def test_distillation_has_no_gradient_in_the_teacher(rng):
     weights = np.ones((3, 4), np.float32)
     loss = lambda t: distillation(student, t, weights, temperature=2.0)
     assert (jax.grad(loss)(jnp.array(teacher)) == 0).all()
+
+
+def test_soft_classification_of_certain_labels_is_classification_bit_for_bit(rng):
+    logits = rng.normal(0, 9, (32, 3)).astype(np.float32)
+    labels, weights = rng.integers(0, 3, 32), (np.arange(32) % 3 / 2).astype(np.float32)
+    one_hot = np.eye(3, dtype=np.float32)[labels]
+    hard = lambda x: classification(x, labels, weights)["loss"]
+    soft = lambda x: soft_classification(x, one_hot, weights)["loss"]
+    for of in (jax.value_and_grad, lambda f: jax.jit(jax.value_and_grad(f))):
+        jax.tree.map(np.testing.assert_array_equal, of(soft)(logits), of(hard)(logits))
+    assert (
+        soft_classification(logits, one_hot, weights)["correct"]
+        == classification(logits, labels, weights)["correct"]
+    )
+
+
+def test_soft_classification_is_the_cross_entropy(rng):
+    logits = rng.normal(size=(5, 3)).astype(np.float32)
+    targets = rng.dirichlet(np.ones(3), 5).astype(np.float32)
+    sums = soft_classification(logits, targets, np.array([1, 1, 2, 0, 1], np.float32))
+    each = -(targets * np.asarray(jax.nn.log_softmax(logits))).sum(axis=1)
+    np.testing.assert_allclose(sums["loss"], each @ [1, 1, 2, 0, 1], rtol=1e-5)
 
 
 def test_classification_counts_only_weighted_rows(rng):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Populations: each member is what it would be alone; groups fit the memory; stopping; decay."""
 
+from itertools import islice
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,6 +77,15 @@ def test_members_of_a_real_model_are_what_they_would_be_alone(small, points):
         assert_close(one, other)
     assert differ(alone[0], alone[3]) > 1e-3  # another seed makes another model
     assert differ(alone[0], alone[4]) > 1e-3  # and so does another warm-up
+
+
+def test_labelled_batches_have_the_soft_labels_of_their_rows(points):
+    soft = np.random.default_rng(0).dirichlet(np.ones(2), 11).astype(np.float32)
+    batches = labelled_batches(points._replace(targets=soft), THETAS[0])
+    for batch, bare in zip(islice(batches, 5), labelled_batches(points, THETAS[0])):
+        rows = [np.flatnonzero((points.x == ids).all(axis=1))[0] for ids in batch["ids"]]
+        np.testing.assert_array_equal(batch.pop("targets"), soft[rows])
+        jax.tree.map(np.testing.assert_array_equal, batch, bare)
 
 
 # A network that compiles in no time: a table of "embeddings", a line, and dropout of its own.

@@ -288,6 +288,7 @@ def run_seed(
             balance_classes(np.bincount(scarce.y) / len(scarce.y), max_class_shift=0.1),
             min_confidence=settings.min_confidence,
         ),
+        soft_labels=False,
         correct_per_error=settings.correct_per_error,
     )
     dev = Dataset(*ground.steer)

@@ -44,10 +44,10 @@ def distillation_set(budget: int, scarce: Dataset, others: np.ndarray, *, calls:
     """The scarce rows, and as many others as Agora's best model had new points, of which some are
     not kept: the rule is Agora's."""
     some = others[: LABELLED * budget]
-    chances = calls.label_fn(some)
-    labels, confidences = chances.argmax(axis=1), chances.max(axis=1)
-    kept = np.flatnonzero(calls.keep_fn(scarce.y, labels, confidences))[:budget]
-    return concatenate(scarce, Dataset(some[kept], labels[kept]))
+    answers = calls.label_fn(some)
+    new = Dataset.of_answers(some, answers, soft=calls.soft_labels)
+    kept = np.flatnonzero(calls.keep_fn(scarce.y, new.y, answers.max(axis=1)))[:budget]
+    return scarce.append(new.take(kept))
 
 
 def concatenate(a: Dataset, b: Dataset) -> Dataset:

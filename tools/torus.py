@@ -150,6 +150,7 @@ def calls_of(socrates) -> Agora:
         score_fn=correct_points,
         generate_fn=generator(ball_tau(RADIUS), samples_per_error=COPIES, window=BALL),
         label_fn=lambda x: probabilities(socrates, x),
+        soft_labels=False,
     )
 
 
@@ -281,7 +282,7 @@ def augment_around_dev(
         return train
     rows = rng.integers(len(dev.y), size=-(-budget // COPIES))
     x = calls.generate_fn(Mistakes(dev.x[rows], rows, train.x), rng).x[:budget]
-    return concatenate(train, Dataset(x, calls.label_fn(x).argmax(axis=1)))
+    return train.append(Dataset.of_answers(x, calls.label_fn(x), soft=False))
 
 
 def betti(x: Float[np.ndarray, "n 3"]) -> tuple[int, ...]:

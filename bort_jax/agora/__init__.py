@@ -5,6 +5,7 @@ It works on callables and imports neither models nor devices.
 """
 
 from bort_jax.agora.casting import OneVsRest, Thresholds, Uncast, most_positive
+from bort_jax.agora.dataset import Dataset, one_hot
 from bort_jax.agora.generate import (
     Parents,
     Tau,
@@ -18,7 +19,6 @@ from bort_jax.agora.loop import (
     Agora,
     AgoraState,
     Copy,
-    Dataset,
     Generated,
     Mistakes,
     Origin,
@@ -35,10 +35,10 @@ from bort_jax.agora.socrates import (
     cache_labels,
     drop_unsure,
     hard_labels,
-    one_hot,
 )
 from bort_jax.agora.store import Store, resume
 from bort_jax.agora.taus import ball_tau, mix_tau, mlm_tau, neighbour_tau
+from bort_jax.agora.temperature import at_temperature, fit_temperature
 from bort_jax.agora.theta import describe, grid, prune, worst_run
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "Window",
     "agora",
     "assess",
+    "at_temperature",
     "balance_classes",
     "ball_tau",
     "cache_labels",
@@ -69,6 +70,7 @@ __all__ = [
     "describe",
     "drop_unsure",
     "euclidean",
+    "fit_temperature",
     "generator",
     "grid",
     "hard_labels",

@@ -13,17 +13,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from bort_jax.agora.dataset import Dataset
 from bort_jax.agora.theta import Run, Theta, describe, worst_run
-
-
-class Dataset(NamedTuple):
-    """n points along the first axis of x, in the form that `fit_fn` reads, and n labels."""
-
-    x: np.ndarray
-    y: np.ndarray
-
-    def take(self, rows: Int[np.ndarray, " m"]) -> "Dataset":
-        return Dataset(self.x[rows], self.y[rows])
 
 
 class Copy(NamedTuple):
@@ -124,7 +115,7 @@ class AgoraState(NamedTuple):
     @property
     def best_train(self) -> Dataset:
         """The train set of the best copy."""
-        return Dataset(self.train.x[: self.best_rows], self.train.y[: self.best_rows])
+        return self.train.take(slice(self.best_rows))
 
     @property
     def given_rows(self) -> int:
@@ -150,6 +141,7 @@ class Agora(NamedTuple):
       label_fn: points to probabilities float32[m, c]: Socrates, the teacher. The likeliest class is
         the pseudo-label, its probability the confidence; points with NaN do not join.
       keep_fn: (labels of train, new labels, confidences) to bool[m], which new points join.
+      soft_labels: the probabilities are trained on; otherwise the likeliest class alone.
       correct_per_error: correctly classified dev points, drawn anew in each round, that are
         augmented too, for each misclassified one. *Our reading:* the paper has none; points near
         mistakes alone teach a copy that is mostly right what does not hold for most points.
@@ -160,6 +152,7 @@ class Agora(NamedTuple):
     generate_fn: Callable[[Mistakes, np.random.Generator], Generated]
     label_fn: Callable[[np.ndarray], Float[np.ndarray, "m c"]]
     keep_fn: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = keep_all
+    soft_labels: bool = True
     correct_per_error: float = 0.0
 
 
@@ -329,15 +322,12 @@ def label_and_append(train: Dataset, made: Generated, *, calls: Agora) -> tuple[
     """Step 4: gives the points Socrates' pseudo-labels; those that are kept join the train set."""
     if not len(made.x):
         return train, made.origin
-    chances = calls.label_fn(made.x)
-    answered = np.flatnonzero(~np.isnan(chances).any(axis=1))
-    labels = chances[answered].argmax(axis=1).astype(train.y.dtype)
-    confidences = chances[answered].max(axis=1)
-    chosen = np.asarray(calls.keep_fn(train.y, labels, confidences), bool)
-    kept = answered[chosen]
-    origin = made.origin._replace(confidences=chances.max(axis=1).astype(float)).take(kept)
-    x, y = np.concatenate([train.x, made.x[kept]]), np.concatenate([train.y, labels[chosen]])
-    return Dataset(x, y), origin
+    answers = calls.label_fn(made.x)
+    answered = np.flatnonzero(~np.isnan(answers).any(axis=1))
+    new = Dataset.of_answers(made.x[answered], answers[answered], soft=calls.soft_labels)
+    chosen = np.flatnonzero(calls.keep_fn(train.y, new.y, answers[answered].max(axis=1)))
+    origin = made.origin._replace(confidences=answers.max(axis=1).astype(float))
+    return train.append(new.take(chosen)), origin.take(answered[chosen])
 
 
 def sort_by_accuracy(copies: Sequence[Copy]) -> list[Theta]:

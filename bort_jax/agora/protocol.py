@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bort_jax.agora.dataset import Dataset
 from bort_jax.agora.generate import KeysFn
-from bort_jax.agora.loop import Dataset
 from bort_jax.agora.theta import Theta
 from bort_jax.storage.files import write_json
 

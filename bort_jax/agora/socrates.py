@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import permutation_test
 
+from bort_jax.agora.dataset import one_hot
 from bort_jax.agora.generate import row_keys
 
 ACCEPTABLE = 2 / 3  # the accuracy that arXiv 2010.07990 asks of him
@@ -68,11 +69,6 @@ def assess(
         rng=seed,
     )
     return Trust(float(test.statistic), float(test.null_distribution.mean()), float(test.pvalue))
-
-
-def one_hot(labels: Int[np.ndarray, " n"], classes: int) -> Float[np.ndarray, "n c"]:
-    """Probabilities of one who is certain."""
-    return np.eye(classes, dtype=np.float32)[labels]
 
 
 def hard_labels(label_fn: Callable[[np.ndarray], np.ndarray], *, classes: int = 2) -> Callable:

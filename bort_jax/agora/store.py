@@ -20,7 +20,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from bort_jax.agora.loop import Agora, AgoraState, Copy, Dataset, Origin, Round, agora, replay
+from bort_jax.agora.dataset import Dataset
+from bort_jax.agora.loop import Agora, AgoraState, Copy, Origin, Round, agora, replay
 from bort_jax.agora.theta import Theta
 from bort_jax.storage.files import whole_file, write_json, write_text
 
@@ -81,13 +82,14 @@ class Store:
         number = len(state.rounds)
         folder, record, origin = self.partial(number), state.rounds[-1], state.origins[-1]
         folder.mkdir(parents=True, exist_ok=True)
-        points = Dataset(*(part[len(part) - record.added :] for part in state.train))
+        points = state.train.take(slice(len(state.train.y) - record.added, None))
         improved = all(record.accuracy > one.accuracy for one in state.rounds[:-1])
         if improved:
             _write_best(folder, state.champion, self.pack)
         else:
             (folder / "best.safetensors").unlink(missing_ok=True)
-        arrays = {"x": np.ascontiguousarray(points.x), "y": np.ascontiguousarray(points.y)}
+        kept = {name: part for name, part in points._asdict().items() if part is not None}
+        arrays = {name: np.ascontiguousarray(part) for name, part in kept.items()}
         with whole_file(folder / "points.safetensors") as partial:
             save_file(arrays, str(partial))
         with whole_file(folder / "lineage.parquet") as partial:
@@ -117,6 +119,7 @@ class Store:
             "settings": pa.array([tau.partition(" ")[2] for tau in origin.taus], pa.string()),
             "label": pa.array(points.y),
             "confidence": pa.array(origin.confidences, pa.float64()),
+            "probabilities": pa.array(soft_rows(points), pa.list_(pa.float32())),
             "distance": pa.array(origin.distances, pa.float64()),
         }
         if self.text_fn:
@@ -200,10 +203,9 @@ class Store:
 
     def _with_round(self, state: AgoraState, about: dict, number: int) -> AgoraState:
         folder = self.round_folder(number)
-        points = load_file(str(folder / "points.safetensors"))
-        x, y = (np.concatenate(pair) for pair in zip(state.train, (points["x"], points["y"])))
+        points = Dataset(**load_file(str(folder / "points.safetensors")))
         return state._replace(
-            train=Dataset(x, y),
+            train=state.train.append(points),
             thetas=tuple(map(_theta, about["thetas"])),
             best_rows=len(state.train.y) if about["improved"] else state.best_rows,
             rounds=(*state.rounds, _round(about["round"])),
@@ -253,9 +255,14 @@ def read_origin(file: Path) -> Origin:
     )
 
 
+def soft_rows(points: Dataset) -> list[list[float] | None]:
+    """The soft label of each point; None where labels are certain."""
+    return [None] * len(points.y) if points.targets is None else points.targets.tolist()
+
+
 def digest(train: Dataset, rows: int) -> str:
     """SHA-256 of the first rows of a train set."""
-    parts = (np.ascontiguousarray(part[:rows]).tobytes() for part in train)
+    parts = (np.ascontiguousarray(part[:rows]).tobytes() for part in (train.x, train.y))
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 

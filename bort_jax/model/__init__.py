@@ -10,6 +10,7 @@ from bort_jax.model.losses import (
     hidden_states,
     masked_lm,
     regression,
+    soft_classification,
     top_k,
     top_k_distillation,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "flat_shapes",
     "param_structs",
     "regression",
+    "soft_classification",
     "row_outputs",
     "states_and_logits",
     "top_k",

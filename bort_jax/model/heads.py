@@ -11,7 +11,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from bort_jax.model.bert import Classifier
-from bort_jax.model.losses import Sums, classification, regression
+from bort_jax.model.losses import Sums, classification, regression, soft_classification
 from bort_jax.model.params import forward
 
 HEADS = ("classification", "regression", "choice")
@@ -43,7 +43,8 @@ def head_loss(model: Classifier, head: str, *, pad: int) -> Callable:
     """Builds `(params, batch, key) -> sums`: cross-entropy over classes or over the rows of a
     question, or squared error.
 
-    The batch holds `ids: int[b, s]` (choices: `[b, c, s]`), `labels` and `weights`, both `[b]`.
+    The batch holds `ids: int[b, s]` (choices: `[b, c, s]`), `labels` and `weights`, both `[b]`, and
+    where labels are soft `targets: float[b, c]`.
     """
     output_names(head, ())
 
@@ -52,6 +53,8 @@ def head_loss(model: Classifier, head: str, *, pad: int) -> Callable:
         if head == "regression":
             return regression(outputs[..., 0], batch["labels"], batch["weights"])
         logits = outputs[..., 0] if head == "choice" else outputs
+        if "targets" in batch:
+            return soft_classification(logits, batch["targets"], batch["weights"])
         return classification(logits, batch["labels"], batch["weights"])
 
     return loss_fn

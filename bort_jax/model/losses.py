@@ -49,6 +49,21 @@ def classification(
     return _cross_entropy(logits, labels, weights, name="loss")
 
 
+def soft_classification(
+    logits: Float[Array, "b c"], targets: Float[Array, "b c"], weights: Float[Array, "b"]
+) -> Sums:
+    """Cross-entropy in nats with soft labels, the probabilities of the classes: sums `loss`,
+    `correct` (the likeliest classes agree), `count`.
+
+    With certain labels it is `classification`, bit for bit: what has the probability 0 adds 0.
+    """
+    shifted = logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+    normalizers = jnp.log(jnp.exp(shifted).sum(axis=-1))
+    losses = (normalizers - (targets * shifted).sum(axis=-1)) * weights
+    correct = jnp.where(logits.argmax(axis=-1) == targets.argmax(axis=-1), weights, 0)
+    return {"loss": losses.sum(), "correct": correct.sum(), "count": weights.sum()}
+
+
 def regression(
     values: Float[Array, "b"], targets: Float[Array, "b"], weights: Float[Array, "b"]
 ) -> Sums:

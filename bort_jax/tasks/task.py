@@ -148,14 +148,16 @@ class Task:
 class Points(NamedTuple):
     """n points as a model reads them: padded token rows, and class indices or scores.
 
-    Rows of a task with choices are `x[n, c, s]`.
+    Rows of a task with choices are `x[n, c, s]`. `targets` are soft labels, the probabilities of
+    the classes, that are trained on instead of `y`; None: every label is certain.
     """
 
     x: Int[np.ndarray, "n s"] | Int[np.ndarray, "n c s"]
     y: Int[np.ndarray, " n"] | Float[np.ndarray, " n"]
+    targets: Float[np.ndarray, "n c"] | None = None
 
     def take(self, indices) -> "Points":
-        return Points(self.x[indices], self.y[indices])
+        return Points(*(None if part is None else part[indices] for part in self))
 
 
 class Examples(NamedTuple):

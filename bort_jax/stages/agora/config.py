@@ -22,9 +22,11 @@ class Config(TaskOptions, Grid, Augmentation, Joining):
       steps: training steps of each fine-tuning, whatever the size of the data.
       seq_len: tokens in a row.
       final_seeds: plain fine-tuning and Agora are compared with each of these.
+      soft_labels: Socrates' probabilities are trained on, with a temperature fitted on the steering
+        half of validation; false: his likeliest class alone.
       max_class_shift: how far a class's share of the train set may rise above its share of the
-        given one.
-      min_confidence: pseudo-labels that are less confident do not join.
+        given one; 1: as Socrates' labels have it.
+      min_confidence: pseudo-labels that are less confident do not join; of no account for scores.
       one_vs_rest: a class: the task becomes that class against the rest.
       score_thresholds: rising scores: a task of scores becomes one of classes between them.
       steer_fraction: fraction of validation that guides Agora; it never reads the rest.
@@ -45,7 +47,8 @@ class Config(TaskOptions, Grid, Augmentation, Joining):
     steps: int = 300
     seq_len: int = 128
     final_seeds: tuple[int, ...] = (0, 1, 2)
-    max_class_shift: float = 0.1
+    soft_labels: bool = True
+    max_class_shift: float = 1.0
     min_confidence: float = 0.0
     one_vs_rest: str = ""
     score_thresholds: tuple[float, ...] = ()

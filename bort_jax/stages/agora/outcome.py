@@ -40,12 +40,12 @@ def compare(
     if material.test and material.test.has_labels:
         splits["test"] = material.test
     held = {name: Held(rows, Points(*material.points(rows))) for name, rows in splits.items()}
-    given = Points(*(part[: state.given_rows] for part in state.train))
-    trained = {"plain": given, "agora": Points(*state.best_train)}
+    given = state.train.take(slice(state.given_rows))
+    trained = {"plain": given._replace(targets=None), "agora": state.best_train}
     summary: dict = {"test_rows": len(held["test"].points.y) if "test" in held else 0}
     for side, data in trained.items():
         theta = thetas[side]
-        params = [tuner.fit(theta._replace(seed=seed), data) for seed in seeds]
+        params = [tuner.fit(theta._replace(seed=seed), Points(*data)) for seed in seeds]
         scores = scores_of(tuner, params, material, held)
         summary[side] = {"theta": theta._asdict(), "train_rows": len(data.y), **scores}
     return summary

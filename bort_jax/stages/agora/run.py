@@ -12,9 +12,11 @@ from bort_jax.agora import (
     Store,
     Trust,
     assess,
+    at_temperature,
     balance_classes,
     cache_labels,
     drop_unsure,
+    fit_temperature,
     resume,
     score_once,
     start,
@@ -57,7 +59,7 @@ def run_here(config: Config) -> dict:
         is no better than chance, or every fine-tuning of a round diverged.
     """
     models, material = read_inputs(config)
-    label_fn = cache_labels(labeller(models.socrates, material))
+    label_fn, temperature = cache_labels(labeller(models.socrates, material)), 1.0
     out = claim(config.out, config, free=("out", "allow_weak_socrates", *PLACE))
     if (out / "results.json").is_file():
         say(f"{out} is finished; its results:")
@@ -65,13 +67,15 @@ def run_here(config: Config) -> dict:
         return summary
     trust = check_socrates(label_fn, material, allow_weak=config.allow_weak_socrates)
     tuner = tuner_of(config, models.timaeus, material)
+    if config.soft_labels:
+        label_fn, temperature = soften(label_fn, material)
     calls = calls_of(config, tuner, models, material, label_fn)
     store, first = store_of(out / "rounds", material), start(material.train, config.sets())
     if config.replay and not store.folder.is_dir():
         begin_replay(config, store, first)
     state = run_rounds(store, first, material, calls=calls, tuner=tuner)
     summary = score_once(out / "scores.json", lambda: scores_of(config, tuner, state, material))
-    summary |= record(store, state, material, trust)
+    summary |= record(store, state, material, trust) | {"temperature": temperature}
     write_submission(out, tuner, state.champion.model, material)
     facts = card_facts(summary, source=config.source)
     save(tuner.checkpoint(state.champion.model, facts), out / "model")
@@ -116,6 +120,7 @@ def calls_of(
         generate_fn=config.generate_fn(models, material, label_fn),
         label_fn=label_fn,
         keep_fn=drop_unsure(balance, min_confidence=config.min_confidence),
+        soft_labels=config.soft_labels,
         correct_per_error=config.correct_per_error,
     )
 
@@ -162,6 +167,14 @@ def check_socrates(label_fn: Callable, material: Material, *, allow_weak: bool) 
     elif not trust.acceptable:
         say("WARNING: that is below 2/3; his pseudo-labels may do harm")
     return trust
+
+
+def soften(label_fn: Callable, material: Material) -> tuple[Callable, float]:
+    """Fits the temperature of Socrates' answers on steer-dev, and applies it."""
+    steer = material.steer.points
+    temperature = fit_temperature(label_fn(steer.x), steer.y)
+    say(f"soft labels: Socrates' probabilities at the temperature {temperature:.2f}, by steer-dev")
+    return at_temperature(label_fn, temperature), temperature
 
 
 def store_of(folder: Path, material: Material | None = None) -> Store:

@@ -183,7 +183,7 @@ class FineTuner:
           answers: the teacher's, where the recipe has a distillation, to points of which some may
             have no label.
         """
-        points = Points(trim_columns(points.x, self._pad), points.y)
+        points = points._replace(x=trim_columns(points.x, self._pad))
         ready: dict[int, Tuned] = {}
         for k, theta in enumerate(thetas):
             if k not in ready:
@@ -300,6 +300,8 @@ def labelled_batches(
             picked = np.resize(order[start : start + size], size)
             real = (np.arange(size) < len(order) - start).astype(np.float32)
             batch = {"ids": points.x[picked], "labels": points.y[picked]}
+            if points.targets is not None:
+                batch["targets"] = points.targets[picked]
             if answers:
                 batch |= answers.take(picked) | {"label_weights": real * of_rows[picked]}
             yield batch | {"weights": real if answers else real * of_rows[picked]}

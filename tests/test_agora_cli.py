@@ -22,7 +22,7 @@ from bort_jax.stages.agora import run as agora_run
 from bort_jax.stages.agora.augment import Augmentation, distance_of
 from bort_jax.stages.agora.grid import Grid
 from bort_jax.stages.agora.material import Splits, read_material
-from bort_jax.stages.agora.models import labeller, load_models
+from bort_jax.stages.agora.models import cast_outputs, labeller, load_models
 from bort_jax.stages.finetune.tuner import FineTuner, Theta
 from bort_jax.stages.predict.outputs import outputs_fn
 from bort_jax.tasks import TASKS, Examples, Points, Task, TaskOptions

@@ -23,6 +23,8 @@ os.environ |= {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     "HF_HUB_OFFLINE": "1",
     "JAX_PLATFORMS": "cpu",
+    # No array gets an axis by accident: what is broadcast has as many.
+    "JAX_NUMPY_RANK_PROMOTION": "raise",
 }
 
 import numpy as np  # noqa: E402
@@ -39,15 +41,6 @@ settings.register_profile("thorough", deadline=None, max_examples=100)
 def pytest_configure(config):
     """More examples of each law where the slow tests run as well."""
     settings.load_profile("quick" if config.option.markexpr == "not slow" else "thorough")
-
-
-@pytest.fixture(scope="module")
-def strict_ranks():
-    """No array gets an axis by accident: what is broadcast has as many."""
-    import jax
-
-    with jax.numpy_rank_promotion("raise"):
-        yield
 
 
 @pytest.fixture

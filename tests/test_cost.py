@@ -12,8 +12,6 @@ from bort_jax.cost import Polynomial, bert_network, by_part, cost_function, tota
 from bort_jax.cost.evaluate import CHUNK
 from bort_jax.model import BertConfig, Classifier, Encoder, MaskedLM, count_params
 
-pytestmark = pytest.mark.usefixtures("strict_ranks")
-
 MODULES = {
     "none": Encoder,
     "mlm": MaskedLM,

@@ -23,8 +23,6 @@ from bort_jax.model.cpu import (
     transpose,
 )
 
-pytestmark = pytest.mark.usefixtures("strict_ranks")
-
 SHAPES = [(1, 7, 2), (48, 31, 17), (3, 64, 257)]
 MORE_SHAPES = [(1, 1, 1), (5, 1, 3), (33, 16, 2), (64, 96, 80)]
 CONFIG = BertConfig(Arch(1, 2, 32, 64), vocab_size=50, positions=16, dropout=0.0)

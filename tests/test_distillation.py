@@ -38,8 +38,6 @@ from bort_jax.stages.pretrain.teacher import Teacher
 from bort_jax.stages.pretrain.teacher_cache import CACHE, check_cache, open_cache, read_cache
 from bort_jax.storage.run_folder import RunMismatch
 
-pytestmark = pytest.mark.usefixtures("strict_ranks")
-
 # The loss of the k likeliest.
 
 LOGITS = st.integers(0, 2**32 - 1).map(np.random.default_rng)

@@ -23,8 +23,6 @@ from bort_jax.stages.extract.recipe import Recipe, heldout_batch, unigram_loss
 from bort_jax.stages.predict.mlm_scores import mlm_scores
 from bort_jax.stages.pretrain.objectives import masked_lm_loss
 
-pytestmark = pytest.mark.usefixtures("strict_ranks")
-
 VOCAB, POSITIONS = 40, 12
 SPACE = SearchSpace(depth=(1, 2, 3), heads=(1, 2, 3), hidden=(12, 24), intermediate=(5, 8))
 MODEL = ElasticLM.over(SPACE.archs(), vocab_size=VOCAB, positions=POSITIONS)

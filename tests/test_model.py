@@ -25,8 +25,6 @@ from bort_jax.model import (
     soft_classification,
 )
 
-pytestmark = pytest.mark.usefixtures("strict_ranks")
-
 CONFIG = BertConfig(Arch(2, 2, 16, 24), vocab_size=40, positions=32)
 
 

@@ -33,8 +33,6 @@ from bort_jax.ose.abnc import is_abnc
 from bort_jax.ose.fitted import fitted_error
 from bort_jax.stages.extract.latency import forward_seconds
 
-pytestmark = pytest.mark.usefixtures("strict_ranks")
-
 SIZES = {"vocab_size": 50265, "positions": 512, "seq_len": 128}
 
 

@@ -21,8 +21,6 @@ from bort_jax.ose import (
 from bort_jax.ose.objective import saving
 from bort_jax.ose.search import SEARCHES
 
-pytestmark = pytest.mark.usefixtures("strict_ranks")
-
 EPSILONS = st.sampled_from([0.01, 0.1, 0.3, 0.6, 0.95])
 axis = st.lists(st.integers(1, 12), min_size=1, max_size=3, unique=True)
 

@@ -24,8 +24,6 @@ from bort_jax.stages.pretrain.run import pretrain, setup_of
 from bort_jax.stages.pretrain.starting import load_start, spaced_layers
 from bort_jax.tasks import Points
 
-pytestmark = pytest.mark.usefixtures("strict_ranks")
-
 HYPER = Hyper.of(learning_rate=1e-2, weight_decay=0.01, warmup_ratio=0.1, total_steps=20)
 
 

@@ -196,9 +196,9 @@ def draw_params(key) -> list[tuple[Array, Array]]:
 def logit(params, x: Float[Array | np.ndarray, "n 3"]) -> Float[Array, " n"]:
     hidden = jnp.asarray(x)
     for weight, bias in params[:-1]:
-        hidden = jax.nn.relu(hidden @ weight + bias)
+        hidden = jax.nn.relu(hidden @ weight + bias[None])
     weight, bias = params[-1]
-    return (hidden @ weight + bias)[:, 0]
+    return (hidden @ weight + bias[None])[:, 0]
 
 
 @jax.jit

@@ -103,7 +103,7 @@ def _search_multipliers(problem: Problem, edges, start):
     masks = jax.vmap(lambda band: _options_of_band(problem, band))(edges)
 
     def one(band, mask, multipliers, noise):
-        trials = multipliers * jnp.exp(noise.at[0].set(0.0))
+        trials = multipliers[None] * jnp.exp(noise.at[0].set(0.0))
         duals, choices = _dual_bounds(problem, band, mask, trials)
         values = log_w(problem, choices)
         at, top = jnp.argmin(duals), jnp.argmax(values)
@@ -138,13 +138,13 @@ def _dual_bounds(problem: Problem, band, mask, multipliers):
     least = weighed.min(axis=-1).sum(axis=-1) + multipliers @ problem.base
     box = sum(
         _peak(multipliers[:, c], problem.floor[c], problem.ceiling[c]) for c in (0, 1)
-    ) + jnp.max(multipliers[:, 2, None] * band - jnp.log(band), axis=-1)
+    ) + jnp.max(multipliers[:, 2, None] * band[None] - jnp.log(band)[None], axis=-1)
     return box - least, weighed.argmin(axis=-1)
 
 
 def _weigh(problem: Problem, mask, multipliers):
     """λ·(p, i, e) of every option, [n, l, j]; ∞ where the mask forbids it."""
-    return jnp.where(mask, jnp.einsum("ljc,nc->nlj", problem.costs, multipliers), jnp.inf)
+    return jnp.where(mask[None], jnp.einsum("ljc,nc->nlj", problem.costs, multipliers), jnp.inf)
 
 
 def _peak(slope, low, high):
@@ -159,7 +159,7 @@ def reduced_costs(problem: Problem, edges, multipliers):
 
     def one(band, center, key):
         noise = 0.1 * jax.random.normal(key, (DUALS, 3)).at[0].set(0.0)
-        trials = center * jnp.exp(noise)
+        trials = center[None] * jnp.exp(noise)
         mask = _options_of_band(problem, band)
         duals, _ = _dual_bounds(problem, band, mask, trials)
         weighed = _weigh(problem, mask, trials)

@@ -87,14 +87,14 @@ def scale_choices(choices: LayerChoices, maximum: tuple[int, int], ceilings: Cei
 
 def log_w(problem: Problem, choices):
     """log W of choices [n, l]; −∞ above a ceiling or where an option is not there."""
-    layers = jnp.arange(choices.shape[-1])
-    totals = problem.base + problem.costs[layers, choices].sum(axis=-2)
+    layers = jnp.arange(choices.shape[-1])[None]
+    totals = problem.base[None] + problem.costs[layers, choices].sum(axis=-2)
     there = problem.allowed[layers, choices].all(axis=-1)
     return jnp.where(there, log_w_of_totals(totals, problem.ceiling), -jnp.inf)
 
 
 def log_w_of_totals(totals, ceiling):
     """log W of (p/P, i/I, e), [n, 3]; −∞ above a ceiling."""
-    inside = (totals <= ceiling).all(axis=-1)
+    inside = (totals <= ceiling[None]).all(axis=-1)
     value = jnp.log1p(-totals[..., 0]) + jnp.log1p(-totals[..., 1]) - jnp.log(totals[..., 2])
     return jnp.where(inside, value, -jnp.inf)

@@ -202,7 +202,9 @@ def _extend_labels(problem: Problem, reduced, duals, enough, *, capacity: int):
         new = totals[:, None] + option_costs[None]  # [k, j, 3]
         less = slack[:, None] - jnp.moveaxis(option_reduced, -1, 0)[None]  # [k, j, b, m]
         best = less.min(axis=-1).max(axis=-1)  # every completion lies in one of the bands
-        best = jnp.where((new <= problem.ceiling).all(axis=-1), best, -jnp.inf).reshape(-1)
+        best = jnp.where((new <= problem.ceiling[None, None]).all(axis=-1), best, -jnp.inf).reshape(
+            -1
+        )
         alive = best > enough
         first = _least_error_of_equals(new.reshape(-1, 3), alive)
         kept, at = jax.lax.top_k(jnp.where(first, best, -jnp.inf), capacity + 1)
@@ -214,8 +216,8 @@ def _extend_labels(problem: Problem, reduced, duals, enough, *, capacity: int):
         return (totals, slack, bound), (at // len(option_costs), at % len(option_costs))
 
     only = jnp.arange(capacity) == 0
-    totals = jnp.where(only[:, None], problem.base, jnp.inf)
-    slack = jnp.where(only[:, None, None], duals, -jnp.inf)
+    totals = jnp.where(only[:, None], problem.base[None], jnp.inf)
+    slack = jnp.where(only[:, None, None], duals[None], -jnp.inf)
     first = (totals, slack, -jnp.inf)
     layers = (problem.costs, jnp.moveaxis(reduced, 2, 0))
     (totals, _, bound), (parents, options) = jax.lax.scan(layer, first, layers)

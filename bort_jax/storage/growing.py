@@ -2,12 +2,21 @@
 """Files that grow by whole rows: what a kill left of a row is cut off when they are opened."""
 
 import json
+import os
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+
+
+def append_records(file: str | Path, records: Sequence[dict]) -> None:
+    """Adds JSON lines to a file; they are on the disk when this returns."""
+    with open(file, "a", encoding="utf-8") as out:
+        out.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        out.flush()
+        os.fsync(out.fileno())
 
 
 class GrowingLines:

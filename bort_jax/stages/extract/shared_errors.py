@@ -20,6 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from bort_jax.ose import ErrorFn
+from bort_jax.storage.growing import append_records
 
 
 def one_at_a_time(folder: Path) -> FileLock:
@@ -86,7 +87,7 @@ class SharedErrors:
         errors = [float(error) for error in self.error_fn(archs)]
         seconds = (time.monotonic() - start) / len(archs)
         own = self.folder / f"errors.{socket.gethostname()}.{os.getpid()}.jsonl"
-        _append(own, archs, errors, seconds)
+        append_records(own, [_record(*one, seconds) for one in zip(archs, errors, strict=True)])
 
 
 def read_records(folder: Path) -> dict[str, dict]:
@@ -106,18 +107,6 @@ def read_records(folder: Path) -> dict[str, dict]:
     return records
 
 
-def _append(file: Path, archs: list, errors: list[float], seconds: float) -> None:
-    lines = [
-        json.dumps(
-            {
-                "arch": str(arch),
-                "error": None if math.isnan(error) else error,
-                "seconds": round(seconds, 3),
-            }
-        )
-        for arch, error in zip(archs, errors, strict=True)
-    ]
-    with file.open("a") as out:
-        out.write("".join(line + "\n" for line in lines))
-        out.flush()
-        os.fsync(out.fileno())
+def _record(arch: Any, error: float, seconds: float) -> dict:
+    known = None if math.isnan(error) else error
+    return {"arch": str(arch), "error": known, "seconds": round(seconds, 3)}

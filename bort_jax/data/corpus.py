@@ -95,6 +95,7 @@ class Source:
         if self.files and self.files[number].suffix == PARQUET:
             return islice(_parquet_rows(self.files[number]), skipped, None)
         import datasets  # slow to import, and absent on some accelerator machines
+        from datasets import config as settings
 
         if self.files:
             file = str(self.files[number])
@@ -104,11 +105,11 @@ class Source:
             ).skip(skipped)
         name, subset, revision, split = DataName.parse(self.name)
         try:  # what `datasets` has prepared before is read offline; else rows come as they are read
-            streaming = not datasets.config.HF_HUB_OFFLINE
+            streaming = not settings.HF_HUB_OFFLINE
             found = datasets.load_dataset(
                 name, subset, split=split, revision=revision, streaming=streaming
             )
-            return found.skip(skipped)
+            return found.skip(skipped)  # pyright: ignore[reportReturnType]
         except (OSError, ValueError) as error:
             raise FileNotFoundError(f"cannot read {self.name}: {error}") from error
 

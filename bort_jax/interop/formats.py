@@ -12,7 +12,7 @@ from bort_jax.interop.huggingface import load as load_folder
 from bort_jax.interop.orbax_folder import load_orbax
 from bort_jax.interop.stablehlo import PROGRAM, load_stablehlo
 from bort_jax.interop.tensor_files import INDEX, WEIGHTS
-from bort_jax.storage.hub import TOKENIZER, fetched, hub_name, pinned
+from bort_jax.storage.hub import TOKENIZER, fetched, hub_name
 
 # All that is fetched of a model, and pushed.
 FILES = (CONFIG, WEIGHTS, WEIGHTS + INDEX, "model-*-of-*.safetensors", *TOKENIZER)
@@ -59,7 +59,7 @@ def checkpoint_folder(source: str | Path, *, revision: str | None = None) -> Pat
     name = hub_name(source, revision=revision)
     if name is None:
         return Path(source)
-    name = pinned(name)
+    name = name.pinned()
     folder = fetched(name, [CONFIG])
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"{name} has no {CONFIG}: not a model of transformers")

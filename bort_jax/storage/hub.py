@@ -40,6 +40,19 @@ class HubName(NamedTuple):
     def __str__(self) -> str:
         return f"{self.name}@{self.revision}" if self.revision else self.name
 
+    def pinned(self) -> "HubName":
+        """The same at the commit that its revision is now; offline, that it was when last asked.
+
+        Raises:
+          FileNotFoundError: no such repository or revision, a gated one, or the hub is out of
+            reach.
+        """
+        from huggingface_hub import HfApi
+
+        with explained(self):
+            found = HfApi().resolve_revision(self.name, repo_type=self.kind, revision=self.revision)
+        return self._replace(revision=found.resolved)
+
 
 def hub_name(source: str | Path, *, revision: str | None = None) -> HubName | None:
     """The hub's model that a source names; None for a path. A file or folder of that name wins.
@@ -55,19 +68,6 @@ def hub_name(source: str | Path, *, revision: str | None = None) -> HubName | No
     if revision and found[2]:
         raise ValueError(f"two revisions: {source}, and {revision}")
     return HubName(found[1], revision or found[2])
-
-
-def pinned(name: HubName) -> HubName:
-    """The same at the commit that its revision is now; offline, that it was when last looked up.
-
-    Raises:
-      FileNotFoundError: no such repository or revision, a gated one, or the hub is out of reach.
-    """
-    from huggingface_hub import HfApi
-
-    with explained(name):
-        found = HfApi().resolve_revision(name.name, repo_type=name.kind, revision=name.revision)
-    return name._replace(revision=found.resolved)
 
 
 class DataName(NamedTuple):
@@ -92,8 +92,8 @@ class DataName(NamedTuple):
         return DATA + "".join(mark + part for mark, part in parts if part) + split
 
     def pinned(self) -> "DataName":
-        """The same at the commit that its revision is now; raises as `pinned`."""
-        found = pinned(HubName(self.name, self.revision, "dataset"))
+        """The same at the commit that its revision is now; raises as `HubName.pinned`."""
+        found = HubName(self.name, self.revision, "dataset").pinned()
         return self._replace(revision=found.revision)
 
 
@@ -101,11 +101,11 @@ def fetched(name: HubName, patterns: Sequence[str]) -> Path:
     """The folder, in the hub's cache, of those files of a repository that match the patterns.
 
     Raises:
-      FileNotFoundError: as `pinned`, or the download broke off.
+      FileNotFoundError: as `HubName.pinned`, or the download broke off.
     """
     from huggingface_hub import snapshot_download
 
-    name = pinned(name)
+    name = name.pinned()
     with explained(name):
         return Path(
             snapshot_download(
@@ -126,13 +126,13 @@ def push_files(name: str, files: Mapping[str, Path | bytes], *, private: bool) -
     Raises:
       OSError: the hub refuses, or is out of reach; nothing of it is there then.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, constants, errors
+    from huggingface_hub import CommitOperationAdd, HfApi, constants
 
     api, added = HfApi(), [CommitOperationAdd(*item) for item in files.items()]
     try:
         api.create_repo(name, private=private or None, exist_ok=True)
         return api.create_commit(name, added, commit_message="Push from bort-jax").oid
-    except (errors.HTTPError, errors.OfflineModeIsEnabled, OSError) as error:
+    except _network_errors() as error:
         raise OSError(
             f"nothing was pushed to {constants.ENDPOINT}/{name}: {' '.join(str(error).split())} "
             "(`hf auth login` with a token that may write?)"
@@ -151,16 +151,15 @@ def pin_revisions(config: Any) -> Any:
     A run that is resumed keeps the commits of its record, whatever the hub has by now.
 
     Raises:
-      FileNotFoundError: as `pinned`.
+      FileNotFoundError: as `HubName.pinned`.
     """
     given = {field.name: getattr(config, field.name) for field in fields(config)}
     record = _recorded(given.get("out"))
     named = {key: hub_name(given[key]) for key in CHECKPOINTS if given.get(key)}
     rows = {key: DataName.parse(given[key]) for key in ROWS if is_data(given.get(key))}
     pins = {
-        key: record[key] if _is_pin(record.get(key), name) else str(pin(name))
-        for names, pin in ((named, pinned), (rows, DataName.pinned))
-        for key, name in names.items()
+        key: record[key] if _is_pin(record.get(key), name) else str(name.pinned())
+        for key, name in (named | rows).items()
         if name
     }
     return replace(config, **pins) if pins else config
@@ -202,8 +201,14 @@ def explained(name: HubName) -> Iterator[None]:
         raise FileNotFoundError(
             f"{name.name} has no revision {name.revision} on the hub"
         ) from error
-    except (errors.HTTPError, errors.RevisionResolutionError, OSError) as error:
+    except (*_network_errors(), errors.RevisionResolutionError) as error:
         raise FileNotFoundError(f"no folder {name}, and {_reason(error)}") from error
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    from huggingface_hub import errors
+
+    return (errors.HTTPError, OSError)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _reason(error: Exception) -> str:

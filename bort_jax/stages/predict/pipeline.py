@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import softmax
@@ -90,19 +90,20 @@ class TextClassification(Pipeline):
         super().__init__(checkpoint, seq_len)
         self._logits = finite_logits(checkpoint, batch_size=BATCHES)
 
-    def __call__(self, inputs: Texts, *, top_k: int | None | str = "") -> list:
+    def __call__(self, inputs: Texts, *, top_k: int | None | Literal["best"] = "best") -> Any:
         """Of each text `{"label": …, "score": …}`, the likeliest.
 
         Args:
           inputs: a text, `{"text": …, "text_pair": …}`, or a list of either.
-          top_k: so many of each text, in a list, the likeliest first; None: all.
+          top_k: so many of each text, in a list, the likeliest first; None: all; `best`: one, and
+            of a text that is not in a list a list of it.
 
         Raises:
           ValueError: the model's outputs are not finite.
         """
         texts = as_list(inputs)
         ranked = self.answer(self.encode(texts)) if texts else []
-        if top_k == "":
+        if top_k == "best":
             found = [one[0] for one in ranked]
             return found[0] if isinstance(inputs, dict) else found
         found = [one[:top_k] for one in ranked]

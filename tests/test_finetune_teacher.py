@@ -20,7 +20,7 @@ from bort_jax.stages.agora.models import load_models
 from bort_jax.stages.finetune.distillation import Distillation, distillation_loss
 from bort_jax.stages.finetune.splits import read_unlabelled
 from bort_jax.stages.finetune.teacher_answers import Teacher, cache_answers
-from bort_jax.stages.finetune.tuner import FineTuner, Theta, labelled_batches
+from bort_jax.stages.finetune.tuner import FineTuner, Theta, labelled_batches, visited_rows
 from bort_jax.tasks import Examples, Points, Task
 
 THETA = Theta(0, 1e-2, 0.0, 0.1, 4)
@@ -146,6 +146,19 @@ def test_cache_answers_are_the_teachers_own(small, teacher, points, tmp_path):
         np.testing.assert_array_equal(taken[name], direct[name][rows])
     logits = FineTuner.of(teacher, LABELS, steps=1).outputs(teacher.params, points.x)
     np.testing.assert_allclose(direct["teacher"], logits, atol=1e-5)
+
+
+def test_cache_answers_asks_for_the_rows_that_are_visited_only(small, teacher, points, tmp_path):
+    made = Teacher.of(teacher, TASK, small, hidden=False)
+    tuner = FineTuner.of(teacher, LABELS, steps=2)
+    rows = visited_rows([THETA], 12, recipe=tuner.recipe)
+    order = np.random.default_rng((0, 0)).permutation(12)
+    assert rows.tolist() == sorted(order[:8])
+    few = cache_answers(made, points.x, tmp_path / "few", rows=rows)
+    every = cache_answers(made, points.x, tmp_path / "every")
+    assert few.parts.total("rows") == 8
+    taken = [answers.take(order[:8])["teacher"] for answers in (few, every)]
+    np.testing.assert_array_equal(*taken)
 
 
 def test_cache_answers_continue_after_a_kill_and_refuse_others(small, teacher, points, tmp_path):

@@ -230,10 +230,12 @@ def test_groups_have_few_sizes_and_few_idle_places():
         assert group <= size and 3 * (size - group) <= size
 
 
-def test_members_at_once_is_one_on_a_cpu_with_dropout_alone(monkeypatch):
-    assert members_at_once(0.1) == 1 and members_at_once(0.0) == LARGEST_GROUP
+def test_members_at_once_is_one_on_a_cpu_with_dropout_or_wide_layers(monkeypatch):
+    wanted = {(0.1, 128): 1, (0.0, 384): 1, (0.0, 128): LARGEST_GROUP}
+    found = {(rate, hidden): members_at_once(rate, hidden=hidden) for rate, hidden in wanted}
+    assert found == wanted
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert members_at_once(0.1) == LARGEST_GROUP
+    assert members_at_once(0.1, hidden=384) == LARGEST_GROUP
 
 
 def test_group_shape_has_as_many_members_as_the_memory_holds(points, monkeypatch):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The end of a run: plain fine-tuning against Agora on what Agora never read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,7 +45,7 @@ def compare(
     summary: dict = {"test_rows": len(held["test"].points.y) if "test" in held else 0}
     for side, data in trained.items():
         theta = thetas[side]
-        params = [tuner.fit(theta._replace(seed=seed), Points(*data)) for seed in seeds]
+        params = tuner.fit_all([theta._replace(seed=seed) for seed in seeds], Points(*data))
         scores = scores_of(tuner, params, material, held)
         summary[side] = {"theta": theta._asdict(), "train_rows": len(data.y), **scores}
     return summary
@@ -59,14 +59,14 @@ class Held(NamedTuple):
 
 
 def scores_of(
-    tuner: FineTuner, models: Sequence, material: Material, held: Mapping[str, Held]
+    tuner: FineTuner, models: Iterable, material: Material, held: Mapping[str, Held]
 ) -> dict[str, list]:
     """Accuracies and official scores of each model on each split."""
     found: dict = {"report": [], "test": [], "report_scores": [], "test_scores": []}
     for params in models:
         for name, (examples, points) in held.items():
-            found[name].append(tuner.accuracy(params, points))
             outputs = tuner.outputs(params, points.x)
+            found[name].append(float(tuner.correct_outputs(outputs, points).mean()))
             found[f"{name}_scores"].append(official_scores(outputs, material, examples))
     return found
 

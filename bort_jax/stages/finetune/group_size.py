@@ -8,17 +8,21 @@ import jax
 from bort_jax.storage.memory import available_memory
 
 LARGEST_GROUP = 64  # members of a device
+WIDE = 256  # hidden size from which products fill a CPU without `vmap`
 MEMORY_SHARE = 0.85  # of a device's free memory that a population may take
 
 
-def members_at_once(dropout: float) -> int:
+def members_at_once(dropout: float, *, hidden: int) -> int:
     """Members of a device that are trained together, if its memory holds them.
 
     A CPU with dropout trains one after the other: there a step of 8 members under `vmap` took 89
     to 221 ms a member, one alone 116; without dropout 72 and 106 (docs/finetuning.md: two cores,
-    D2-A4-H128-I512). On an H200 `vmap` of 8 Borts took 0.74 of the time that they take in turns.
+    D2-A4-H128-I512). At H = 384 without dropout `vmap` of 4 took 258 ms of the processors a
+    member, one alone 195. On an H200 `vmap` of 8 Borts took 0.74 of the time that they take in
+    turns.
     """
-    return 1 if dropout and jax.default_backend() == "cpu" else LARGEST_GROUP
+    alone = jax.default_backend() == "cpu" and (dropout or hidden >= WIDE)
+    return 1 if alone else LARGEST_GROUP
 
 
 def largest_group(bytes_of: Callable[[int], int], *, limit: int, most: int) -> int:

@@ -23,7 +23,7 @@ from bort_jax.stages.finetune.page import show, show_many
 from bort_jax.stages.finetune.records import finish_runs, model_card, summarise
 from bort_jax.stages.finetune.splits import read_splits
 from bort_jax.stages.finetune.teacher_answers import Teacher, cache_answers
-from bort_jax.stages.finetune.tuner import FineTuner
+from bort_jax.stages.finetune.tuner import FineTuner, visited_rows
 from bort_jax.stages.predict.outputs import check_length
 from bort_jax.storage.files import read_json, write_json
 from bort_jax.storage.hub import pin_revisions
@@ -78,6 +78,7 @@ def run_one(config: Config) -> dict:
         teacher,
         teacher.rows(splits.texts, splits.train.x, start.required_tokenizer),
         out / "teacher",
+        rows=visited_rows(thetas(config), len(splits.train.y), recipe=tuner.recipe),
     )
     records = finish_runs(
         tuner, thetas(config), splits, out=out, stopping=stopping, answers=answers

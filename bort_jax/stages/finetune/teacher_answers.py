@@ -113,13 +113,19 @@ class Teacher(NamedTuple):
 
 @dataclass(frozen=True)
 class TeacherAnswers:
-    """The answers in a folder; every row has one."""
+    """The answers in a folder.
+
+    Attributes:
+      rows: those that have an answer, ascending.
+    """
 
     parts: Parts
     record: np.dtype
+    rows: Int[np.ndarray, " m"]
 
     def take(self, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
         """`teacher` and, where they are kept, `states` of some rows, a line each."""
+        rows = np.searchsorted(self.rows, rows)
         numbers = np.searchsorted(self._ends, rows, side="right")
         starts = np.concatenate([[0], self._ends])[numbers]
         picked = [self._records[n][row] for n, row in zip(numbers, rows - starts, strict=True)]
@@ -139,25 +145,34 @@ class TeacherAnswers:
 
 
 def cache_answers(
-    teacher: Teacher, x: Int[np.ndarray, "n *c t"], folder: Path, *, part_bytes: int = PART_BYTES
+    teacher: Teacher,
+    x: Int[np.ndarray, "n *c t"],
+    folder: Path,
+    *,
+    rows: Int[np.ndarray, " m"] | None = None,
+    part_bytes: int = PART_BYTES,
 ) -> TeacherAnswers:
     """The teacher's answers to rows in its tokens; those that are in `folder` are not computed.
+
+    Args:
+      rows: those that are wanted, ascending; none: all.
 
     Raises:
       ValueError: answers of another teacher or to other rows are in the folder, a file is damaged,
         or the teacher's outputs are not finite.
     """
-    record, answer = teacher.record(x), teacher.answer_fn()
+    rows = np.arange(len(x)) if rows is None else rows
+    x, record, answer = x[rows], teacher.record(x), teacher.answer_fn()
     parts = continue_parts(folder, ANSWERS, made_from(teacher, x))
     at_once = max(1, part_bytes // record.itemsize)
     with progress_bar("teacher", total=len(x), done=parts.total("rows"), unit="row") as bar:
         while (done := parts.total("rows")) < len(x):
-            rows = x[done : done + at_once]
+            some = x[done : done + at_once]
             with OpenPart(parts) as part:
-                part.write(answer(rows).tobytes())
-                parts = part.close(rows=len(rows))
-            bar.update(len(rows))
-    return TeacherAnswers(parts, record)
+                part.write(answer(some).tobytes())
+                parts = part.close(rows=len(some))
+            bar.update(len(some))
+    return TeacherAnswers(parts, record, rows)
 
 
 def made_from(teacher: Teacher, x: Int[np.ndarray, "n *c t"]) -> dict[str, Any]:

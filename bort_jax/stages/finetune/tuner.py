@@ -4,7 +4,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import count
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 import jax
@@ -147,7 +147,7 @@ class FineTuner:
             lambda params, ids: row_outputs(model, params, ids, pad=pad),
             layer_decay=given.layer_decay,
         )
-        at_once = given.at_once or members_at_once(given.dropout)
+        at_once = given.at_once or members_at_once(given.dropout, hidden=config.arch.hidden)
         return cls(
             start=replace(start, config=config),
             labels=names,
@@ -243,7 +243,13 @@ class FineTuner:
 
     def correct(self, params, points: Points) -> Bool[np.ndarray, " n"] | Float[np.ndarray, " n"]:
         """Which examples are predicted right; all NaN where the training has diverged."""
-        predicted = self.predict(params, points.x)
+        return self.correct_outputs(self.outputs(params, points.x), points)
+
+    def correct_outputs(
+        self, outputs: Float[np.ndarray, "m k"], points: Points
+    ) -> Bool[np.ndarray, " n"] | Float[np.ndarray, " n"]:
+        """As `correct`, of outputs that are at hand."""
+        predicted = head_decisions(outputs, self.head, count=len(points.x))
         return predicted if np.isnan(predicted).any() else predicted == points.y
 
     def accuracy(self, params, points: Points) -> float:
@@ -292,19 +298,38 @@ def labelled_batches(
       answers: a teacher's to all rows. A row's weight then stands in `label_weights`, 0 without a
         label, and `weights` say what is a row.
     """
-    size = theta.batch_size
     of_rows = row_weights(points.y, weights)
+    for picked, real in row_batches(theta, len(points.y)):
+        batch = {"ids": points.x[picked], "labels": points.y[picked]}
+        if points.targets is not None:
+            batch["targets"] = points.targets[picked]
+        if answers:
+            batch |= answers.take(picked) | {"label_weights": real * of_rows[picked]}
+        yield batch | {"weights": real if answers else real * of_rows[picked]}
+
+
+def row_batches(
+    theta: Theta, n: int
+) -> Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, " b"]]]:
+    """The numbers of a batch's rows, of n, and 0 for those that only fill up a last one."""
+    size = theta.batch_size
     for epoch in count():
-        order = np.random.default_rng((theta.seed, epoch)).permutation(len(points.y))
-        for start in range(0, len(order), size):
-            picked = np.resize(order[start : start + size], size)
-            real = (np.arange(size) < len(order) - start).astype(np.float32)
-            batch = {"ids": points.x[picked], "labels": points.y[picked]}
-            if points.targets is not None:
-                batch["targets"] = points.targets[picked]
-            if answers:
-                batch |= answers.take(picked) | {"label_weights": real * of_rows[picked]}
-            yield batch | {"weights": real if answers else real * of_rows[picked]}
+        order = np.random.default_rng((theta.seed, epoch)).permutation(n)
+        for start in range(0, n, size):
+            real = (np.arange(size) < n - start).astype(np.float32)
+            yield np.resize(order[start : start + size], size), real
+
+
+def visited_rows(
+    thetas: Sequence[Theta], n: int, *, recipe: FinetuneRecipe
+) -> Int[np.ndarray, " m"]:
+    """Which of n rows any of the trainings reads, ascending."""
+    batches = (
+        picked
+        for theta in thetas
+        for picked, _ in islice(row_batches(theta, n), recipe.total_steps(theta, n))
+    )
+    return np.unique(np.concatenate(list(batches)))
 
 
 def row_weights(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Int
 
-from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.data.tokenizer import Tokenizer, plain_ids
 
 CHOICE, TEXT = "\x1e", "\x1f"  # between the choices of a point, between the texts of a row
 
@@ -62,5 +62,6 @@ def _segments(row: Int[np.ndarray, " s"], tokenizer: Tokenizer) -> list[list[int
     body = row[row != special.pad][1:-1]
     ends = np.flatnonzero(body == special.eos)
     if not len(ends):
-        return [body.tolist()]
-    return [body[: ends[0]].tolist(), body[ends[0] + tokenizer.separators :].tolist()]
+        return [plain_ids(body).tolist()]
+    second = body[ends[0] + tokenizer.separators :]
+    return [plain_ids(body[: ends[0]]).tolist(), plain_ids(second).tolist()]

@@ -3,15 +3,16 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from bort_jax.storage.files import read_json, write_json
+from bort_jax.storage.files import check_pointer, read_json, write_json
 from bort_jax.storage.hub import tokenizer_folder
+from bort_jax.storage.native import native_errors
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 # The names of the special tokens, and how many separators stand between the texts of a pair.
@@ -19,6 +20,13 @@ FAMILIES = ((SPECIAL_TOKENS, 2), (("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
 NO_TOKENIZER = "no tokenizer: tokenizer.json, vocab.txt, or vocab.json with merges.txt would be one"
 BYTES_OF_SPACE = ("Ġ", "Ċ", "ĉ", "č")  # blank, newline, tab, return, as byte-level BPE writes them
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
+ROLES = ("cls_token", "pad_token", "sep_token", "unk_token", "mask_token")  # as `Special` has them
+SETTINGS = "tokenizer_config.json"
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
+BESIDE = ("special_tokens_map.json", "added_tokens.json")  # in older folders
+# What stock classes call a tokenizer that has no limit.
+NO_LIMIT = 10**30
+PROBE = "A probe: naïve [SEP] 日本 </s> é\u0301 🙂"
 
 
 class Special(NamedTuple):
@@ -39,18 +47,45 @@ class Encoded(NamedTuple):
 
 
 class Tokenizer:
-    """A `tokenizers.Tokenizer` with its special ids, its size and its hash."""
+    """A `tokenizers.Tokenizer` with its special ids, its size and its hash.
 
-    def __init__(self, backend):
-        self.backend = backend
+    Args:
+      backend: what cuts texts into tokens.
+      roles: names of special tokens by stock's names (`cls_token`); those that are not given are
+        BERT's or RoBERTa's.
+      max_length: of a row, as `model_max_length` says; None where nothing does.
+      split: special tokens in a text are cut into pieces (`split_special_tokens`).
+      notes: what reading it assumed, a sentence each.
+
+    Raises:
+      ValueError: it lacks a special token.
+    """
+
+    def __init__(
+        self,
+        backend,
+        *,
+        roles: dict[str, str] | None = None,
+        max_length: int | None = None,
+        split: bool = False,
+        notes: tuple[str, ...] = (),
+    ):
+        self.backend, self.max_length, self.split, self.notes = backend, max_length, split, notes
         backend.no_padding()
         backend.no_truncation()
-        self.names, self.separators = FAMILIES[backend.token_to_id("[CLS]") is not None]
+        backend.encode_special_tokens = split
+        usual, self.separators = FAMILIES[backend.token_to_id("[CLS]") is not None]
+        self.names = tuple(
+            (roles or {}).get(role, name) for role, name in zip(ROLES, usual, strict=True)
+        )
         ids = [backend.token_to_id(token) for token in self.names]
         missing = [token for token, id in zip(self.names, ids, strict=True) if id is None]
         if missing:
             raise ValueError(f"the tokenizer lacks the special tokens {', '.join(missing)}")
         self.special = Special(*ids)
+        around_pair = backend.num_special_tokens_to_add(is_pair=True)
+        if around_pair in (3, 4):  # none: the backend frames nothing
+            self.separators = around_pair - 2
 
     @classmethod
     def train(cls, texts: Iterable[str], *, vocab_size: int) -> "Tokenizer":
@@ -71,35 +106,54 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Tokenizer":
-        """Reads `tokenizer.json`.
+        """As `load_tokenizer`.
 
         Raises:
           FileNotFoundError: the folder has none. (A stock loader would silently make a
             tokenizer of five tokens.)
           ValueError: it is damaged, or lacks the special tokens.
         """
-        from tokenizers import Tokenizer as Backend
-
-        file = Path(folder) / "tokenizer.json"
-        if not file.is_file():
+        found = load_tokenizer(folder)
+        if found is None:
             raise FileNotFoundError(f"no tokenizer.json in {folder}")
-        return cls(_build(Backend.from_file, str(file)))
+        return found
 
-    def save(self, folder: str | Path) -> None:
-        """Writes `tokenizer.json` and what stock `AutoTokenizer` needs beside it."""
+    def with_backend(self, backend) -> "Tokenizer":
+        """The same roles and limits with other tokens."""
+        roles = dict(zip(ROLES, self.names, strict=True))
+        return Tokenizer(backend, roles=roles, max_length=self.max_length, split=self.split)
+
+    def save(self, folder: str | Path, *, positions: int | None = None) -> None:
+        """Writes `tokenizer.json` and what stock `AutoTokenizer` needs beside it.
+
+        Args:
+          positions: of the model that it goes with: where stock classes cut texts, unless the
+            tokenizer's own limit is smaller.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(folder / "tokenizer.json"))
-        names = ("bos_token", "pad_token", "eos_token", "unk_token", "mask_token")
-        settings = {
+        limits = [limit for limit in (self.max_length, positions) if limit]
+        write_json(folder / SETTINGS, self._settings(min(limits, default=None)))
+
+    def _settings(self, max_length: int | None) -> dict[str, Any]:
+        """The content of `tokenizer_config.json`."""
+        cls, pad, sep, unk, mask = self.names
+        added = self.backend.get_added_tokens_decoder().values()
+        more = [token.content for token in added if token.special]
+        more = [content for content in more if content not in self.names]
+        return {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "cls_token": self.names[0],
-            "sep_token": self.names[2],
+            "cls_token": cls,
+            "sep_token": sep,
             "model_input_names": ["input_ids", "attention_mask"]
             + ["token_type_ids"] * (self.separators == 1),
-            **dict(zip(names, self.names, strict=True)),
+            **{"bos_token": cls, "pad_token": pad, "eos_token": sep},
+            **{"unk_token": unk, "mask_token": mask},
+            **({"model_max_length": max_length} if max_length else {}),
+            **({"additional_special_tokens": more} if more else {}),
+            **({"split_special_tokens": True} if self.split else {}),
         }
-        write_json(folder / "tokenizer_config.json", settings)
 
     @property
     def vocab_size(self) -> int:
@@ -120,7 +174,7 @@ class Tokenizer:
         try:
             return self.encode_documents(texts)
         finally:
-            self.backend.encode_special_tokens = False
+            self.backend.encode_special_tokens = self.split
 
     def check_ids(self) -> None:
         """Raises ValueError where an id is not below the vocabulary's size: ids with gaps."""
@@ -173,12 +227,22 @@ class Tokenizer:
         return seq_len - 2 - self.separators * (segments - 1)
 
     def frame(self, segments: Sequence[Sequence[int]]) -> list[int]:
-        """One or two segments between the special tokens, as `encode` frames them."""
-        first, *rest = segments
+        """One or two segments between the special tokens, as `encode` frames them.
+
+        A separator or a padding token that stands in a text is `~id`, a negative number: the
+        model has its embedding, and neither token types nor the mask are taken from it.
+        """
+        first, *rest = map(self._mark_own, segments)
         tokens = [self.special.bos, *first]
         for segment in rest:
             tokens += [self.special.eos] * self.separators + [*segment]
         return [*tokens, self.special.eos]
+
+    def _mark_own(self, tokens: Sequence[int]) -> Sequence[int]:
+        framing = (self.special.eos, self.special.pad)
+        if not any(id in tokens for id in framing):
+            return tokens
+        return [~id if id in framing else id for id in tokens]
 
     def _join(self, parts: Sequence[list[int]], *, seq_len: int) -> list[int]:
         room = self.room(len(parts), seq_len=seq_len)
@@ -190,60 +254,125 @@ class Tokenizer:
         return self.frame([first, second[: room - len(first)]])
 
 
-def load_tokenizer(folder: str | Path) -> Tokenizer | None:
-    """The tokenizer of a checkpoint folder, in any of the forms that stock ones come in.
+def plain_ids(x: Int[np.ndarray, "*n"]) -> Int[np.ndarray, "*n"]:
+    """Rows of `Tokenizer.frame` with every token's own id."""
+    return np.where(x < 0, ~x, x)
 
-    They are `tokenizer.json`, `vocab.txt` (BERT) and `vocab.json` with `merges.txt` (RoBERTa), with
-    the settings of `tokenizer_config.json`; None where none is there.
+
+def load_tokenizer(folder: str | Path) -> Tokenizer | None:
+    """The tokenizer of a checkpoint folder, as stock `AutoTokenizer` reads it.
+
+    It is `tokenizer.json`, `vocab.txt` (BERT) or `vocab.json` with `merges.txt` (RoBERTa), with
+    every setting and added token of the files beside it; None where none is there.
 
     Raises:
       ValueError: a file is damaged, or lacks the special tokens.
     """
-    from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
-
     folder = Path(folder)
+    files = [folder / name for name in (*VOCABULARIES, *BESIDE, SETTINGS)]
+    there = [file for file in files if file.is_file()]
+    names = {file.name for file in there}
+    if not {"tokenizer.json", "vocab.txt"} & names and not {"vocab.json", "merges.txt"} <= names:
+        return None
+    for file in there:
+        check_pointer(file)
+    settings = _read_settings(folder, SETTINGS)
+    written = None if names & {*BESIDE} else _load_own(folder / "tokenizer.json", settings)
+    return written or _load_stock(folder, settings, _stock_class(folder, settings))
+
+
+def _read_settings(folder: Path, name: str) -> dict[str, Any]:
+    return read_json(folder / name) if (folder / name).is_file() else {}
+
+
+def _load_own(file: Path, settings: dict[str, Any]) -> Tokenizer | None:
+    """What `save` wrote: then `tokenizer.json` says all, and stock classes need no import."""
+    if not file.is_file() or settings.get("tokenizer_class") != "PreTrainedTokenizerFast":
+        return None
+    from tokenizers import Tokenizer as Backend
+
+    limit, split = settings.get("model_max_length"), settings.get("split_special_tokens")
+    roles = {role: settings[role] for role in ROLES if isinstance(settings.get(role), str)}
+    try:
+        with native_errors(f"{file} is no tokenizer that can be read"):
+            backend = Backend.from_file(str(file))
+        found = Tokenizer(backend, roles=roles, max_length=_limit(limit), split=split is True)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}" if str(file) not in str(error) else error) from error
+    _probe(found, str(file))
+    return found if found._settings(found.max_length) == settings else None
+
+
+def _stock_class(folder: Path, settings: dict[str, Any]) -> str:
+    """The class that `AutoTokenizer` would choose; it reads files alone, and never runs code."""
+    config = _read_settings(folder, "config.json")
+    kinds = {"bert": "BertTokenizer", "roberta": "RobertaTokenizer", "bort": "BertTokenizer"}
+    by_file = "BertTokenizer" if (folder / "vocab.txt").is_file() else "RobertaTokenizer"
     if (folder / "tokenizer.json").is_file():
-        return Tokenizer.load(folder)
-    settings = _settings(folder)
-    if (folder / "vocab.txt").is_file():
-        made = _build(
-            BertWordPieceTokenizer,
-            str(folder / "vocab.txt"),
-            lowercase=settings.get("do_lower_case", True),
-            strip_accents=settings.get("strip_accents"),
-            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        by_file = "PreTrainedTokenizerFast"
+    named = settings.get("tokenizer_class") or config.get("tokenizer_class")
+    return str(named or kinds.get(str(config.get("model_type")), by_file)).removesuffix("Fast")
+
+
+def _load_stock(folder: Path, settings: dict[str, Any], name: str) -> Tokenizer:
+    import transformers
+
+    generic = transformers.PreTrainedTokenizerFast
+    kind = getattr(transformers, name, None) if name.endswith("Tokenizer") else None
+    if not isinstance(kind, type) or not issubclass(kind, generic):
+        kind = generic
+    mask: dict[str, Any] = {}
+    bare = not (folder / "tokenizer.json").is_file() and "mask_token" not in settings
+    if bare and kind is transformers.RobertaTokenizer:
+        # Its own tokenizer.json says so, and version 4 did: a mask takes the blank before it.
+        mask = {"mask_token": transformers.AddedToken("<mask>", lstrip=True)}
+    with native_errors(f"{folder} holds no tokenizer that can be read"):
+        stock = kind.from_pretrained(str(folder), local_files_only=True, **mask)
+        roles = {role: getattr(stock, role) for role in ROLES}
+        split, limit = bool(getattr(stock, "split_special_tokens", False)), stock.model_max_length
+    given = {role: name for role, name in roles.items() if isinstance(name, str)}
+    notes = _assumptions(folder, settings)
+    try:
+        found = Tokenizer(
+            stock.backend_tokenizer,
+            roles=given,
+            max_length=_limit(limit),
+            split=split,
+            notes=notes,
         )
-        return Tokenizer(made._tokenizer)
-    files = [folder / "vocab.json", folder / "merges.txt"]
-    if all(file.is_file() for file in files):
-        spaced = settings.get("add_prefix_space", False)
-        made = _build(ByteLevelBPETokenizer, *map(str, files), add_prefix_space=spaced)
-        return Tokenizer(_add_framing(_mark_special(made._tokenizer)))
-    return None
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    _probe(found, str(folder))
+    return found
+
+
+def _limit(value: Any) -> int | None:
+    return value if type(value) is int and 0 < value < NO_LIMIT else None
+
+
+def _probe(tokenizer: Tokenizer, source: str) -> None:
+    """Cuts a text: some damage shows only then."""
+    with native_errors(f"{source} is no tokenizer that can be used"):
+        tokenizer.encode_documents([PROBE])
+
+
+def _assumptions(folder: Path, settings: dict[str, Any]) -> tuple[str, ...]:
+    """What no file says: whether a bare `vocab.txt` with capital letters is lower-cased first."""
+    vocabulary = folder / "vocab.txt"
+    if (folder / "tokenizer.json").is_file() or "do_lower_case" in settings:
+        return ()
+    tokens = vocabulary.read_text(errors="replace").split() if vocabulary.is_file() else []
+    if not any(token != token.lower() for token in tokens if token[:1] + token[-1:] != "[]"):
+        return ()
+    return (
+        f"{vocabulary} has tokens with capital letters and no {SETTINGS} beside it says "
+        "do_lower_case: texts are lower-cased, as stock classes assume",
+    )
 
 
 def require_tokenizer(folder: str | Path) -> Tokenizer:
     """As `load_tokenizer`, of a hub's model too; raises FileNotFoundError where there is none."""
-    folder = tokenizer_folder(folder)
-    return load_tokenizer(folder) or Tokenizer.load(folder)
-
-
-def _build(make: Callable, *args, **settings):
-    try:
-        return make(*args, **settings)
-    except Exception as error:  # the library raises bare Exceptions
-        raise ValueError(f"{args[0]} is no tokenizer that can be read: {error}") from error
-
-
-def _mark_special(backend):
-    """RoBERTa's special tokens as such: a mask takes the blank before it, as stock ones do."""
-    from tokenizers import AddedToken
-
-    known = [name for name in SPECIAL_TOKENS if backend.token_to_id(name) is not None]
-    backend.add_special_tokens(
-        [AddedToken(name, lstrip=name == SPECIAL_TOKENS[-1], special=True) for name in known]
-    )
-    return backend
+    return Tokenizer.load(tokenizer_folder(folder))
 
 
 def _add_framing(backend):
@@ -253,8 +382,3 @@ def _add_framing(backend):
     eos, bos = (("</s>", backend.token_to_id("</s>")), ("<s>", backend.token_to_id("<s>")))
     backend.post_processor = RobertaProcessing(eos, bos)
     return backend
-
-
-def _settings(folder: Path) -> dict:
-    file = folder / "tokenizer_config.json"
-    return read_json(file) if file.is_file() else {}

@@ -25,7 +25,7 @@ def save_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
     """
     if checkpoint.tokenizer:
         checkpoint.with_tokenizer(checkpoint.tokenizer, source=str(folder))
-        checkpoint.tokenizer.save(folder)
+        checkpoint.tokenizer.save(folder, positions=checkpoint.config.positions)
 
 
 def save_description(checkpoint: Checkpoint, folder: Path) -> None:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`config.json` of a Hugging Face folder: what our models can be is read, all else is refused."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bort_jax.arch import Arch, LayerwiseArch
+from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop.bounds import check_texts, fraction_of, int_of
 from bort_jax.interop.checkpoint import Checkpoint
 from bort_jax.interop.padding import hull
@@ -28,7 +30,7 @@ FAMILIES = ("bert", "roberta")
 # Bort's own model type, until transformers dropped it; its classes were BERT's.
 MODEL_TYPES = {"bert": "bert", "roberta": "roberta", "bort": "bert"}
 EXPECTED = {
-    "hidden_act": ("gelu",),
+    "hidden_act": ("gelu", "gelu_python"),  # one function
     "position_embedding_type": ("absolute",),
     "is_decoder": (False,),
     "add_cross_attention": (False,),
@@ -36,6 +38,12 @@ EXPECTED = {
     "problem_type": (None, "single_label_classification", "regression"),
 }
 MOST_LABELS = 1 << 16
+# Beginnings of tensors' names, and the head that they are of.
+HEAD_TENSORS = {
+    "cls.predictions.": "masked_lm",
+    "lm_head.": "masked_lm",
+    "classifier.": "classifier",
+}
 
 
 def hf_class(checkpoint: Checkpoint) -> str:
@@ -93,14 +101,17 @@ def to_hf_config(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def from_hf_config(file: Path) -> Checkpoint:
+def from_hf_config(file: Path, *, names: Collection[str] = ()) -> Checkpoint:
     """A checkpoint without parameters.
+
+    Args:
+      names: of the tensors; they say the family and the head where `config.json` does not.
 
     Raises:
       ValueError: it is not the configuration of a BERT, RoBERTa or Bort that ours can be.
     """
     hf, source = read_json(file), str(file.parent)
-    family, head = _kind(hf, source)
+    family, head = _kind(_complete(hf, names), source)
     own = hf.get("bort_jax")
     own = own if isinstance(own, dict) else {}
     types = int_of(hf, "type_vocab_size", source, least=0, default=2)
@@ -120,6 +131,23 @@ def from_hf_config(file: Path) -> Checkpoint:
     return replace(empty, problem=problem, facts=facts, notes=notes)
 
 
+def _complete(hf: dict, names: Collection[str]) -> dict:
+    """With the model type and the class that the tensors' names tell, where none is given."""
+    of = lambda start: any(name.startswith(start) for name in names)
+    family = MODEL_TYPES.get(str(hf.get("model_type")))
+    listed = hf.get("architectures")
+    if listed and not hf.get("model_type"):
+        named = CLASSES.get(str(listed[0]) if isinstance(listed, list) else "")
+        family = named and named[0]
+    if not listed and not hf.get("model_type"):
+        family = next((family for family in FAMILIES if of(f"{family}.")), None)
+    hf = hf if hf.get("model_type") or not family else hf | {"model_type": family}
+    if listed or not names or not family:
+        return hf
+    head = next((head for start, head in HEAD_TENSORS.items() if of(start)), "none")
+    return hf | {"architectures": [n for n, kind in CLASSES.items() if kind == (family, head)][:1]}
+
+
 def _kind(hf: dict, source: str) -> tuple[str, str]:
     family, names = MODEL_TYPES.get(str(hf.get("model_type"))), hf.get("architectures")
     if family is None:
@@ -129,7 +157,10 @@ def _kind(hf: dict, source: str) -> tuple[str, str]:
     name = str(names[0]) if isinstance(names, list) and names else str(names)
     if CLASSES.get(name, ("", ""))[0] != family:
         known = [name for name, (of, _) in CLASSES.items() if of == family]
-        raise ValueError(f"{source}: expected one of {', '.join(known)}; got {name!r}")
+        raise ValueError(
+            f"{source}: expected one of {', '.join(known)} under architectures in config.json; "
+            f"got {name!r}"
+        )
     head = CLASSES[name][1]
     tied = {"tie_word_embeddings": (True,)} if head == "masked_lm" else {}
     for key, allowed in (EXPECTED | tied).items():
@@ -157,6 +188,17 @@ def _positions(hf: dict, family: str, source: str) -> int:
     if table <= first:
         raise ValueError(f"{source}: {table} positions, of which padding takes {first}")
     return table - first
+
+
+def check_padding_id(file: Path, empty: Checkpoint, tokenizer: Tokenizer) -> None:
+    """Raises ValueError where RoBERTa's positions would be counted from another token's id."""
+    stated = int_of(read_json(file), "pad_token_id", str(file), least=0, default=1)
+    pad = tokenizer.special.pad
+    if empty.family == "roberta" and stated != pad:
+        raise ValueError(
+            f"{file}: pad_token_id is {stated}, but the tokenizer's {tokenizer.names[1]} has the "
+            f"id {pad}; RoBERTa counts positions from it, so both must be the same"
+        )
 
 
 def _own_eps(own: dict, source: str) -> float | None:

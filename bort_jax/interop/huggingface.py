@@ -14,12 +14,18 @@ from bort_jax.data.tokenizer import NO_TOKENIZER, load_tokenizer
 from bort_jax.interop.bounds import check_depth
 from bort_jax.interop.checkpoint import Checkpoint
 from bort_jax.interop.description import save_tokenizer
-from bort_jax.interop.hf_config import first_position, from_hf_config, hf_class, to_hf_config
+from bort_jax.interop.hf_config import (
+    check_padding_id,
+    first_position,
+    from_hf_config,
+    hf_class,
+    to_hf_config,
+)
 from bort_jax.interop.layout import Layout, from_tensors, to_tensors
 from bort_jax.interop.model_card import model_card
 from bort_jax.interop.padding import cut, in_hull, pad
 from bort_jax.interop.tensor_files import WEIGHTS, read_tensors
-from bort_jax.storage.files import whole_file, write_json, write_text
+from bort_jax.storage.files import read_json, whole_file, write_json, write_text
 
 CONFIG, CARD = "config.json", "README.md"
 
@@ -67,6 +73,16 @@ COPIES = {
         "lm_head.decoder.bias": "lm_head.bias",
     },
 }
+WRAPPERS = ("_orig_mod.", "module.")  # of torch.compile, and of training on several devices
+# Beside the embedding table, what has a row for each token.
+VOCABULARY_TENSORS = (
+    "cls.predictions.bias",
+    "cls.predictions.decoder.weight",
+    "cls.predictions.decoder.bias",
+    "lm_head.bias",
+    "lm_head.decoder.weight",
+    "lm_head.decoder.bias",
+)
 BARE = ("embeddings.", "encoder.", "pooler.")  # how `BertModel` writes what others put in `bert.`
 
 
@@ -107,13 +123,40 @@ def load(folder: str | Path) -> Checkpoint:
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"no {CONFIG} in {folder}: not a checkpoint folder")
-    empty = from_hf_config(folder / CONFIG)
-    tensors = read_tensors(folder)
+    read_json(folder / CONFIG)  # whatever is wrong with it is said before gigabytes are read
+    tensors = _plain_names(read_tensors(folder))
+    empty = from_hf_config(folder / CONFIG, names=tensors)
     check_depth(empty.config.arch.depth, len(tensors), str(folder))
     tokenizer = load_tokenizer(folder)
-    notes = empty.notes + (() if tokenizer else (NO_TOKENIZER,))
-    empty = replace(empty, notes=notes).with_tokenizer(tokenizer, source=str(folder))
-    return from_hf(tensors, empty, source=str(folder))
+    notes = empty.notes + (tokenizer.notes if tokenizer else (NO_TOKENIZER,))
+    empty = replace(empty, notes=notes)
+    if tokenizer:
+        check_padding_id(folder / CONFIG, empty, tokenizer)
+        tensors, empty = _cut_surplus(tensors, empty, tokenizer.vocab_size)
+    return from_hf(tensors, empty.with_tokenizer(tokenizer, source=str(folder)), source=str(folder))
+
+
+def _plain_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Without what wrappers of torch put before every name."""
+    for prefix in WRAPPERS * 2:
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
+    return tensors
+
+
+def _cut_surplus(
+    tensors: dict[str, np.ndarray], empty: Checkpoint, tokens: int
+) -> tuple[dict[str, np.ndarray], Checkpoint]:
+    """Without the rows of an embedding table that no token has: they are never predicted."""
+    rows = empty.config.vocab_size
+    if rows <= tokens:
+        return tensors, empty
+    ends = ("embeddings.word_embeddings.weight", *VOCABULARY_TENSORS)
+    cut = lambda name, x: x[:tokens] if name.endswith(ends) and len(x) == rows else x
+    notes = (*empty.notes, f"rows {tokens} to {rows - 1} of the embedding table: no token has them")
+    config = replace(empty.config, vocab_size=tokens)
+    cut_tensors = {name: cut(name, array) for name, array in tensors.items()}
+    return cut_tensors, replace(empty, config=config, notes=notes)
 
 
 def to_hf(checkpoint: Checkpoint) -> dict[str, np.ndarray]:

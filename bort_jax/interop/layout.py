@@ -70,6 +70,7 @@ def from_tensors(tensors: dict[str, np.ndarray], like: Checkpoint, layout: Layou
     """
     shapes = flat_shapes(like.model)
     names = layout.full_names(shapes)
+    tensors = _name_originals(tensors, layout)
     aside = {name for name in tensors if name.startswith(tuple(layout.aside))}
     missing = set(names.values()) - tensors.keys()
     extra = tensors.keys() - set(names.values()) - layout.copies.keys() - aside
@@ -96,6 +97,16 @@ def from_tensors(tensors: dict[str, np.ndarray], like: Checkpoint, layout: Layou
         if (here := sorted(name for name in aside if name.startswith(start)))
     ]
     return traverse_util.unflatten_dict(flat, sep="."), tuple(notes)
+
+
+def _name_originals(tensors: dict[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
+    """With a shared tensor under its own name too, where only its copy was written."""
+    copied = {
+        original: tensors[copy]
+        for copy, original in layout.copies.items()
+        if copy in tensors and original not in tensors
+    }
+    return tensors | copied
 
 
 def _check_copies(tensors, layout: Layout, source: str) -> None:

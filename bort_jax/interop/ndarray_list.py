@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bort_jax.storage.files import check_pointer
+
 LIST_MAGIC = 0x112
 ARRAY_VERSIONS = {0xF993FAC8: 1, 0xF993FAC9: 2, 0xF993FACA: 3}
 DENSE = 0
@@ -27,6 +29,7 @@ def read_ndarray_list(file: str | Path) -> dict[str, np.ndarray]:
       ValueError: it is not such a file, it ends early or late, or it holds what is not a dense
         array of a known type with a name of its own.
     """
+    check_pointer(Path(file))
     with open(file, "rb") as handle:
         try:
             content = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)

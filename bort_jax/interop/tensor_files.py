@@ -8,7 +8,7 @@ import ml_dtypes  # noqa: F401  numpy then knows the name bfloat16
 import numpy as np
 
 from bort_jax.interop.bounds import check_texts
-from bort_jax.storage.files import read_json
+from bort_jax.storage.files import check_pointer, read_json
 
 WEIGHTS = "model.safetensors"
 TORCH_WEIGHTS = "pytorch_model.bin"
@@ -38,6 +38,7 @@ def read_safetensors(file: Path) -> Tensors:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    check_pointer(file)
     try:
         return load_file(str(file))
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -70,6 +71,7 @@ def _read_shards(index: Path, read: Callable[[Path], Tensors]) -> Tensors:
 
 
 def _read_torch(file: Path) -> Tensors:
+    check_pointer(file)
     try:
         import torch
     except ImportError as error:

@@ -130,7 +130,8 @@ class Embeddings(nn.Module):
         self.dropout = config.drop()
 
     def __call__(self, ids, mask, *, deterministic: bool):
-        x = self.word(ids) + self.position.embedding[None, : ids.shape[1]]
+        own = jnp.where(ids < 0, ~ids, ids)  # see `token_types`
+        x = self.word(own) + self.position.embedding[None, : ids.shape[1]]
         if self.config.token_types:
             x = x + self.token_type(token_types(ids, mask, separator=self.config.separator))
         return self.dropout(
@@ -142,7 +143,10 @@ def token_types(
     ids: Int[Array, "b s"], mask: Bool[Array, "b s"], *, separator: int | None
 ) -> Int[Array, "b s"]:
     """1 for tokens after the first separator, as in `[CLS] a [SEP] b [SEP]`; 0 before, and in
-    padding: what BERT's tokenizer gives for a text and for a pair."""
+    padding: what BERT's tokenizer gives for a text and for a pair.
+
+    A separator that stands in a text is `~id`, and ends nothing.
+    """
     if separator is None:
         return jnp.zeros_like(ids)
     ends = (ids == separator).astype(jnp.int32)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+LFS = b"version https://git-lfs.github.com/spec/"
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -39,6 +41,7 @@ def read_json(path: Path, *, remedy: str = "") -> dict[str, Any]:
     Raises:
       ValueError: it is not JSON, nested beyond reason, or no object.
     """
+    check_pointer(path)
     fault = "holds no object"
     try:
         value = json.loads(path.read_bytes())
@@ -47,6 +50,13 @@ def read_json(path: Path, *, remedy: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} {fault}" + f"; {remedy}" * bool(remedy))
     return value
+
+
+def check_pointer(path: Path) -> None:
+    """Raises ValueError where a file is Git LFS's note of where its content is."""
+    with path.open("rb") as file:
+        if file.read(len(LFS)) == LFS:
+            raise ValueError(f"{path} is a Git LFS pointer; fetch the file itself: git lfs pull")
 
 
 class WholeFile:

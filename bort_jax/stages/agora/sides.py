@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.data.tokenizer import Tokenizer, plain_ids
 from bort_jax.tasks.encode import Text, piece_sizes
 from bort_jax.tasks.task import Examples
 
@@ -26,7 +26,7 @@ def token_sides(
     flat = [text for texts in examples.texts for text in texts]
     sides = row_sides(flat, tokenizer, seq_len=seq_len).reshape(x.shape)
     # A text may hold an unknown token, which is a special one.
-    sides[np.isin(x, list(tokenizer.special))] = FIXED
+    sides[np.isin(plain_ids(x), list(tokenizer.special))] = FIXED
     if x.ndim < 3:
         return sides
     common = np.logical_and.accumulate((x == x[:, :1]).all(axis=1), axis=-1)[:, None]

@@ -12,7 +12,7 @@ from bort_jax.data.corpus import read_texts
 from bort_jax.data.masking import MASKS, apply_mlm_mask
 from bort_jax.data.order import key_of, keys_of
 from bort_jax.data.shards import Shard
-from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.data.tokenizer import Tokenizer, plain_ids
 from bort_jax.interop import Checkpoint
 from bort_jax.report.terminal import say
 
@@ -62,4 +62,5 @@ def masked(rows: dict, tokenizer: Tokenizer, *, seed: int) -> dict:
     keys = keys_of(key_of(seed, MASKS), np.arange(len(ids)))
     positions = choose_tokens(keys, lengths, seq_len=ids.shape[1])
     vocabulary = Shard(Path(), (), tokenizer.special, tokenizer.vocab_size)
-    return apply_mlm_mask(ids, lengths, positions, vocabulary, keys=keys)
+    batch = apply_mlm_mask(ids, lengths, positions, vocabulary, keys=keys)
+    return batch | {"labels": plain_ids(batch["labels"])}

@@ -42,4 +42,4 @@ def with_vocabulary(parent: Checkpoint, texts: Sequence[str], n: int) -> Checkpo
     share = counts[kept].sum() / max(1, counts.sum())
     say(f"vocabulary: {len(kept):,} of {len(counts):,} tokens stay, {share:.2%} of the text's")
     backend = Backend.from_str(json.dumps(cut_tokenizer(spec, kept)))
-    return replace(cut_vocabulary(parent, kept), tokenizer=Tokenizer(backend))
+    return replace(cut_vocabulary(parent, kept), tokenizer=tokenizer.with_backend(backend))

@@ -330,7 +330,7 @@ def _load_stock(folder: Path, settings: dict[str, Any], name: str) -> Tokenizer:
         stock = kind.from_pretrained(str(folder), local_files_only=True, **mask)
         roles = {role: getattr(stock, role) for role in ROLES}
         split, limit = bool(getattr(stock, "split_special_tokens", False)), stock.model_max_length
-    given = {role: name for role, name in roles.items() if isinstance(name, str)}
+    given: dict[str, str] = {role: of for role, of in roles.items() if isinstance(of, str)}
     notes = _assumptions(folder, settings)
     try:
         found = Tokenizer(

@@ -17,7 +17,15 @@ NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
 # A data set has a prefix: a misspelt path is not looked for on the network.
 DATA = "hub:"
 DATA_NAME = re.compile(r"hub:([\w./-]+)(?::([\w.-]+))?(?:@([\w./-]+))?(?:#(\w+))?")
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
 # Options that take a checkpoint or its tokenizer.
 CHECKPOINTS = ("model", "teacher", "parent", "socrates", "masked_lm", "init_from", "tokenizer")
 ROWS = ("data", "unlabelled")

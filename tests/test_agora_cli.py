@@ -176,6 +176,40 @@ def test_run_scores_the_test_once(straight, argv, tmp_path, capsys):
     assert results(tmp_path)["agora"]["test"] == [0.123]
 
 
+def pool_argv(argv, data, folder, *, rows=60):
+    """Unlabelled rows, some of which stand in the task; two taken out of the window."""
+    texts = [text for text, _ in sentences("a pool of texts to draw from", rows)]
+    known = [json.loads((data / f"{split}.jsonl").read_text().splitlines()[0])["text"]
+             for split in ("train", "validation", "test")]  # fmt: skip
+    write_rows(folder / "pool.jsonl", [{"text": text} for text in [*known, *texts, texts[0], "  "]])
+    return [
+        *argv,
+        "--pool",
+        str(folder / "pool.jsonl"),
+        "--calls",
+        "7",
+        "--max-class-shift",
+        "1",
+    ], set(texts)
+
+
+def test_run_retrieves_from_a_pool_within_a_budget(argv, data, tmp_path, capsys):
+    mine, texts = pool_argv(argv, data, tmp_path)
+    code, out, err = run(capsys, *mine, "--out", tmp_path / "run")
+    assert code == 0 and "Socrates asked about 7 in all" in out, err
+    assert "1 of 65 rows hold no text to use; the first: " in out
+    lines = lineage(tmp_path / "run")
+    assert len(lines) == 7 and {line["tau"] for line in lines} == {"retrieve"}
+    assert len({line["pool_row"] for line in lines}) == 7
+    assert {line["text"] for line in lines} <= {text[: len(line["text"])] for text in texts
+                                               for line in lines}  # fmt: skip
+    again = results(tmp_path / "run")
+    assert again["rounds"][-1]["calls"] == 7 and again["leaked"] == 0
+    unfinished(tmp_path / "run", tmp_path / "resumed", rounds=1)
+    assert run(capsys, *mine, "--out", tmp_path / "resumed")[0] == 0
+    assert results(tmp_path / "resumed") == again
+
+
 @pytest.mark.slow
 def test_two_processes_find_what_one_finds(straight, argv, tmp_path):
     """Three sets over two processes; only the first one writes and speaks."""

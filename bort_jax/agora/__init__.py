@@ -28,6 +28,7 @@ from bort_jax.agora.loop import (
     start,
 )
 from bort_jax.agora.protocol import Guard, Leak, score_once
+from bort_jax.agora.retrieve import Candidates, Retrieval, retriever, spread_budget
 from bort_jax.agora.socrates import (
     Trust,
     assess,
@@ -44,6 +45,7 @@ from bort_jax.agora.theta import describe, grid, prune, worst_run
 __all__ = [
     "Agora",
     "AgoraState",
+    "Candidates",
     "Copy",
     "Dataset",
     "Generated",
@@ -53,6 +55,7 @@ __all__ = [
     "OneVsRest",
     "Origin",
     "Parents",
+    "Retrieval",
     "Round",
     "Store",
     "Tau",
@@ -82,8 +85,10 @@ __all__ = [
     "prune",
     "replay",
     "resume",
+    "retriever",
     "row_keys",
     "score_once",
+    "spread_budget",
     "start",
     "worst_run",
 ]

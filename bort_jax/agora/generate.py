@@ -108,7 +108,8 @@ def generator(
 
     Args:
       taus: one τ, or several with a weight each: how often it is drawn.
-      samples_per_error: new points wanted near each mistake.
+      samples_per_error: new points wanted near each mistake; less in all where Socrates may be
+        asked about fewer.
       window: distances from the parent that are allowed.
       keys_fn: points to what makes two of them the same.
       forbidden: keys of what must not be made: all of dev and test.
@@ -125,6 +126,8 @@ def generator(
     def generate(mistakes: Mistakes, rng: np.random.Generator) -> Generated:
         parents = Parents(mistakes.x, None if sides is None else sides[mistakes.rows])
         slots = np.repeat(np.arange(len(mistakes.rows)), samples_per_error)
+        if mistakes.most is not None:
+            slots = np.sort(rng.permutation(slots)[: mistakes.most])
         kind = rng.choice(len(kinds), size=len(slots), p=weights)
         accept = ProposalFilter(
             window, keys_fn, seen=set(keys_fn(mistakes.known)), forbidden=forbidden

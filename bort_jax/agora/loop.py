@@ -47,6 +47,9 @@ class Mistakes(NamedTuple):
     x: np.ndarray
     rows: Int[np.ndarray, " n"]  # where they stand in dev
     known: np.ndarray  # the train set's points: what need not be made again
+    used: frozenset[int] = frozenset()  # pool rows that Socrates was asked about
+    model: Any = None  # the best copy
+    most: int | None = None  # points that Socrates may still be asked about; None: no limit
 
 
 class Origin(NamedTuple):
@@ -56,11 +59,18 @@ class Origin(NamedTuple):
     taus: tuple[str, ...]  # τ and its settings
     distances: Float[np.ndarray, " m"]  # from the parent
     confidences: Float[np.ndarray, " m"]  # Socrates', in [0, 1]; NaN before he is asked
+    pool_rows: Int[np.ndarray, " m"] | None = None  # −1: no text of the pool; None: of none
+
+    @property
+    def sources(self) -> Int[np.ndarray, " m"]:
+        """The pool's rows; −1 for points that are made."""
+        made = np.full(len(self.parents), -1)
+        return made if self.pool_rows is None else self.pool_rows
 
     def take(self, points: Int[np.ndarray, " k"]) -> "Origin":
         taus = tuple(self.taus[k] for k in points)
-        arrays = (self.parents[points], self.distances[points], self.confidences[points])
-        return Origin(arrays[0], taus, *arrays[1:])
+        arrays = (self.distances, self.confidences, self.sources)
+        return Origin(self.parents[points], taus, *(values[points] for values in arrays))
 
 
 class Generated(NamedTuple):
@@ -86,6 +96,8 @@ class Round(NamedTuple):
     removed_by: Theta  # the pairs that all of them share
     refused: dict[str, int]  # proposals of τ that did not become points, by reason
     distances: tuple[float, ...]  # quantiles over all proposals, as τ measured them
+    asked: int = 0  # points that Socrates was asked about
+    passed_over: tuple[int, ...] = ()  # pool rows among these that did not join
 
     @property
     def accuracy(self) -> float:
@@ -118,9 +130,24 @@ class AgoraState(NamedTuple):
         return self.train.take(slice(self.best_rows))
 
     @property
+    def asked(self) -> int:
+        """Points that Socrates was asked about."""
+        return sum(one.asked for one in self.rounds)
+
+    @property
+    def used(self) -> frozenset[int]:
+        """Pool rows that he was asked about."""
+        joined = (int(row) for origin in self.origins for row in origin.sources if row >= 0)
+        return frozenset(joined).union(*(one.passed_over for one in self.rounds))
+
+    @property
     def given_rows(self) -> int:
         """The number of train rows before the first round."""
         return len(self.train.y) - sum(len(origin.parents) for origin in self.origins)
+
+
+def no_limit(state: AgoraState) -> None:
+    """Lets Socrates be asked about every point."""
 
 
 def keep_all(train: np.ndarray, labels: np.ndarray, confidences: np.ndarray) -> np.ndarray:
@@ -145,6 +172,8 @@ class Agora(NamedTuple):
       correct_per_error: correctly classified dev points, drawn anew in each round, that are
         augmented too, for each misclassified one. *Our reading:* the paper has none; points near
         mistakes alone teach a copy that is mostly right what does not hold for most points.
+      allowance_fn: the state before a round to the number of points that Socrates may be asked
+        about in it; None: no limit.
     """
 
     fit_fn: Callable[[Sequence[Theta], Dataset], Any]
@@ -154,6 +183,7 @@ class Agora(NamedTuple):
     keep_fn: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = keep_all
     soft_labels: bool = True
     correct_per_error: float = 0.0
+    allowance_fn: Callable[[AgoraState], int | None] = no_limit
 
 
 class Journal(Protocol):
@@ -246,10 +276,13 @@ def one_round(state: AgoraState, dev: Dataset, *, calls: Agora, journal: Journal
     rng = np.random.default_rng((state.seed, state.replays, number))
     mistakes = find_mistakes(best, dev, known=state.train.x)
     mistakes = add_correct(mistakes, dev, rng, per_error=calls.correct_per_error)
+    most = calls.allowance_fn(state)
+    mistakes = mistakes._replace(used=state.used, model=best.model, most=most)
     made = generate_points(mistakes, rng, calls=calls)
     train, origin = label_and_append(state.train, made, calls=calls)
     leaving = worst_run(sort_by_accuracy(copies))
     record = record_round(number, copies, best, made, leaving, before=state.train, after=train)
+    record = record._replace(passed_over=passed_over(made.origin, origin))
     improved = best.beats(state.best)
     return state._replace(
         train=train,
@@ -308,14 +341,15 @@ def add_correct(
     wanted = round(per_error * len(mistakes.rows))
     drawn = rng.permutation(others)[:wanted] if per_error else others[:0]
     rows = np.concatenate([mistakes.rows, np.sort(drawn)])
-    return Mistakes(dev.x[rows], rows, mistakes.known)
+    return mistakes._replace(x=dev.x[rows], rows=rows)
 
 
 def generate_points(mistakes: Mistakes, rng: np.random.Generator, *, calls: Agora) -> Generated:
-    """Step 3: augments the mistakes; none where there is no mistake."""
-    if len(mistakes.rows):
+    """Step 3: augments the mistakes; none where there is no mistake or nothing may be asked."""
+    if len(mistakes.rows) and mistakes.most != 0:
         return calls.generate_fn(mistakes, rng)
-    return Generated(mistakes.x, Origin(mistakes.rows, (), np.zeros(0), np.zeros(0)))
+    nothing = Origin(mistakes.rows[:0], (), np.zeros(0), np.zeros(0))
+    return Generated(mistakes.x[:0], nothing)
 
 
 def label_and_append(train: Dataset, made: Generated, *, calls: Agora) -> tuple[Dataset, Origin]:
@@ -360,4 +394,11 @@ def record_round(
         removed_by=leaving.shared,
         refused=made.refused | ({"unsure or surplus label": dropped} if dropped else {}),
         distances=made.distances,
+        asked=len(made.x),
     )
+
+
+def passed_over(made: Origin, kept: Origin) -> tuple[int, ...]:
+    """Pool rows that Socrates was asked about and that did not join."""
+    rows = np.setdiff1d(made.sources, kept.sources)
+    return tuple(int(row) for row in rows if row >= 0)

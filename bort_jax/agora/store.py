@@ -121,6 +121,7 @@ class Store:
             "confidence": pa.array(origin.confidences, pa.float64()),
             "probabilities": pa.array(soft_rows(points), pa.list_(pa.float32())),
             "distance": pa.array(origin.distances, pa.float64()),
+            "pool_row": pa.array(origin.sources, pa.int64()),
         }
         if self.text_fn:
             columns["text"] = pa.array(self.text_fn(points.x), pa.string())
@@ -252,6 +253,7 @@ def read_origin(file: Path) -> Origin:
         tuple(" ".join(pair).strip() for pair in taus),
         np.array(columns["distance"], float),
         np.array(columns["confidence"], float),
+        np.array(columns["pool_row"], int),
     )
 
 
@@ -285,6 +287,7 @@ def _round(record: dict) -> Round:
             "removed_by": _theta(record["removed_by"]),
             "labels_added": {int(label): n for label, n in record["labels_added"].items()},
             "distances": tuple(record["distances"]),
+            "passed_over": tuple(record["passed_over"]),
         }
     )
 

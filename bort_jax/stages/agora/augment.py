@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -16,14 +17,17 @@ from bort_jax.agora import (
     mix_tau,
     mlm_tau,
     neighbour_tau,
+    retriever,
 )
-from bort_jax.interop import Checkpoint
+from bort_jax.interop import Checkpoint, read
 from bort_jax.stages.agora.material import Material
 from bort_jax.stages.agora.models import Models
+from bort_jax.stages.agora.pool.retrieval import open_pool, retrieval_of
+from bort_jax.stages.agora.pool.store import Encoder
 from bort_jax.stages.predict.forward import resampler, text_states
 from bort_jax.suggest import nearest
 
-TAUS = ("mlm", "neighbour", "mix")
+TAUS = ("retrieve", "mlm", "neighbour", "mix")
 DISTANCES = ("tokens", "first", "mean")
 
 
@@ -32,8 +36,12 @@ class Augmentation:
     """Data augmentation near the student's mistakes.
 
     Attributes:
-      tau: generating functions τ, of mlm, neighbour and mix, each with a weight if wanted:
-        [mlm:3,mix:1].
+      tau: generating functions τ, of retrieve, mlm, neighbour and mix, each with a weight if
+        wanted: [mlm:3,mix:1]. `retrieve` comes first, and the others make what it does not find.
+        Without this option: retrieve where there is a pool, else mlm.
+      pool: file of unlabelled rows with the task's text columns, of any size, for τ `retrieve`.
+      pool_encoder: checkpoint whose mean states say what is near; without it Socrates where he is
+        a checkpoint, else the student as it starts.
       pair_side: which text of a pair τ changes, 1 or 2; 0: both.
       samples_per_error: new points made near each misclassified row.
       correct_per_error: also augment so many correctly classified rows for each misclassified
@@ -43,11 +51,14 @@ class Augmentation:
       nearest_tokens: among so many nearest tokens τ `neighbour` draws.
       distance: metric between a new point and its parent: `tokens`, the fraction that changed, or
         cosine distance in the student's encoding of both, of the `first` token or the `mean`.
-      min_distance: smallest distance of a new point from its parent.
+      min_distance: smallest distance of a new point from its parent; of τ `retrieve` always the
+        cosine distance in the pool's encoding.
       max_distance: largest distance.
     """
 
-    tau: tuple[str, ...] = ("mlm",)
+    tau: tuple[str, ...] = ()
+    pool: str = ""
+    pool_encoder: str = ""
     pair_side: int = 0
     samples_per_error: int = 2
     correct_per_error: float = 0.0
@@ -63,19 +74,25 @@ class Augmentation:
         """The weight of each τ: how often it is drawn.
 
         Raises:
-          ValueError: a name is unknown or given twice, or a weight is not a positive number.
+          ValueError: a name is unknown or given twice, a weight is not a positive number, or there
+            is a pool without τ retrieve, or the reverse.
         """
         weights: dict[str, float] = {}
-        for entry in self.tau:
+        for entry in self.tau or (("retrieve",) if self.pool else ("mlm",)):
             name, _, weight = entry.partition(":")
             if name not in TAUS:
                 raise ValueError(f"no τ {name!r}{nearest(name, TAUS)}; there are {', '.join(TAUS)}")
             if name in weights:
                 raise ValueError(f"τ {name} is given twice")
             weights[name] = positive(weight or "1", f"the weight of τ {name}")
-        if not weights:
-            raise ValueError(f"--tau must name one of {', '.join(TAUS)}")
+        if ("retrieve" in weights) != bool(self.pool):
+            raise ValueError("τ retrieve and --pool FILE belong together: give both or neither")
         return weights
+
+    @property
+    def retrieves(self) -> bool:
+        """Whether points come from a pool."""
+        return "retrieve" in self.weights
 
     def taus(self, models: Models, label_fn: Callable) -> dict[Tau, float]:
         """The generating functions, and the weight of each."""
@@ -97,19 +114,47 @@ class Augmentation:
             )
 
         make = {"mlm": mlm, "neighbour": neighbour, "mix": lambda: mix_tau(label_fn, **common)}
-        return {make[name](): weight for name, weight in self.weights.items()}
+        return {make[name](): weight for name, weight in self.weights.items() if name in make}
 
-    def generate_fn(self, models: Models, material: Material, label_fn: Callable) -> Callable:
-        """Builds Agora's `generate_fn`; nothing that it makes is a text that is held out."""
-        distance_fn = distance_of(self.distance, models.timaeus)
-        return generator(
-            self.taus(models, label_fn),
-            samples_per_error=self.samples_per_error,
-            window=Window(self.min_distance, self.max_distance, distance_fn),
-            keys_fn=material.guard.keys_fn,
-            forbidden=material.guard.held_out,
-            sides=material.steer.sides,
+    def generate_fn(
+        self, models: Models, material: Material, label_fn: Callable, outputs_fn: Callable,
+        *, folder: Path,
+    ) -> Callable:  # fmt: skip
+        """Builds Agora's `generate_fn`; nothing that it makes is a text that is held out.
+
+        Args:
+          outputs_fn: (the student's parameters, points) to the outputs of its head.
+          folder: for the embedded pool.
+        """
+        guard = material.guard
+        make = None
+        if taus := self.taus(models, label_fn):
+            make = generator(
+                taus,
+                samples_per_error=self.samples_per_error,
+                window=Window(
+                    self.min_distance,
+                    self.max_distance,
+                    distance_of(self.distance, models.timaeus),
+                ),
+                keys_fn=guard.keys_fn,
+                forbidden=guard.held_out,
+                sides=material.steer.sides,
+            )
+        if not self.retrieves:
+            return make
+        encoder = Encoder(
+            read(self.pool_encoder) if self.pool_encoder else models.socrates, material.seq_len
         )
+        retrieval = retrieval_of(
+            open_pool(self.pool, material, encoder, folder),
+            encoder,
+            material,
+            outputs_fn,
+            samples_per_error=self.samples_per_error,
+            distances=(self.min_distance, self.max_distance),
+        )
+        return retriever(retrieval, keys_fn=guard.keys_fn, forbidden=guard.held_out, otherwise=make)
 
 
 def positive(text: str, name: str) -> float:

@@ -18,6 +18,8 @@ class Config(TaskOptions, Grid, Augmentation, Joining):
       socrates: Socrates, the teacher whose pseudo-labels join the train set: a trained classifier
         of the task, accuracy above 2/3; it may have another tokenizer.
       masked_lm: the masked LM that τ `mlm` resamples with.
+      calls: a budget: new texts that Socrates may be asked about in all, spread over the rounds;
+        0: no limit, and `samples_per_error` says how many.
       out: run folder; the best classifier is written to `OUT/model`.
       steps: training steps of each fine-tuning, whatever the size of the data.
       seq_len: tokens in a row.
@@ -43,6 +45,7 @@ class Config(TaskOptions, Grid, Augmentation, Joining):
     model: str = ""
     socrates: str = ""
     masked_lm: str = ""
+    calls: int = 0
     out: str = "runs/agora"
     steps: int = 300
     seq_len: int = 128

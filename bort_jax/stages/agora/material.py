@@ -39,6 +39,7 @@ class Material:
     """The task's data as the student reads it; of the test split only its texts.
 
     Attributes:
+      given: the rows of the train split.
       test: its examples, or none; labels are looked at once, at the end.
       guard: knows the texts of validation and test.
     """
@@ -48,6 +49,7 @@ class Material:
     tokenizer: Tokenizer
     seq_len: int
     train: Dataset
+    given: Examples
     steer: Half
     report: Half
     test: Examples | None
@@ -127,6 +129,7 @@ def read_material(
         tokenizer=tokenizer,
         seq_len=seq_len,
         train=train.take(clean_rows(forms, drop_leaks=drop_leaks)),
+        given=splits.train,
         steer=half(halves.steer),
         report=half(halves.report),
         test=splits.test,

@@ -17,11 +17,12 @@ READING = (
 )
 
 HEADER = (
-    "round", "sets", "steer-dev", "best so far", "report-dev", "gap", "mistakes", "pseudo-labelled",
-    "train rows",
+    "round", "sets", "steer-dev", "best so far", "report-dev", "gap", "mistakes", "calls",
+    "pseudo-labelled", "train rows",
 )  # fmt: skip
 KEYS = (
-    "round", "sets", "steer", "best_steer", "report", "gap", "mistakes", "added", "train_size",
+    "round", "sets", "steer", "best_steer", "report", "gap", "mistakes", "calls", "added",
+    "train_size",
 )  # fmt: skip
 SIDES = {"plain": "plain fine-tuning", "agora": "Agora"}
 SPLITS = {"report": "report-dev", "test": "test"}
@@ -33,7 +34,8 @@ def sentence(line: dict) -> str:
     return (
         f"round {line['round']}: {line['sets']} sets, steer-dev {line['steer']:.4f} (best so far "
         f"{line['best_steer']:.4f}), report-dev {line['report']:.4f}, gap {line['gap']:+.4f}, "
-        f"{line['mistakes']} mistakes, {line['added']} pseudo-labelled points added"
+        f"{line['mistakes']} mistakes, {line['added']} pseudo-labelled points added, Socrates "
+        f"asked about {line['calls']} in all"
         + (f" (refused: {refused})" if refused else "")
         + f", {len(line['removed'])} sets removed"
     )

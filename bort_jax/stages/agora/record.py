@@ -26,6 +26,8 @@ def round_line(rounds: Sequence[Round], *, report: float) -> dict:
         "gap": best - report,
         "mistakes": last.mistakes,
         "added": last.added,
+        "asked": last.asked,
+        "calls": sum(one.asked for one in rounds),
         "labels_added": {str(label): count for label, count in last.labels_added.items()},
         "train_size": last.train_size,
         "removed": [dict(theta) for theta in last.removed],

@@ -19,8 +19,10 @@ from bort_jax.agora import (
     fit_temperature,
     resume,
     score_once,
+    spread_budget,
     start,
 )
+from bort_jax.agora.loop import no_limit
 from bort_jax.data.row_text import point_texts
 from bort_jax.engine.joining import PLACE
 from bort_jax.engine.processes import leader_folder
@@ -69,7 +71,7 @@ def run_here(config: Config) -> dict:
     tuner = tuner_of(config, models.timaeus, material)
     if config.soft_labels:
         label_fn, temperature = soften(label_fn, material)
-    calls = calls_of(config, tuner, models, material, label_fn)
+    calls = calls_of(config, tuner, models, material, label_fn, folder=out / "pool")
     store, first = store_of(out / "rounds", material), start(material.train, config.sets())
     if config.replay and not store.folder.is_dir():
         begin_replay(config, store, first)
@@ -106,8 +108,9 @@ def tuner_of(config: Config, timaeus: Checkpoint, material: Material) -> FineTun
 
 
 def calls_of(
-    config: Config, tuner: FineTuner, models: Models, material: Material, label_fn: Callable
-) -> Agora:
+    config: Config, tuner: FineTuner, models: Models, material: Material, label_fn: Callable,
+    *, folder: Path,
+) -> Agora:  # fmt: skip
     """Agora's callables."""
 
     def fit(thetas: Sequence, train: Dataset) -> Iterator:
@@ -117,11 +120,12 @@ def calls_of(
     return Agora(
         fit_fn=material.guard.wrap(fit),
         score_fn=lambda params, dev: tuner.correct(params, Points(*dev)),
-        generate_fn=config.generate_fn(models, material, label_fn),
+        generate_fn=config.generate_fn(models, material, label_fn, tuner.outputs, folder=folder),
         label_fn=label_fn,
         keep_fn=drop_unsure(balance, min_confidence=config.min_confidence),
         soft_labels=config.soft_labels,
         correct_per_error=config.correct_per_error,
+        allowance_fn=spread_budget(config.calls) if config.calls else no_limit,
     )
 
 

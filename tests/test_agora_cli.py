@@ -193,6 +193,7 @@ def pool_argv(argv, data, folder, *, rows=60):
     ], set(texts)
 
 
+@pytest.mark.slow
 def test_run_retrieves_from_a_pool_within_a_budget(argv, data, tmp_path, capsys):
     mine, texts = pool_argv(argv, data, tmp_path)
     code, out, err = run(capsys, *mine, "--out", tmp_path / "run")
@@ -308,7 +309,7 @@ def test_load_models_wants_a_classifier_and_a_masked_lm(folders):
         (("mlm", "mlm"), "τ mlm is given twice"),
         (("mix:-1",), "weight of τ mix must be positive"),
         (("mix:x",), "weight of τ mix must be a number"),
-        ((), "must name one"),
+        (("retrieve",), "τ retrieve and --pool FILE belong together"),
     ],
 )
 def test_augmentation_refuses_wrong_weights(tau, message):

@@ -69,7 +69,7 @@ def _merge(
     """The best so far, and those of a block that are better."""
     k = cosines.shape[1]
     found = queries @ block.astype(jnp.float32).T
-    inside = allowed & (found >= low) & (found <= high)
+    inside = allowed[None] & (found >= low) & (found <= high)
     found, places = jax.lax.top_k(jnp.where(inside, found, -jnp.inf), min(k, block.shape[0]))
     new = jnp.where(found > -jnp.inf, start + places.astype(jnp.int32), -1)
     cosines, rows = jnp.concatenate([cosines, found], 1), jnp.concatenate([rows, new], 1)

@@ -46,7 +46,7 @@ def test_search_is_brute_force(queries, pool, free, k, window):
     q, v, free = np.array(queries, np.float32), np.array(pool, np.float16), np.array(free)
     blocks = [(at, v[at : at + 8]) for at in range(0, len(v), 8)]
     window = dict(min_distance=low, max_distance=high)
-    found = search(q, blocks, free[: len(v)], k=k, block=8, **window)
+    found = search(q, blocks, free=free[: len(v)], k=k, block=8, **window)
     for one, rows, distances in zip(q, *found, strict=True):
         away = 1 - v.astype(np.float32) @ one
         inside = [n for n in range(len(v)) if free[n] and low <= away[n] <= high]

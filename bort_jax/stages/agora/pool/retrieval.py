@@ -41,7 +41,7 @@ def retrieval_of(
         open_rows = free.copy()
         open_rows[list(used)] = False
         window = dict(min_distance=near, max_distance=far)
-        return search(steer[rows], pool.blocks(), open_rows, k=k, **window)
+        return search(steer[rows], pool.blocks(), free=open_rows, k=k, **window)
 
     def doubt_fn(params, x: Int[np.ndarray, "m s"]) -> Float[np.ndarray, " m"]:
         chances = np.sort(softmax(outputs_fn(params, x), axis=1), axis=1)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int32
+from jaxtyping import Bool, Float, Int
 
 BLOCK = 1 << 14  # vectors of a block: with 512 queries 32 MB of cosines
 
@@ -28,8 +28,8 @@ class Nearest(NamedTuple):
 def search(
     queries: Float[np.ndarray, "q h"],
     blocks: Iterable[tuple[int, Float[np.ndarray, "_ h"]]],
-    free: Bool[np.ndarray, " total"],
     *,
+    free: Bool[np.ndarray, " total"],
     k: int,
     min_distance: float,
     max_distance: float,
@@ -49,6 +49,7 @@ def search(
     width, height = _power_of_two(k), _power_of_two(count)  # few shapes: few compilations
     padded = np.zeros((height, queries.shape[1]), np.float32)
     padded[:count] = queries
+    cosines = 1 - max_distance, 1 - min_distance
     best = jnp.full((height, width), -jnp.inf), jnp.full((height, width), -1, jnp.int32)
     given = jnp.asarray(padded)
     for start, vectors in blocks:
@@ -56,18 +57,15 @@ def search(
         whole[: len(vectors)] = vectors
         allowed = np.zeros(block, bool)
         allowed[: len(vectors)] = free[start : start + len(vectors)]
-        best = _merge(given, whole, allowed, start, 1 - max_distance, 1 - min_distance, *best)
+        best = _merge(given, whole, allowed, start, cosines, best)
     cosines, rows = (np.asarray(part)[:count, :k] for part in best)
     return Nearest(rows.astype(int), np.where(rows < 0, np.inf, 1 - cosines).astype(float))
 
 
-@partial(jax.jit, donate_argnames=("cosines", "rows"))
-def _merge(
-    queries: Float[jax.Array, "q h"], block, allowed, start, low, high,
-    cosines: Float[jax.Array, "q k"], rows: Int32[jax.Array, "q k"],
-):  # fmt: skip
-    """The best so far, and those of a block that are better."""
-    k = cosines.shape[1]
+@partial(jax.jit, donate_argnames="best")
+def _merge(queries: Float[jax.Array, "q h"], block, allowed, start, window, best):
+    """The best so far, with those of a block that are better: cosines and rows, both [q, k]."""
+    (low, high), (cosines, rows), k = window, best, best[0].shape[1]
     found = queries @ block.astype(jnp.float32).T
     inside = allowed[None] & (found >= low) & (found <= high)
     found, places = jax.lax.top_k(jnp.where(inside, found, -jnp.inf), min(k, block.shape[0]))

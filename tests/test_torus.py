@@ -101,5 +101,6 @@ def test_points_around_dev_are_as_many_as_agoras_and_near_dev(rng):
     found = torus.augment_around_dev(state, train, dev, calls=calls, rng=rng)
     assert len(found.y) == 120
     np.testing.assert_array_equal(found.x[:60], train.x)
-    gaps = np.linalg.norm(found.x[60:, None] - dev.x[None], axis=-1).min(axis=1)
-    assert 0 < gaps.min() and gaps.max() <= torus.RADIUS + 1e-6
+    gaps = np.linalg.norm(found.x[60:, None] - dev.x[None], axis=-1)
+    assert 0 < gaps.min() and gaps.min(axis=1).max() <= torus.RADIUS + 1e-6
+    assert (gaps <= torus.RADIUS + 1e-6).any(axis=0).sum() > 30  # 60 points near 40 rows of dev

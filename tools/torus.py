@@ -2,7 +2,7 @@
 """The article's torus: points on its surface (class 1) against points off it (class 0).
 
     pip install -e '.[homology]'
-    python tools/torus.py --seeds 12 --out runs/torus
+    python tools/torus.py --seeds 10 --homology --out runs/torus
 
 Class 0 is moved along the normal, in or out, by 0.2 to 0.5 (radii 1 and ½: inwards as far as the
 core of the tube, outwards as far as the axis). The train set covers a patch, a fifth of the
@@ -11,14 +11,15 @@ train it, with one Θ and the same steps:
 
   plain         the train set; as many fine-tunings as Agora took, by further seeds
   dev appended  the train set and dev, with the θ that plain chose while dev was still unread
-  around dev    as many new points as Agora's best model had, by the same τ and Socrates, near dev
-                points drawn at random rather than near mistakes; as many fine-tunings
+  around dev    as many new points as Agora's best model had, by the same τ and Socrates, spread
+                evenly over all of dev rather than near mistakes; as many fine-tunings
   Agora         `bort_jax.agora`, τ a ball
 
 Plain, around dev and Agora choose among their fine-tunings by accuracy on dev. Socrates is a
 network of the same shape, trained for longer, that never saw train, dev or test: it learned a
 sample of its own in which a share of the labels is wrong. All are scored on a uniform test set,
-drawn last and read once. Differences are paired by seed, with 95 % intervals of Student's t.
+drawn last and read once. Differences are paired by seed, with 95 % intervals of Student's t. Each
+seed is kept when it is finished; the same command goes on.
 
 Homology: landmarks (farthest points first) of a cloud of points, their Vietoris-Rips complex by
 ripser, and from its persistence diagrams in dimension 0, 1 and 2 the number of bars that are
@@ -29,7 +30,6 @@ Betti numbers 1, 2, 1, a piece of its tube 1, 1, 0.
 """
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
@@ -60,6 +60,7 @@ from bort_jax.agora import (
 from bort_jax.agora.theta import Theta
 from bort_jax.report.paired import gain
 from bort_jax.report.terminal import say, show_table
+from bort_jax.storage.files import read_json, write_json
 
 MAJOR, MINOR = 1.0, 0.5  # radii
 OFF = (0.2, 0.5)  # how far from the surface class 0 is
@@ -90,27 +91,39 @@ class Run(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=12)
-    parser.add_argument("--dev", type=int, nargs="+", default=[100, 600], help="rows of dev")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument(
+        "--dev", type=int, nargs="+", default=[60, 100, 300, 600], help="rows of dev"
+    )
+    parser.add_argument("--homology", action="store_true", help="Betti numbers too")
     parser.add_argument("--out", type=Path, default=Path("runs/torus"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
     for rows in options.dev:
-        runs = []
-        for seed in range(FIRST_SEED, FIRST_SEED + options.seeds):
-            runs.append(run_seed(seed, rows))
-            scores = ", ".join(f"{name} {score:.3f}" for name, score in runs[-1].scores.items())
-            say(f"dev of {rows}, seed {seed}: {scores}")
-        record = [run._asdict() | {"shown": None} for run in runs]
-        (options.out / f"dev-{rows}.json").write_text(json.dumps(record, indent=1))
-        file = options.out / f"dev-{rows}.png"
-        picture(runs[0].shown).savefig(file, dpi=110, bbox_inches="tight")
+        runs = [kept_run(options.out, seed, rows, options.homology) for seed in seeds]
         show_table(f"dev of {rows}: test accuracy, %", HEADER, accuracy_rows(runs))
         show_table(f"dev of {rows}: Betti numbers", BETTI, betti_rows(runs))
 
 
-def run_seed(seed: int, rows: int) -> Run:
-    """All arms on data drawn from `seed`, with so many rows of dev."""
+def kept_run(out: Path, seed: int, rows: int, homology: bool) -> Run:
+    """The results of a seed, from its file where it is finished; the first seed has a picture."""
+    file = out / f"dev-{rows}-seed-{seed}.json"
+    if not file.is_file():
+        run = run_seed(seed, rows, homology=homology)
+        if seed == FIRST_SEED:
+            drawn = picture(run.shown)
+            drawn.savefig(out / f"dev-{rows}.png", dpi=110, bbox_inches="tight")
+        write_json(file, run._asdict() | {"shown": {}})
+    run = Run(**read_json(file))
+    scores = ", ".join(f"{name} {score:.3f}" for name, score in run.scores.items())
+    say(f"dev of {rows}, seed {seed}: {scores}")
+    return run._replace(betti={name: tuple(numbers) for name, numbers in run.betti.items()})
+
+
+def run_seed(seed: int, rows: int, *, homology: bool) -> Run:
+    """All arms on data drawn from `seed`, with so many rows of dev; with Betti numbers if wanted,
+    which take longer than the arms."""
     rng = np.random.default_rng(seed)
     train, dev = sample(rng, TRAIN, azimuth=PATCH), sample(rng, rows)
     socrates = learn_socrates(rng)
@@ -137,7 +150,7 @@ def run_seed(seed: int, rows: int) -> Run:
     test = sample(rng, TEST)
     return Run(
         scores={name: float(correct_points(model, test).mean()) for name, model in models.items()},
-        betti={name: betti(x) for name, x in (clouds | called).items()},
+        betti={name: betti(x) for name, x in (clouds | called).items() if homology},
         rounds=[summary(record) for record in state.rounds],
         shown=shown,
     )
@@ -276,12 +289,14 @@ def best_of(runs: int, train: Dataset, dev: Dataset) -> Copy:
 def augment_around_dev(
     state: AgoraState, train: Dataset, dev: Dataset, *, calls: Agora, rng
 ) -> Dataset:
-    """The train set and as many points as Agora's best model had, near any dev points."""
+    """The train set and as many points as Agora's best model had, as many near each dev point."""
     budget = len(state.best_train.y) - len(train.y)
     if not budget:
         return train
-    rows = rng.integers(len(dev.y), size=-(-budget // COPIES))
-    x = calls.generate_fn(Mistakes(dev.x[rows], rows, train.x), rng).x[:budget]
+    each, rows = -(-budget // len(dev.y)), np.arange(len(dev.y))
+    generate_fn = generator(ball_tau(RADIUS), samples_per_error=each, window=BALL)
+    x = generate_fn(Mistakes(dev.x, rows, train.x), rng).x
+    x = x[rng.permutation(len(x))[:budget]]
     return train.append(Dataset.of_answers(x, calls.label_fn(x), soft=False))
 
 

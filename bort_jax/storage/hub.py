@@ -27,8 +27,11 @@ TOKENIZER = (
     "merges.txt",
 )
 # Options that take a checkpoint or its tokenizer.
-CHECKPOINTS = ("model", "teacher", "parent", "socrates", "masked_lm", "init_from", "tokenizer")
-ROWS = ("data", "unlabelled")
+CHECKPOINTS = (
+    *("model", "teacher", "parent", "socrates", "masked_lm", "init_from", "tokenizer"),
+    "pool_encoder",
+)
+ROWS = ("data", "unlabelled", "pool")
 RECORD = "run.json"
 
 

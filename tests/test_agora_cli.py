@@ -3,6 +3,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 from zipfile import ZipFile
@@ -21,6 +22,7 @@ from bort_jax.model import init_params
 from bort_jax.stages.agora import run as agora_run
 from bort_jax.stages.agora.augment import Augmentation, distance_of
 from bort_jax.stages.agora.grid import Grid
+from bort_jax.stages.agora.labellers import Socrates
 from bort_jax.stages.agora.material import Splits, read_material
 from bort_jax.stages.agora.models import cast_outputs, labeller, load_models
 from bort_jax.stages.finetune.tuner import FineTuner, Theta
@@ -211,6 +213,50 @@ def test_run_retrieves_from_a_pool_within_a_budget(argv, data, tmp_path, capsys)
     assert results(tmp_path / "resumed") == again
 
 
+LABELLER = """
+import json, sys
+log = open(sys.argv[1], "a")
+for line in sys.stdin:
+    text = json.loads(line)["text"]
+    print(text, file=log, flush=True)
+    print(json.dumps({"label": str(int(text.startswith("storm")))}), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_run_asks_a_command_within_a_budget(argv, data, tmp_path, capsys):
+    (tmp_path / "label.py").write_text(LABELLER)
+    mine, texts = pool_argv(argv, data, tmp_path)
+    command = f"command:{sys.executable} {tmp_path}/label.py {tmp_path}/log"
+    mine = swapped(swapped(mine, "--socrates", command), "--calls", "60")
+    code, out, err = run(capsys, *mine, "--cost-per-call", 0.5, "--out", tmp_path / "run")
+    assert code == 0 and "calls of Socrates: 60, which cost 30" in out, err
+    asked = (tmp_path / "log").read_text().splitlines()
+    assert len(asked) == len(set(asked)) == 60
+    lines = lineage(tmp_path / "run")
+    assert len(lines) == 60 - 2 * 7 and {line["confidence"] for line in lines} == {1.0}
+    unfinished(tmp_path / "run", tmp_path / "resumed", rounds=1)
+    assert run(capsys, *mine, "--cost-per-call", 0.5, "--out", tmp_path / "resumed")[0] == 0
+    assert results(tmp_path / "resumed") == results(tmp_path / "run")
+    assert len((tmp_path / "log").read_text().splitlines()) == 60  # nothing is paid twice
+
+
+@pytest.mark.parametrize(
+    "socrates, options, message",
+    [
+        ("python:no_such:thing", "", "No module named 'no_such'; expected python:MODULE:FUNCTION"),
+        ("command:cat", "--calls 7", "leaves nothing to judge Socrates by: give 8 or more"),
+        ("command:cat", "", "neither a class nor 2 probabilities"),
+        ("command:true", "--call-timeout 0", "call_timeout must be positive"),
+    ],
+)
+def test_a_labeller_that_cannot_be_used_is_one_line(
+    socrates, options, message, argv, tmp_path, capsys
+):
+    mine = swapped(argv, "--socrates", socrates)
+    assert message in refused(capsys, *mine, *options.split(), "--out", tmp_path / "run")
+
+
 @pytest.mark.slow
 def test_two_processes_find_what_one_finds(straight, argv, tmp_path):
     """Three sets over two processes; only the first one writes and speaks."""
@@ -255,7 +301,7 @@ def test_run_refuses_a_socrates_who_knows_nothing(tiny, argv, tmp_path, capsys):
 def test_check_socrates_warns_where_a_weak_one_is_allowed(tiny, data, capsys):
     material = material_of(data, tiny)
     guess = hard_labels(lambda x: np.zeros(len(x), int))
-    trust = agora_run.check_socrates(guess, material, allow_weak=True)
+    trust = agora_run.check_socrates(Socrates(guess), material, allow_weak=True)
     assert trust.random and "WARNING: Socrates is no better than chance" in capsys.readouterr().out
 
 

@@ -144,7 +144,8 @@ class Augmentation:
         if not self.retrieves:
             return make
         encoder = Encoder(
-            read(self.pool_encoder) if self.pool_encoder else models.socrates, material.seq_len
+            read(self.pool_encoder) if self.pool_encoder else models.socrates or models.timaeus,
+            material.seq_len,
         )
         retrieval = retrieval_of(
             open_pool(self.pool, material, encoder, folder),

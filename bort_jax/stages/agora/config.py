@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from bort_jax.engine.joining import Joining
 from bort_jax.stages.agora.augment import Augmentation
 from bort_jax.stages.agora.grid import Grid
+from bort_jax.stages.agora.labellers import Asking
 from bort_jax.tasks import TaskOptions
 
 
 @dataclass(frozen=True)
-class Config(TaskOptions, Grid, Augmentation, Joining):
+class Config(TaskOptions, Grid, Augmentation, Asking, Joining):
     """Agora on one task. Lists are written [a,b].
 
     Attributes:
       model: Timaeus, the student: the pretrained checkpoint that is fine-tuned.
-      socrates: Socrates, the teacher whose pseudo-labels join the train set: a trained classifier
-        of the task, accuracy above 2/3; it may have another tokenizer.
+      socrates: Socrates, the teacher whose pseudo-labels join the train set, accuracy above 2/3: a
+        trained classifier of the task, which may have another tokenizer; `python:MODULE:FUNCTION`;
+        or `command:PROGRAM` with its arguments, which reads and writes JSON lines.
       masked_lm: the masked LM that τ `mlm` resamples with.
-      calls: a budget: new texts that Socrates may be asked about in all, spread over the rounds;
-        0: no limit, and `samples_per_error` says how many.
       out: run folder; the best classifier is written to `OUT/model`.
       steps: training steps of each fine-tuning, whatever the size of the data.
       seq_len: tokens in a row.
@@ -45,7 +45,6 @@ class Config(TaskOptions, Grid, Augmentation, Joining):
     model: str = ""
     socrates: str = ""
     masked_lm: str = ""
-    calls: int = 0
     out: str = "runs/agora"
     steps: int = 300
     seq_len: int = 128

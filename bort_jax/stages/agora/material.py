@@ -2,20 +2,21 @@
 """Agora's data: train, the two halves of dev, and the keys of all that is held out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from bort_jax.agora import Dataset, Guard, OneVsRest, Thresholds, Uncast
-from bort_jax.data.row_text import text_keys
+from bort_jax.agora import Dataset, Guard, OneVsRest, Thresholds, Uncast, row_keys
+from bort_jax.data.row_text import row_texts, text_keys
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.report.terminal import say
 from bort_jax.stages.agora.sides import token_sides
 from bort_jax.stages.agora.split import example_texts, split_dev
 from bort_jax.stages.finetune.config import HEADS, trainable
 from bort_jax.tasks import Examples, Task, TaskOptions
+from bort_jax.tasks.encode import Text, join_pieces
 
 Cast = Uncast | OneVsRest | Thresholds
 
@@ -42,6 +43,7 @@ class Material:
       given: the rows of the train split.
       test: its examples, or none; labels are looked at once, at the end.
       guard: knows the texts of validation and test.
+      originals: texts of points as they were before they were cut and tokenized.
     """
 
     task: Task
@@ -54,6 +56,7 @@ class Material:
     report: Half
     test: Examples | None
     guard: Guard
+    originals: dict[bytes, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def head(self) -> str:
@@ -67,7 +70,19 @@ class Material:
         return counts / counts.sum()
 
     def points(self, examples: Examples) -> Dataset:
-        return encode_points(examples, self.cast, self.tokenizer, seq_len=self.seq_len)
+        points = encode_points(examples, self.cast, self.tokenizer, seq_len=self.seq_len)
+        said = map(whole_texts, examples.texts)
+        self.originals.update(zip(row_keys(points.x), said, strict=True))
+        return points
+
+    def texts(self, x: np.ndarray) -> list[tuple[str, ...]]:
+        """The texts of points: as they were, or of points that were made as far as tokens say."""
+        made = lambda row: tuple(
+            text for texts in row_texts(row.reshape(-1, row.shape[-1]), self.tokenizer)
+            for text in texts
+        )  # fmt: skip
+        rows = zip(row_keys(x), x, strict=True)
+        return [self.originals.get(key) or made(row) for key, row in rows]
 
 
 class Splits(NamedTuple):
@@ -117,10 +132,10 @@ def read_material(
     half = lambda rows: half_of(dev, rows, cast, tokenizer, seq_len=seq_len)
     # Rows of tokens may be cut off, and two texts may be cut down to the same row.
     guard = Guard.of(text_keys(tokenizer), {name: encode(rows).x for name, rows in held_out})
-    whole_texts = Guard.of(list, {name: texts_array(rows) for name, rows in held_out})
+    of_texts = Guard.of(list, {name: texts_array(rows) for name, rows in held_out})
     train = encode(splits.train)
     forms = (
-        (whole_texts, Dataset(texts_array(splits.train), train.y)),
+        (of_texts, Dataset(texts_array(splits.train), train.y)),
         (guard, train),
     )
     return Material(
@@ -176,6 +191,11 @@ def clean_rows(
         first = leaks[min(leaks)]
         say(f"{len(leaks)} train rows left out: they stand in validation or test ({first}, …)")
     return np.setdiff1d(np.arange(len(forms[0][1].y)), list(leaks))
+
+
+def whole_texts(texts: Sequence[Text]) -> tuple[str, ...]:
+    """An example's texts, one after the other."""
+    return tuple(part for text in texts for part in join_pieces(text).split("\x1f"))
 
 
 def texts_array(examples: Examples) -> np.ndarray:

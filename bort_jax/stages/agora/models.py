@@ -19,26 +19,28 @@ from bort_jax.tasks import align_outputs
 
 
 class Models(NamedTuple):
-    """Timaeus, the student; Socrates, the teacher; the masked LM that τ `mlm` resamples with."""
+    """Timaeus, the student; Socrates, the teacher, where he is a checkpoint; the masked LM that τ
+    `mlm` resamples with."""
 
     timaeus: Checkpoint
-    socrates: Checkpoint
+    socrates: Checkpoint | None
     masked_lm: Checkpoint | None
 
 
-def load_models(model: str, socrates: str, masked_lm: str | None, *, seq_len: int) -> Models:
+def load_models(model: str, socrates: str | None, masked_lm: str | None, *, seq_len: int) -> Models:
     """Reads the checkpoints and checks that they fit together.
 
     Args:
+      socrates: None where he is no checkpoint.
       masked_lm: None where no τ needs one.
 
     Raises:
       ValueError: Socrates has no classes, the masked LM is none or has another tokenizer, or a row
         is longer than a model reads.
     """
-    timaeus, teacher = read(model), read(socrates)
+    timaeus, teacher = read(model), None if socrates is None else read(socrates)
     check_length(seq_len, timaeus)
-    if not teacher.labels:
+    if teacher and not teacher.labels:
         raise ValueError("socrates must be a classifier, not a masked LM")
     if masked_lm is None:
         return Models(timaeus, teacher, None)

@@ -73,6 +73,12 @@ def verdict(summary: dict) -> str:
     )
 
 
+def bill(summary: dict) -> str:
+    """What Socrates was asked, and what it cost."""
+    cost = f", which cost {summary['cost']:g}" if summary["cost"] else ""
+    return f"calls of Socrates: {summary['calls']}{cost}"
+
+
 def margin(summary: dict) -> float:
     """Half the 95 % interval of the difference of two means.
 
@@ -99,6 +105,7 @@ def show(summary: dict, out: Path) -> None:
         [
             *(f"{name} on {split}: {scores}" for name, split, scores in sides(summary)),
             verdict(summary),
+            bill(summary),
             f"train rows that stand in dev or test: {summary['leaked']}",
             f"model: {out}/model   rounds: {out}/report.html",
             f"next: bort-jax evaluate --model {out}/model --data FILE",
@@ -123,7 +130,7 @@ def blocks(summary: dict) -> list[str]:
     )
     header = ("", "train rows", "report-dev", "test", "seeds")
     return [
-        page.paragraph(verdict(summary) + "."),
+        page.paragraph(f"{verdict(summary)}. {bill(summary).capitalize()}."),
         page.table(header, outcome_rows(summary)),
         page.heading("Round by round"),
         page.paragraph(READING),

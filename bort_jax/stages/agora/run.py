@@ -14,7 +14,6 @@ from bort_jax.agora import (
     assess,
     at_temperature,
     balance_classes,
-    cache_labels,
     drop_unsure,
     fit_temperature,
     resume,
@@ -22,7 +21,6 @@ from bort_jax.agora import (
     spread_budget,
     start,
 )
-from bort_jax.agora.loop import no_limit
 from bort_jax.data.row_text import point_texts
 from bort_jax.engine.joining import PLACE
 from bort_jax.engine.processes import leader_folder
@@ -30,11 +28,11 @@ from bort_jax.interop import Checkpoint, save
 from bort_jax.report.terminal import say
 from bort_jax.stages.agora import page
 from bort_jax.stages.agora.config import Config
+from bort_jax.stages.agora.labellers import Socrates, is_paid, socrates_of
 from bort_jax.stages.agora.material import Material, Splits, cast_of, read_material
 from bort_jax.stages.agora.models import (
     Models,
     flatten_params,
-    labeller,
     load_models,
     unflatten_params,
 )
@@ -45,6 +43,8 @@ from bort_jax.storage.files import read_json, write_json
 from bort_jax.storage.hub import pin_revisions
 from bort_jax.storage.run_folder import claim
 from bort_jax.tasks import Points
+
+ASKING = ("calls", "cost_per_call", "calls_per_minute", "call_timeout")  # may change on the way
 
 
 def run(config: Config) -> dict:
@@ -61,23 +61,29 @@ def run_here(config: Config) -> dict:
         is no better than chance, or every fine-tuning of a round diverged.
     """
     models, material = read_inputs(config)
-    label_fn, temperature = cache_labels(labeller(models.socrates, material)), 1.0
-    out = claim(config.out, config, free=("out", "allow_weak_socrates", *PLACE))
+    socrates = socrates_of(
+        config.socrates, models.socrates, material, config, folder=Path(config.out)
+    )
+    out = claim(config.out, config, free=("out", "allow_weak_socrates", *ASKING, *PLACE))
     if (out / "results.json").is_file():
         say(f"{out} is finished; its results:")
         page.show(summary := read_json(out / "results.json"), out)
         return summary
-    trust = check_socrates(label_fn, material, allow_weak=config.allow_weak_socrates)
+    label_fn, temperature = socrates.label_fn, 1.0
+    trust = check_socrates(socrates, material, allow_weak=config.allow_weak_socrates)
     tuner = tuner_of(config, models.timaeus, material)
     if config.soft_labels:
-        label_fn, temperature = soften(label_fn, material)
+        label_fn, temperature = soften(socrates, material)
     calls = calls_of(config, tuner, models, material, label_fn, folder=out / "pool")
+    if config.calls:
+        calls = calls._replace(allowance_fn=spread_budget(socrates.new_texts(config.calls)))
     store, first = store_of(out / "rounds", material), start(material.train, config.sets())
     if config.replay and not store.folder.is_dir():
         begin_replay(config, store, first)
     state = run_rounds(store, first, material, calls=calls, tuner=tuner)
     summary = score_once(out / "scores.json", lambda: scores_of(config, tuner, state, material))
     summary |= record(store, state, material, trust) | {"temperature": temperature}
+    summary |= socrates.bill(state.asked, cost_per_call=config.cost_per_call)
     write_submission(out, tuner, state.champion.model, material)
     facts = card_facts(summary, source=config.source)
     save(tuner.checkpoint(state.champion.model, facts), out / "model")
@@ -89,7 +95,8 @@ def run_here(config: Config) -> dict:
 
 def read_inputs(config: Config) -> tuple[Models, Material]:
     masked_lm = config.masked_lm if "mlm" in config.weights else None
-    models = load_models(config.model, config.socrates, masked_lm, seq_len=config.seq_len)
+    checkpoint = None if is_paid(config.socrates) else config.socrates
+    models = load_models(config.model, checkpoint, masked_lm, seq_len=config.seq_len)
     splits = Splits.read(config)
     material = read_material(
         splits,
@@ -125,7 +132,6 @@ def calls_of(
         keep_fn=drop_unsure(balance, min_confidence=config.min_confidence),
         soft_labels=config.soft_labels,
         correct_per_error=config.correct_per_error,
-        allowance_fn=spread_budget(config.calls) if config.calls else no_limit,
     )
 
 
@@ -147,17 +153,17 @@ def record(store: Store, state: AgoraState, material: Material, trust: Trust) ->
     }
 
 
-def check_socrates(label_fn: Callable, material: Material, *, allow_weak: bool) -> Trust:
+def check_socrates(socrates: Socrates, material: Material, *, allow_weak: bool) -> Trust:
     """Scores Socrates on report-dev.
 
     Raises:
       ValueError: he is no better than chance, and that is not allowed.
     """
-    report = material.report.points
-    trust = assess(label_fn(report.x).argmax(axis=1), report.y)
+    answers, labels = socrates.judge(material.report.points)
+    trust = assess(answers.argmax(axis=1), labels)
     say(
         f"Socrates (the teacher, whose pseudo-labels join the train set): accuracy "
-        f"{trust.accuracy:.4f} on report-dev ({len(report.y)} rows; his labels in random order: "
+        f"{trust.accuracy:.4f} on report-dev ({len(labels)} rows; his labels in random order: "
         f"{trust.chance:.4f})"
     )
     if trust.random:
@@ -173,12 +179,11 @@ def check_socrates(label_fn: Callable, material: Material, *, allow_weak: bool) 
     return trust
 
 
-def soften(label_fn: Callable, material: Material) -> tuple[Callable, float]:
+def soften(socrates: Socrates, material: Material) -> tuple[Callable, float]:
     """Fits the temperature of Socrates' answers on steer-dev, and applies it."""
-    steer = material.steer.points
-    temperature = fit_temperature(label_fn(steer.x), steer.y)
+    temperature = fit_temperature(*socrates.judge(material.steer.points))
     say(f"soft labels: Socrates' probabilities at the temperature {temperature:.2f}, by steer-dev")
-    return at_temperature(label_fn, temperature), temperature
+    return at_temperature(socrates.label_fn, temperature), temperature
 
 
 def store_of(folder: Path, material: Material | None = None) -> Store:

@@ -126,23 +126,18 @@ class Augmentation:
           outputs_fn: (the student's parameters, points) to the outputs of its head.
           folder: for the embedded pool.
         """
-        guard = material.guard
-        make = None
-        if taus := self.taus(models, label_fn):
-            make = generator(
-                taus,
-                samples_per_error=self.samples_per_error,
-                window=Window(
-                    self.min_distance,
-                    self.max_distance,
-                    distance_of(self.distance, models.timaeus),
-                ),
-                keys_fn=guard.keys_fn,
-                forbidden=guard.held_out,
-                sides=material.steer.sides,
-            )
+        guard, taus = material.guard, self.taus(models, label_fn)
+        distance_fn = distance_of(self.distance, models.timaeus)
+        make = lambda: generator(
+            taus,
+            samples_per_error=self.samples_per_error,
+            window=Window(self.min_distance, self.max_distance, distance_fn),
+            keys_fn=guard.keys_fn,
+            forbidden=guard.held_out,
+            sides=material.steer.sides,
+        )
         if not self.retrieves:
-            return make
+            return make()
         encoder = Encoder(
             read(self.pool_encoder) if self.pool_encoder else models.socrates or models.timaeus,
             material.seq_len,
@@ -155,7 +150,12 @@ class Augmentation:
             samples_per_error=self.samples_per_error,
             distances=(self.min_distance, self.max_distance),
         )
-        return retriever(retrieval, keys_fn=guard.keys_fn, forbidden=guard.held_out, otherwise=make)
+        return retriever(
+            retrieval,
+            keys_fn=guard.keys_fn,
+            forbidden=guard.held_out,
+            otherwise=make() if taus else None,
+        )
 
 
 def positive(text: str, name: str) -> float:

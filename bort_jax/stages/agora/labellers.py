@@ -246,9 +246,11 @@ class Command:
 
     def __init__(self, words: Sequence[str]):
         self.errors = TemporaryFile()
-        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)
+        pipe = subprocess.PIPE
         try:
-            self.process = subprocess.Popen(words, start_new_session=True, **pipes)
+            self.process = subprocess.Popen(
+                words, stdin=pipe, stdout=pipe, stderr=self.errors, start_new_session=True
+            )
         except (OSError, IndexError) as error:
             self.errors.close()
             raise ValueError(f"cannot be started: {error}") from error
@@ -284,7 +286,8 @@ class Command:
         self.errors.close()
         for pipe in (self.process.stdin, self.process.stdout):
             with suppress(BrokenPipeError):  # what it did not read
-                pipe and pipe.close()
+                if pipe:
+                    pipe.close()
 
     def _listen(self) -> None:
         for line in self.process.stdout or ():

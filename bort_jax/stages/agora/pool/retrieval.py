@@ -40,8 +40,9 @@ def retrieval_of(
     def search_fn(rows: Int[np.ndarray, " q"], k: int, used: Collection[int]) -> Nearest:
         open_rows = free.copy()
         open_rows[list(used)] = False
-        window = dict(min_distance=near, max_distance=far)
-        return search(steer[rows], pool.blocks(), free=open_rows, k=k, **window)
+        return search(
+            steer[rows], pool.blocks(), free=open_rows, k=k, min_distance=near, max_distance=far
+        )
 
     def doubt_fn(params, x: Int[np.ndarray, "m s"]) -> Float[np.ndarray, " m"]:
         chances = np.sort(softmax(outputs_fn(params, x), axis=1), axis=1)

@@ -167,19 +167,16 @@ def write_part(parts: Parts, window: Sequence[ReadRow], encoder: Encoder) -> Par
     first = parts.total("rows")
     numbers = np.array([first + k for k, read in enumerate(window) for _ in read.items], int)
     examples = examples_in(window)
+    x = encoder.tokens(examples) if len(numbers) else np.zeros((0, 1), int)
+    chosen = np.flatnonzero(~np.isin(x, list(encoder.tokenizer.special)).all(axis=1))
+    examples = examples.take(chosen)
     with OpenPart(parts) as part:
-        kept = 0
-        if len(numbers):
-            x = encoder.tokens(examples)
-            known = ~np.isin(x, list(encoder.tokenizer.special)).all(axis=1)
-            chosen = np.flatnonzero(known)
-            examples, numbers, kept = examples.take(chosen), numbers[chosen], len(chosen)
-        if kept:
-            part.write(encoder.vectors(x[chosen]).astype(VECTOR).tobytes(), "vectors")
+        if len(chosen):
             lines = [_texts_line(texts) for texts in examples.texts]
+            part.write(encoder.vectors(x[chosen]).astype(VECTOR).tobytes(), "vectors")
             part.write(b"".join(lines), "texts")
-            part.write(_index(numbers, lines, examples).tobytes(), "index")
-        return part.close(texts=kept, rows=len(window))
+            part.write(_index(numbers[chosen], lines, examples).tobytes(), "index")
+        return part.close(texts=len(chosen), rows=len(window))
 
 
 def says_of(examples: Examples) -> UInt64[np.ndarray, " n"]:

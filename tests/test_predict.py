@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from bort_jax.cli import main
+from bort_jax.data.corpus import open_source
 from bort_jax.interop import save
 from bort_jax.interop.orbax_folder import save_orbax
 from bort_jax.model import Classifier, Headless, forward, random_params
@@ -31,7 +32,7 @@ from bort_jax.stages.predict.forward import (
     widths,
 )
 from bort_jax.storage.growing import GrowingLines, GrowingVectors
-from bort_jax.tasks.stream import ReadRow, about_rows, skip_answered, stop_at_wrong, windows
+from bort_jax.tasks.stream import ReadRow, skip_answered, stop_at_wrong, windows
 
 PAD = 1
 ROWS = [
@@ -206,7 +207,7 @@ def test_predictions_are_those_of_evaluate_whatever_the_file(
     assert [record["label"] for record in found] == [record["label"] for record in wanted]
     chances = [[record["probability"] for record in records] for records in (found, wanted)]
     np.testing.assert_allclose(*chances, atol=1e-6)
-    assert about_rows(file) in (len(ROWS) - 1, len(ROWS), len(ROWS) + 1)
+    assert open_source(file).about_rows() in (len(ROWS) - 1, len(ROWS), len(ROWS) + 1)
 
 
 def test_a_killed_run_ends_in_the_same_file(classifier, tmp_path, monkeypatch, capsys):
@@ -281,7 +282,7 @@ def test_a_masked_lm_fills_each_mask_with_the_likeliest(tiny, tmp_path, capsys):
     data.write_text("no mask here\n")
     with pytest.raises(SystemExit):
         answers(model, data, tmp_path / "other")
-    assert "row 1: no <mask> in text: nothing to fill; --bad-rows" in capsys.readouterr().err
+    assert "line 1: no <mask> in text: nothing to fill; --bad-rows" in capsys.readouterr().err
     for more in (["--columns", "[a,b]"], ["--task", "glue/rte"]):
         with pytest.raises(SystemExit):
             answers(model, data, tmp_path / "other", *more)

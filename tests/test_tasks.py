@@ -254,7 +254,7 @@ def test_a_line_that_is_no_row_is_named(line, message, tmp_path):
 
 def test_a_parquet_file_that_is_none_is_named(tmp_path):
     (tmp_path / "train.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(ValueError, match="train.parquet, after row 0: cannot be read"):
+    with pytest.raises(ValueError, match="train.parquet cannot be read as parquet"):
         read_examples(tmp_path / "train.parquet", Task())
 
 

@@ -47,7 +47,7 @@ def main() -> None:
     tokenizer = load_tokenizer(args.tokenizer)
     if tokenizer is None:
         parser.error(f"no tokenizer in {args.tokenizer}")
-    texts = [row[args.column] for row in read_rows(args.data)][: args.rows]
+    texts = [row[args.column] for _, row in read_rows(args.data)][: args.rows]
     x = tokenizer.encode([texts], seq_len=args.seq_len).ids
     model = Classifier(BertConfig(Arch.parse(args.arch), tokenizer.vocab_size), 2)
     params = replicate(random_params(model, seed=0))

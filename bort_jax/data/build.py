@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bort_jax.data.corpus import BEGINNING, Document, Position, Source, open_source, read_texts
-from bort_jax.data.shards import CORPUS, SPLITS, token_type
+from bort_jax.data.shards import CORPUS, token_type
 from bort_jax.data.tokenizer import Tokenizer, require_tokenizer
 from bort_jax.report.terminal import progress_bar
 from bort_jax.storage.parts import OpenPart, Parts, continue_parts
@@ -23,6 +23,7 @@ SHARD_TOKENS = 1 << 24  # 32 MB a file, and seconds of work that a kill can cost
 CLEANING = 1  # version of `corpus.clean_text`: raised when it changes what comes out
 # Text in one call, for each core: the ids and names of its tokens take some hundred times as much.
 BATCH_BYTES = 1 << 18
+ONE_TEXT = ", at least two; `fold -s -w 2000 FILE > NEW.txt` cuts a long line into many"
 
 
 def build_corpus(
@@ -55,6 +56,7 @@ def build_corpus(
     if tokenizer or (folder / CORPUS.manifest).is_file():
         words = require_tokenizer(tokenizer or folder / TOKENIZER)
     else:
+        _check_documents(text, column)
         texts = islice(read_texts(source, column=column), TOKENIZER_SAMPLE)
         words = Tokenizer.train(texts, vocab_size=vocab_size)
     words.check_ids()
@@ -70,7 +72,22 @@ def build_corpus(
         "vocab_size": words.vocab_size,
     }
     parts = continue_parts(folder, CORPUS, made_from)
+    if not len(parts):
+        _check_documents(text, column)
     return parts if parts.complete else _write_parts(parts, text, words)
+
+
+def _check_documents(source: Source, column: str) -> None:
+    """Raises ValueError where there are fewer than two texts: one of them is held out."""
+    found = text = False
+    for document in source.documents(column):
+        text |= bool(document.text)
+        if text and document.last and found:
+            return
+        if document.last:
+            found, text = found or text, False
+    few = "just one text: one a line (or a row) is needed" if found else "no text"
+    raise ValueError(f"{source.name}: column {column!r} holds {few}" + found * ONE_TEXT)
 
 
 def _write_parts(parts: Parts, source: Source, tokenizer: Tokenizer) -> Parts:
@@ -81,8 +98,6 @@ def _write_parts(parts: Parts, source: Source, tokenizer: Tokenizer) -> Parts:
     with progress_bar("tokenize", total=total, done=done, unit="B", unit_scale=True) as bar:
         while len(parts) > before:
             before, parts = len(parts), _write_part(parts, documents, tokenizer, bar=bar)
-    if min(parts.size(split) for split in SPLITS) == 0:
-        raise ValueError(f"{source.name}: column {column!r} holds no text, or just one document")
     return parts.finish()
 
 
@@ -97,18 +112,22 @@ def _write_part(
     eos, dtype = tokenizer.special.eos, token_type(tokenizer.vocab_size)
     full = parts.made_from["shard_tokens"] * dtype.itemsize
     counts, end = Counter(documents=0, dropped=0, bytes=0), next_position(parts)
+    before, begun = parts.total("documents"), False
     with OpenPart(parts) as part:
         for document, ids in documents:
             bar.update(document.bytes)
             end = document.next
             counts["bytes"] += document.bytes
-            counts["documents" if ids else "dropped"] += 1
-            if ids:
-                number = parts.total("documents") + counts["documents"] - 1
-                split = "heldout" if number % HELD_OUT_EVERY == 1 else "train"
-                part.write(np.array([*ids, eos], dtype).tobytes(), split)
-            if part.sizes["train"] >= full:
-                break
+            begun |= bool(ids)
+            number = before + counts["documents"]
+            split = "heldout" if number % HELD_OUT_EVERY == 1 else "train"
+            ended = begun and document.last
+            part.write(np.array([*ids, eos] if ended else ids, dtype).tobytes(), split)
+            if document.last:
+                counts["documents" if begun else "dropped"] += 1
+                begun = False
+                if part.sizes["train"] >= full:
+                    break
         if not counts["documents"] + counts["dropped"]:
             return part.discard()
         return part.close(**counts, next_file=end.file, next_row=end.row)
@@ -125,7 +144,7 @@ def next_position(parts: Parts) -> Position:
 def _tokenize(
     documents: Iterable[Document], tokenizer: Tokenizer
 ) -> Iterator[tuple[Document, list[int]]]:
-    """Each document with its ids; the tokenizer's own threads share the documents of a batch."""
+    """Each document, or piece of one, with its ids; threads share those of a batch."""
     for batch in _batches(documents, BATCH_BYTES * (os.cpu_count() or 1)):
         yield from zip(batch, tokenizer.encode_raw([d.text for d in batch]), strict=True)
 

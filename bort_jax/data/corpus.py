@@ -1,24 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Any file or folder of text, parquet, JSON lines or CSV, or a dataset of the hub."""
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bort_jax.storage.hub import DATA, DataName, is_data
+from bort_jax.data.reader import (
+    PARQUET,
+    TEXT,
+    Ambiguous,
+    RawRow,
+    column_bytes,
+    count_lines,
+    format_of,
+    read_file,
+    text_pieces,
+)
+from bort_jax.data.scan import scan
+from bort_jax.storage.files import content_sha256
+from bort_jax.storage.hub import DataName, is_data
 from bort_jax.suggest import nearest
 
-# What of `datasets` reads a file, with its options.
-BUILDERS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".txt": ("text", {"chunksize": 1 << 20}),
-    ".jsonl": ("json", {}),
-    ".json": ("json", {}),
-    ".csv": ("csv", {}),
-}
-PARQUET = ".parquet"
-BATCH = 1000  # rows of a parquet file that are there at a time
+SURROGATES = re.compile("[\ud800-\udfff]")  # JSON can spell them; no tokenizer takes them
+PIECE = 1 << 18  # characters of a long text that are cleaned and tokenized at a time
 
 
 class Position(NamedTuple):
@@ -32,17 +39,19 @@ BEGINNING = Position(0, 0)
 
 
 class Document(NamedTuple):
-    """A cleaned text.
+    """A cleaned text, or a piece of a long one.
 
     Attributes:
-      text: empty where the row held none.
+      text: empty where the row held none. The pieces, one behind the other, are the text.
       bytes: of UTF-8 text, before it was cleaned.
       next: where the row after it is.
+      last: whether the text ends here.
     """
 
     text: str
     bytes: int
     next: Position
+    last: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,66 +61,95 @@ class Source:
     Attributes:
       name: as the user wrote it.
       files: local ones, in order; none if it is a dataset of the hub.
+      root: folder that the files' names are told from.
     """
 
     name: str
     files: tuple[Path, ...]
+    root: Path = Path()
 
     def description(self) -> dict[str, Any]:
-        """Names and sizes of the files, in which another source would differ."""
+        """The files' names with digests of their content: another source differs in these."""
         if not self.files:
             return {"source": self.name}
-        sizes = [[file.name, file.stat().st_size] for file in self.files]
-        return {"source": Path(self.name).name, "files": sizes}
+        named = {str(file.relative_to(self.root)): content_sha256(file) for file in self.files}
+        return {"source": Path(self.name).name, "files": named}
 
-    def rows(self, start: Position = BEGINNING) -> Iterator[tuple[Position, dict]]:
-        """Streams (position of the row after it, row): memory is flat, no cache is written."""
-        for number in range(start.file, max(1, len(self.files))):
-            skipped = start.row if number == start.file else 0
-            rows = self._open(number, skipped)
+    @property
+    def is_text(self) -> bool:
+        """Whether there is one column, `text`: every file is a text file."""
+        return bool(self.files) and all(format_of(file)[0] == TEXT for file in self.files)
+
+    def rows(
+        self, start: Position = BEGINNING, *, columns: Collection[str] | None = None
+    ) -> Iterator[tuple[Position, RawRow]]:
+        """Streams (position of the row after it, row): memory is flat, no cache is written.
+
+        Args:
+          columns: that are asked for; nothing else can be wrong. None: all.
+        """
+        for number, skipped in self._places(start):
+            rows = self._rows_of(number, skipped, columns)
             for place, row in enumerate(rows, start=skipped + 1):
                 yield Position(number, place), row
 
     def documents(self, column: str, start: Position = BEGINNING) -> Iterator[Document]:
-        """Streams the cleaned texts of a column.
+        """Streams the cleaned texts of a column, long ones in pieces.
 
         Raises:
-          ValueError: a row has no such column.
+          ValueError: a row has no such column, or cannot be read.
         """
-        for position, row in self.rows(start):
-            if column not in row:
-                raise ValueError(f"{self.name}: no column {column!r}{nearest(column, row)}")
-            text = row[column] if isinstance(row[column], str) else ""
-            yield Document(clean_text(text), len(text.encode()), position)
+        for number, place in self._places(start):
+            if self.files and format_of(self.files[number])[0] == TEXT and column == "text":
+                pieces = _skip_texts(text_pieces(self.files[number]), place)
+            else:
+                rows = self._rows_of(number, place, (column,))
+                pieces = ((_text(row, column), True) for row in rows)
+            for text, size, last in clean_pieces(pieces):
+                place += last
+                yield Document(text, size, Position(number, place), last)
 
     def text_bytes(self, column: str) -> int | None:
         """About how much text there is, for the time left; None where nobody knows."""
-        if not self.files:
+        if not self.files or any(format_of(file)[1] for file in self.files):
             return None
-        return sum(_text_bytes(file, column) for file in self.files)
+        return sum(
+            column_bytes(file, (column,)) if format_of(file)[0] == PARQUET else file.stat().st_size
+            for file in self.files
+        )
 
-    def _open(self, number: int, skipped: int) -> Iterable[dict]:
-        """The rows of a file after the first `skipped`."""
-        if self.files and self.files[number].suffix == PARQUET:
-            return islice(_parquet_rows(self.files[number]), skipped, None)
+    def about_rows(self) -> int | None:
+        """About how many rows there are, for the time left; None where nobody knows."""
+        counts = [count_lines(file) for file in self.files]
+        known = [count for count in counts if count is not None]
+        return sum(known) if counts and len(known) == len(counts) else None
+
+    def _places(self, start: Position) -> Iterator[Position]:
+        """Where the reading of each file begins."""
+        yield start
+        yield from (Position(number, 0) for number in range(start.file + 1, len(self.files)))
+
+    def _rows_of(
+        self, number: int, skipped: int, columns: Collection[str] | None
+    ) -> Iterator[RawRow]:
+        files = self.files
+        rows = read_file(files[number], columns=columns) if files else self._hub_rows()
+        return islice(rows, skipped, None)
+
+    def _hub_rows(self) -> Iterator[RawRow]:
         import datasets  # slow to import, and absent on some accelerator machines
         from datasets import config as settings
 
-        if self.files:
-            file = str(self.files[number])
-            builder, options = BUILDERS[self.files[number].suffix]
-            return datasets.load_dataset(
-                builder, data_files=file, split="train", streaming=True, **options
-            ).skip(skipped)
         name, subset, revision, split = DataName.parse(self.name)
         try:  # what `datasets` has prepared before is read offline; else rows come as they are read
             streaming = not settings.HF_HUB_OFFLINE
-            found = datasets.load_dataset(
+            rows = datasets.load_dataset(
                 name, subset, split=split, revision=revision, streaming=streaming
             )
-            return found.skip(skipped)  # pyright: ignore[reportReturnType]
         except (OSError, ValueError) as error:
             raise FileNotFoundError(f"cannot read {self.name}: {error}") from error
+        for number, row in enumerate(rows, start=1):
+            yield RawRow(f"{self.name}, row {number}", row)  # pyright: ignore
 
 
 def open_source(path: str | Path) -> Source:
@@ -119,24 +157,36 @@ def open_source(path: str | Path) -> Source:
     `hub:NAME[:SUBSET][@REVISION][#SPLIT]`, at the commit that its revision is now.
 
     A text file has one row a line, in column `text`. Of a dataset of the hub it is the split
-    `train` where none is named.
+    `train` where none is named. A path is literal; a pattern is one only where no file has exactly
+    this name.
 
     Raises:
       FileNotFoundError: nothing at `path`, or no file with a known ending below it.
     """
-    if is_data(path):
+    if is_data(path) and not Path(path).exists():
         return Source(str(DataName.parse(str(path)).pinned()), ())
-    return Source(str(path), tuple(_files(Path(path))))
+    found = scan(path)
+    return Source(str(path), found.files, found.root)
 
 
-def read_rows(path: str | Path) -> Iterator[dict]:
-    """Streams the rows of a source; raises as `open_source`."""
-    for _, row in open_source(path).rows():
-        yield row
+def read_rows(
+    path: str | Path, *, columns: Collection[str] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Streams the rows of a source, each with the words that name it.
+
+    Raises:
+      FileNotFoundError: as `open_source`.
+      ValueError: a row that cannot be read.
+    """
+    for _, row in open_source(path).rows(columns=columns):
+        if row.wrong:
+            raise ValueError(row.wrong)
+        yield row.where, row.values
 
 
 def read_texts(path: str | Path, *, column: str = "text") -> Iterator[str]:
-    """Streams the cleaned, non-empty texts of a column.
+    """Streams the cleaned, non-empty texts of a column; one of more than `PIECE` characters comes
+    in several.
 
     Raises:
       FileNotFoundError: as `open_source`.
@@ -161,40 +211,60 @@ def clean_text(text: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def _files(path: Path) -> list[Path]:
-    if not path.exists():
-        raise FileNotFoundError(
-            f"no text at {path}: expected a file or a folder of text files, or {DATA}NAME"
-        )
-    below = sorted(path.rglob("*")) if path.is_dir() else [path]
-    known = (*BUILDERS, PARQUET)
-    files = [file for file in below if file.is_file() and file.suffix in known]
-    if not files:
-        raise FileNotFoundError(f"{path}: no file that ends in {', '.join(known)}")
-    return files
+def clean_pieces(pieces: Iterable[tuple[str, bool]]) -> Iterator[tuple[str, int, bool]]:
+    """(cleaned text, bytes before, whether the text ends) of texts that come in pieces.
+
+    A long text is cut before white space, or within a word of more than `PIECE` characters; joined,
+    its pieces are what `clean_text` gives of the whole.
+    """
+    held, space, begun = "", "", False
+    for text, last in pieces:
+        held += text
+        while len(held) > PIECE or last:
+            at = _cut(held)
+            part, held = held[:at], held[at:]
+            cleaned, ends = clean_text(part), last and not held
+            space = _joint(space + part[: len(part) - len(part.lstrip())])
+            yield (space if begun and cleaned else "") + cleaned, len(part.encode()), ends
+            space, begun = ("" if cleaned else space), begun or bool(cleaned)
+            if ends:
+                space, begun = "", False
+                break
 
 
-def _parquet_rows(file: Path) -> Iterator[dict]:
-    # Not by `datasets`, which reads ahead until it has the whole file in memory.
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _cut(text: str) -> int:
+    """Where the first `PIECE` characters of a text are cut off, or its end."""
+    if len(text) <= PIECE:
+        return len(text)
+    head = text[:PIECE]
+    if head[-1].isspace():
+        return len(head.rstrip()) or PIECE
+    words = head.rsplit(None, 1)
+    return len(words[0]) if len(words) == 2 else PIECE
 
-    try:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=BATCH):
-            yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{file} cannot be read as parquet: {error}") from error
+
+def _joint(space: str) -> str:
+    """White space between two words, cleaned."""
+    return space and ("\n" if len(f"x{space}x".splitlines()) > 1 else " ")
 
 
-def _text_bytes(file: Path, column: str) -> int:
-    if file.suffix != PARQUET:
-        return file.stat().st_size
-    import pyarrow.parquet as pq
+def _skip_texts(pieces: Iterator[tuple[str, bool]], count: int) -> Iterator[tuple[str, bool]]:
+    while count:
+        count -= next(pieces, ("", True))[1]
+    return pieces
 
-    groups = pq.ParquetFile(file).metadata
-    chunks = (
-        groups.row_group(k).column(j)
-        for k in range(groups.num_row_groups)
-        for j in range(groups.num_columns)
-    )
-    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column)
+
+def _text(row: RawRow, column: str) -> str:
+    """The text of a row, or none."""
+    if row.wrong:
+        raise ValueError(row.wrong)
+    if column not in row.values:
+        raise ValueError(f"{row.where}: no column {column!r}{nearest(column, row.values)}")
+    text = row.values[column]
+    if isinstance(text, Ambiguous):
+        raise ValueError(f"{row.where}: {text}")
+    if not isinstance(text, str):
+        return ""
+    if not text.isascii() and SURROGATES.search(text):
+        raise ValueError(f"{row.where}: column {column!r} holds half a character")
+    return text

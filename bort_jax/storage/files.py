@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,17 @@ class WholeFile:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as data:
         return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+def content_sha256(path: Path) -> str:
+    """As `file_sha256`; in one process a file of the same size and time is read once."""
+    about = path.stat()
+    return _content_sha256(path.absolute(), about.st_size, about.st_mtime_ns)
+
+
+@cache
+def _content_sha256(path: Path, size: int, changed: int) -> str:
+    return file_sha256(path)
 
 
 def check_sha256(path: Path, wanted: str) -> None:

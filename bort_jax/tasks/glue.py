@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """GLUE: eleven test sets. Labels are in the order of Hugging Face's `glue` configurations."""
 
-from bort_jax.tasks.task import Form, Place, Row, Task
+from bort_jax.tasks.task import Form, Place, Row, Task, number_in
 
 NLI = ("entailment", "neutral", "contradiction")
 TWO_WAY = ("entailment", "not_entailment")
@@ -19,9 +19,10 @@ def is_mismatched(row: Row) -> bool:
 
 
 def _number(row: Row) -> int:
-    if not isinstance(row.get("idx"), int):
+    number = number_in(row.get("idx"))
+    if not isinstance(number, int):
         raise ValueError("MNLI's two dev sets in one file need the column 'idx' to be told apart")
-    return row["idx"]
+    return number
 
 
 def _task(name: str, key: str, columns: tuple[str, ...], labels: tuple[str, ...], **rest) -> Task:

@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A task's rows from files or from the Hugging Face hub; what is wrong names file and row."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from bort_jax.data.corpus import read_rows
+from bort_jax.data.reader import known_endings, not_read
+from bort_jax.data.scan import split_file
 from bort_jax.storage.hub import DataName, is_data
 from bort_jax.tasks.task import SPLITS, UNLABELLED, Examples, Item, Row, Task, label_of
-
-ENDINGS = (".parquet", ".jsonl", ".csv")
 
 
 def find_split(folder: str | Path, split: str) -> str | Path:
@@ -20,14 +19,19 @@ def find_split(folder: str | Path, split: str) -> str | Path:
 
     Raises:
       FileNotFoundError: there is none.
+      ValueError: there is more than one.
     """
     if is_data(folder):
         return _hub_split(str(folder), split)
-    candidates = [Path(folder) / f"{split}{ending}" for ending in ENDINGS]
-    for file in candidates:
-        if file.is_file():
-            return file
-    raise FileNotFoundError(f"no {split} split: expected one of {', '.join(map(str, candidates))}")
+    file = split_file(folder, split)
+    if file is None:
+        tabs = Path(folder, f"{split}.tsv")
+        there = f"; {tabs}: {not_read(tabs)}" if tabs.is_file() else ""
+        raise FileNotFoundError(
+            f"no {split} split: expected {Path(folder, split)} with an ending of "
+            f"{known_endings()}{there}"
+        )
+    return file
 
 
 def find_file(task: Task, data_dir: str | Path, split: str) -> Path:
@@ -36,9 +40,8 @@ def find_file(task: Task, data_dir: str | Path, split: str) -> Path:
     Raises:
       FileNotFoundError: none of the task's folders has it.
     """
-    files = [path for path, _ in _candidates(task, data_dir, split) if path.is_file()]
-    if files:
-        return files[0]
+    if found := _found(task, data_dir, split):
+        return found[0]
     places = [str(Path(data_dir) / task.suite / folder) for folder in task.place.folders]
     raise FileNotFoundError(f"no {split} split of {task.name} in {' or '.join(places)}")
 
@@ -54,10 +57,9 @@ def read_task(task: Task, data_dir: str | Path, split: str) -> Examples:
     """
     required = split != "test"
     if not str(data_dir):
-        rows = _number_rows(_hub_rows(task, split), f"{'/'.join(task.place.hub)} {split}", "row")
-        return examples_of(rows, task, required=required)
+        return examples_of(_hub_rows(task, split), task, required=required)
     file = find_file(task, data_dir, split)
-    rows = rows_of(file, keep=row_filter(task, data_dir, split))
+    rows = rows_of(file, task, keep=row_filter(task, data_dir, split))
     return examples_of(rows, task, required=required)
 
 
@@ -71,7 +73,7 @@ def read_examples(file: str | Path, task: Task, *, required: bool = True) -> Exa
       ValueError: a column is missing, a text is empty, or a label is outside the declared set;
         the message names the file and the row.
     """
-    return examples_of(rows_of(file), task, required=required)
+    return examples_of(rows_of(file, task), task, required=required)
 
 
 def examples_of(rows: Iterable[tuple[str, Row]], task: Task, *, required: bool) -> Examples:
@@ -102,80 +104,48 @@ def read_row(where: str, row: Row, task: Task, *, required: bool) -> tuple[list[
 
 
 def rows_of(
-    file: str | Path, *, keep: Callable[[Row], bool] | None = None
+    source: str | Path, task: Task | None = None, *, keep: Callable[[Row], bool] | None = None
 ) -> Iterator[tuple[str, Row]]:
-    """The rows of a file, each with the words that name it; JSON lines are named by line.
+    """The rows of a file or folder, each with the words that name it.
+
+    Args:
+      task: whose columns are read; none: all columns.
 
     Raises:
-      ValueError: a row that cannot be parsed, or no rows.
+      ValueError: a row that cannot be read, or no rows.
     """
-    lines = Path(file).suffix == ".jsonl"
-    rows = _json_lines(Path(file)) if lines else _number_rows(read_rows(file), str(file), "row")
     found = False
-    for where, row in rows:
-        if keep is None or keep(row):
+    for where, row in read_rows(source, columns=task and task.columns_read):
+        try:
+            kept = keep is None or keep(row)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        if kept:
             found = True
             yield where, row
     if not found:
-        raise ValueError(f"{file}: no rows" + (" of this task" if keep else ""))
+        raise ValueError(f"{source}: no rows" + (" of this task" if keep else ""))
 
 
 def row_filter(task: Task, data_dir: str | Path, split: str) -> Callable[[Row], bool] | None:
     """Says which rows of the split's file are the task's; None: all of them."""
-    file = find_file(task, data_dir, split)
-    shared = dict(_candidates(task, data_dir, split))[file]
+    found = _found(task, data_dir, split)
+    shared = bool(found) and found[1]
     trains = split == "train" and not task.place.keep_train
     return task.place.keep if shared and not trains else None
 
 
-def _candidates(task: Task, data_dir: str | Path, split: str) -> list[tuple[Path, bool]]:
-    """Where a split may be, best first, and whether other tasks' rows may stand there too."""
+def _found(task: Task, data_dir: str | Path, split: str) -> tuple[Path, bool] | None:
+    """The best place that a split is in, and whether other tasks' rows may stand there too."""
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
-    places = []
     for folder in task.place.folders:
         stems = [split + task.place.ending] if split != "train" and task.place.ending else []
         for stem in [*stems, split]:
-            for ending in ENDINGS:
-                file = Path(data_dir) / task.suite / folder / f"{stem}{ending}"
-                places.append((file, stem == split and not folder.startswith(task.key)))
-    return places
-
-
-def _number_rows(rows: Iterable[Row], source: str, unit: str) -> Iterator[tuple[str, Row]]:
-    number = 0
-    try:
-        for number, row in enumerate(rows, start=1):
-            yield f"{source}, {unit} {number}", row
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{source}, after {unit} {number}: cannot be read: {error}") from error
-
-
-def _json_lines(file: Path) -> Iterator[tuple[str, Row]]:
-    for where, line in json_lines(file):
-        yield where, json_row(where, line)
-
-
-def json_lines(file: Path) -> Iterator[tuple[str, bytes]]:
-    """The lines of a file that are not blank, unread, each with the words that name it.
-
-    Not through `datasets`, which reports a broken line without its number.
-    """
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield f"{file}, line {number}", line
-
-
-def json_row(where: str, line: bytes) -> Row:
-    """The object on a line; raises ValueError where there is none."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: expected an object with columns, got {type(row).__name__}")
-    return row
+            file = split_file(Path(data_dir) / task.suite / folder, stem)
+            if file:
+                return file, stem == split and not folder.startswith(task.key)
+    return None
 
 
 def _hub_split(source: str, split: str) -> str:
@@ -191,9 +161,11 @@ def _hub_split(source: str, split: str) -> str:
     return str(name)
 
 
-def _hub_rows(task: Task, split: str) -> Iterator[Row]:
+def _hub_rows(task: Task, split: str) -> Iterator[tuple[str, Row]]:
     import datasets  # slow to import
 
     path, config = task.place.hub
     stem = split if split == "train" else split + task.place.ending
-    yield from datasets.load_dataset(path, config, split=stem)  # pyright: ignore
+    rows = datasets.load_dataset(path, config, split=stem)
+    for number, row in enumerate(rows, start=1):
+        yield f"{path}/{config} {split}, row {number}", row  # pyright: ignore

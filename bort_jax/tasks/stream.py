@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rows of a file of any size, one after the other, in windows of a bounded size."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bort_jax.data.corpus import open_source
-from bort_jax.tasks.read import json_lines, json_row, rows_of
-from bort_jax.tasks.task import UNLABELLED, Examples, Item, Row, Task
+from bort_jax.data.reader import RawRow
+from bort_jax.tasks.task import UNLABELLED, Examples, Item, Task
 
 
 class ReadRow(NamedTuple):
@@ -36,31 +36,21 @@ def read_each(source: str | Path, task: Task) -> Iterator[ReadRow]:
     Raises:
       ValueError: the file cannot be read further, or has no rows.
     """
-    path = Path(source)
-    if path.suffix == ".jsonl":
-        rows = (
-            (where, lambda w=where, line=line: json_row(w, line))
-            for where, line in json_lines(path)
-        )
-    else:
-        rows = ((where, lambda row=row: row) for where, row in rows_of(path))
     found = False
-    for where, parse in rows:
+    for _, row in open_source(source).rows(columns=task.columns_read):
         found = True
-        yield _read_row(where, parse, task)
+        yield _read_row(row, task)
     if not found:
         raise ValueError(f"{source}: no rows")
 
 
-def _read_row(where: str, parse: Callable[[], Row], task: Task) -> ReadRow:
+def _read_row(row: RawRow, task: Task) -> ReadRow:
+    if row.wrong:
+        return ReadRow(wrong=row.wrong)
     try:
-        row = parse()
+        return ReadRow(tuple(task.items(row.values, task)))
     except ValueError as error:
-        return ReadRow(wrong=str(error))
-    try:
-        return ReadRow(tuple(task.items(row, task)))
-    except ValueError as error:
-        return ReadRow(wrong=f"{where}: {error}")
+        return ReadRow(wrong=f"{row.where}: {error}")
 
 
 def stop_at_wrong(reads: Iterable[ReadRow], *, hint: str) -> Iterator[ReadRow]:
@@ -108,18 +98,3 @@ def examples_in(window: Iterable[ReadRow]) -> Examples:
     items = [item for read in window for item in read.items]
     texts, keys = tuple(item.texts for item in items), tuple(item.key for item in items)
     return Examples(texts, np.full(len(items), UNLABELLED, np.int32), keys)
-
-
-def about_rows(source: str | Path) -> int | None:
-    """Rows of a file, for the time left: its lines, or as parquet says; None on the hub."""
-    files = open_source(source).files
-    return sum(map(_about_rows, files)) if files else None
-
-
-def _about_rows(file: Path) -> int:
-    if file.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        return pq.ParquetFile(file).metadata.num_rows
-    with file.open("rb") as content:
-        return sum(block.count(b"\n") for block in iter(lambda: content.read(1 << 20), b""))

@@ -5,7 +5,7 @@ How rows become texts is our reading where said: the sources name the inputs, no
 """
 
 from bort_jax.tasks.encode import Mark, cuttable, mark_spans, uncut, word_spans
-from bort_jax.tasks.task import Form, Item, Key, Place, Row, Task, text_of, value_of
+from bort_jax.tasks.task import Form, Item, Key, Place, Row, Task, number_in, text_of, value_of
 
 TWO_WAY = ("entailment", "not_entailment")
 BOOLEAN = ("False", "True")
@@ -21,7 +21,7 @@ def copa(row: Row, task: Task) -> list[Item]:
         raise ValueError(f"column 'question' is {asks!r}, expected one of {', '.join(ASKS)}")
     premise = (*cuttable(text_of(row, "premise")), *uncut(" " + ASKS[asks], fixed=True))
     choices = [uncut(text_of(row, column)) for column in ("choice1", "choice2")]
-    return [Item(tuple((premise, choice) for choice in choices), Key(row.get("idx")))]
+    return [Item(tuple((premise, choice) for choice in choices), Key(number_in(row.get("idx"))))]
 
 
 def wic(row: Row, task: Task) -> list[Item]:
@@ -30,7 +30,7 @@ def wic(row: Row, task: Task) -> list[Item]:
         mark_spans(text_of(row, f"sentence{k}"), [_characters(row, f"start{k}", f"end{k}")])
         for k in (1, 2)
     )
-    return [Item((sentences,), Key(row.get("idx")))]
+    return [Item((sentences,), Key(number_in(row.get("idx"))))]
 
 
 def wsc(row: Row, task: Task) -> list[Item]:
@@ -39,7 +39,7 @@ def wsc(row: Row, task: Task) -> list[Item]:
         _word_span(row, text_of(row, f"span{k}_text"), f"span{k}_index", sign)
         for k, sign in ((1, "*"), (2, "#"))
     ]
-    return [Item(((mark_spans(text_of(row, "text"), marks),),), Key(row.get("idx")))]
+    return [Item(((mark_spans(text_of(row, "text"), marks),),), Key(number_in(row.get("idx"))))]
 
 
 def multirc(row: Row, task: Task) -> list[Item]:
@@ -77,7 +77,7 @@ def record(row: Row, task: Task) -> list[Item]:
 
 def gender_pair(row: Row, task: Task) -> list[Item]:
     """Premise and hypothesis; rows 2k and 2k + 1 are a pair that differs in a pronoun's gender."""
-    number = value_of(row, "idx")
+    number = number_in(value_of(row, "idx"))
     if not isinstance(number, int):
         raise ValueError(f"column 'idx' holds no number: {number!r}")
     texts = tuple(cuttable(text_of(row, column)) for column in task.columns)
@@ -94,11 +94,11 @@ def _index(row: Row, part: str) -> int:
     nested = row.get("idx")
     if isinstance(nested, dict):
         return value_of(nested, part)
-    return value_of(row, f"idx_{part}")
+    return number_in(value_of(row, f"idx_{part}"))
 
 
 def _characters(row: Row, start: str, end: str) -> Mark:
-    span = value_of(row, start), value_of(row, end)
+    span = number_in(value_of(row, start)), number_in(value_of(row, end))
     if not all(isinstance(at, int) for at in span):
         raise ValueError(f"columns {start!r} and {end!r} must hold numbers, got {span}")
     return Mark(*span, "*")
@@ -107,7 +107,7 @@ def _characters(row: Row, start: str, end: str) -> Mark:
 def _word_span(row: Row, span: str, column: str, sign: str) -> Mark:
     """Where a span of whole words stands; the official index is off by a word in a few rows."""
     text, wanted = text_of(row, "text"), [_normalize(word) for word in span.split()]
-    places, index = word_spans(text), value_of(row, column)
+    places, index = word_spans(text), number_in(value_of(row, column))
     bare = [_normalize(text[start:end]) for start, end in places]
     found = [k for k in range(len(bare)) if bare[k : k + len(wanted)] == wanted]
     if not found or not isinstance(index, int):

@@ -55,7 +55,7 @@ def survey_split(task: Task, data_dir: str | Path, split: str) -> Survey:
     problems: list[str] = []
     ids: dict = {}
     try:
-        for where, row in rows_of(file, keep=row_filter(task, data_dir, split)):
+        for where, row in rows_of(file, task, keep=row_filter(task, data_dir, split)):
             rows += 1
             try:
                 items, label = read_row(where, row, task, required=split != "test")

@@ -4,19 +4,22 @@
 import math
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from bort_jax.data.corpus import SURROGATES
+from bort_jax.data.reader import Ambiguous
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.suggest import nearest
 from bort_jax.tasks.encode import Text, cuttable, encode, uncut
 
 SPLITS = ("train", "validation", "test")
 HEADS = ("classification", "regression", "choice")
-SURROGATES = re.compile("[\ud800-\udfff]")  # JSON can spell them; no tokenizer takes them
+WHOLE = re.compile("-?[0-9]{1,18}")
 # What Hugging Face puts where a leaderboard keeps the label. A score may be −1: among scores, which
 # are floats, NaN stands for a label that is missing.
 UNLABELLED = -1
@@ -91,7 +94,7 @@ def from_columns(row: Row, task: "Task") -> list[Item]:
     """One example with the task's one or two columns as its text."""
     piece = lambda column: uncut if column == task.question else cuttable
     texts = [piece(column)(text_of(row, column)) for column in task.columns]
-    return [Item((tuple(texts),), Key(row.get("idx")))]
+    return [Item((tuple(texts),), Key(number_in(row.get("idx"))))]
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,12 @@ class Task:
     @property
     def reference(self) -> str:
         return f"{self.suite}/{self.key}"
+
+    @property
+    def columns_read(self) -> tuple[str, ...] | None:
+        """The columns that its rows are made from, and none beside; None: it is not known."""
+        plain = self.items is from_columns or not self.suite
+        return (*self.columns, self.label, "idx") if plain else None
 
     @property
     def outputs(self) -> int:
@@ -212,9 +221,17 @@ def text_of(row: Row, column: str, *, blank: bool = False) -> str:
 
 
 def value_of(row: Row, column: str) -> Any:
+    """Raises ValueError where there is no such column, or more than one."""
     if column not in row:
         raise ValueError(f"no column {column!r}{nearest(column, row)}")
+    if isinstance(row[column], Ambiguous):
+        raise ValueError(str(row[column]))
     return row[column]
+
+
+def number_in(value: Any) -> Any:
+    """The whole number that a text is, as in a cell of CSV; anything else as it is."""
+    return int(value) if isinstance(value, str) and WHOLE.fullmatch(value) else value
 
 
 def label_of(row: Row, task: Task, *, required: bool = True) -> int | float:
@@ -226,7 +243,8 @@ def label_of(row: Row, task: Task, *, required: bool = True) -> int | float:
     Raises:
       ValueError: the label is outside the declared set or scale, or there is none.
     """
-    label = row.get(task.label) if not required else value_of(row, task.label)
+    given = required or task.label in row
+    label = value_of(row, task.label) if given else None
     scores = task.head == "regression"
     if not required and _is_withheld(label, task):
         return math.nan if scores else UNLABELLED
@@ -238,19 +256,22 @@ def _is_withheld(label: Any, task: Task) -> bool:
     if isinstance(label, float) and math.isnan(label):
         return True
     scale_has_it = task.head == "regression" and float(task.labels[0]) <= UNLABELLED
-    return label in ((None, "") if scale_has_it else (None, "", UNLABELLED))
+    return number_in(label) in ((None, "") if scale_has_it else (None, "", UNLABELLED))
 
 
 def _class_of(label: Any, task: Task) -> int:
     if str(label) in task.labels:
         return task.labels.index(str(label))
-    if isinstance(label, int) and 0 <= label < len(task.labels):
-        return int(label)
+    index = number_in(label)
+    if isinstance(index, int) and 0 <= index < len(task.labels):
+        return int(index)
     raise ValueError(f"label {label!r} is not one of {', '.join(task.labels)}")
 
 
 def _score_of(label: Any, task: Task) -> float:
     low, high = map(float, task.labels)
-    if isinstance(label, (int, float)) and low <= label <= high:
-        return float(label)
+    with suppress(ValueError):  # a score may be stored as a text
+        number = float(label) if isinstance(label, (int, float, str)) else math.nan
+        if low <= number <= high and math.isfinite(number) and "_" not in str(label):
+            return number
     raise ValueError(f"label {label!r} is not a number from {low:g} to {high:g}")

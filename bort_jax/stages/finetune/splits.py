@@ -2,12 +2,12 @@
 """A task's splits as a model reads and is scored on them."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from bort_jax.data.corpus import open_source
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.stages.finetune.tuner import trim_columns
 from bort_jax.stages.predict.outputs import scores_of
@@ -80,7 +80,7 @@ def read_unlabelled(source: str, task: Task) -> Examples:
       ValueError: a row cannot be read, or there is none.
     """
     rows = rows_of(source, keep=lambda row: any(row.values()))
-    if Path(source).suffix == ".txt":
+    if open_source(source).is_text:
         task = replace(task, columns=("text",), question="")
     found = examples_of(rows, replace(task, label=""), required=False)
     missing = np.nan if task.head == "regression" else UNLABELLED

@@ -4,11 +4,11 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from bort_jax.data.corpus import open_source
 from bort_jax.report.terminal import progress_bar
 from bort_jax.stages.predict.predictors import Predictor
 from bort_jax.tasks.stream import (
     ReadRow,
-    about_rows,
     examples_in,
     read_each,
     skip_answered,
@@ -43,7 +43,7 @@ def answer_file(predictor: Predictor, source: str, out: Path, *, keep_wrong: boo
         answers.truncate(kept)
         rows = rows if keep_wrong else stop_at_wrong(rows, hint="--bad-rows keep goes on")
         wrong = 0
-        total = about_rows(source)
+        total = open_source(source).about_rows()
         with progress_bar("predict", total=total, done=done, unit="row") as bar:
             for window in windows(rows, WINDOW):
                 answers.add(answer_window(window, predictor))

@@ -34,6 +34,7 @@ def build_corpus(
     tokenizer: str | Path | None = None,
     vocab_size: int = 8192,
     shard_tokens: int = SHARD_TOKENS,
+    check: bool = True,
 ) -> Parts:
     """Builds a corpus, or continues one; the files are the same, byte for byte.
 
@@ -44,6 +45,7 @@ def build_corpus(
       tokenizer: folder of a tokenizer; without one a byte-level BPE of `vocab_size` tokens is
         trained on the text.
       shard_tokens: a file ends with the document that brings it to so many tokens.
+      check: read every byte of the parts that are there.
 
     Raises:
       ValueError: there is a build of something else in `folder`, one of its files is missing or
@@ -71,7 +73,7 @@ def build_corpus(
         "tokenizer_sha256": words.sha256,
         "vocab_size": words.vocab_size,
     }
-    parts = continue_parts(folder, CORPUS, made_from)
+    parts = continue_parts(folder, CORPUS, made_from, check=check)
     if not len(parts):
         _check_documents(text, column)
     return parts if parts.complete else _write_parts(parts, text, words)

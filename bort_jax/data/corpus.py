@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Any file or folder of text, parquet, JSON lines or CSV, or a dataset of the hub."""
 
+import glob
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -167,6 +168,11 @@ def open_source(path: str | Path) -> Source:
         return Source(str(DataName.parse(str(path)).pinned()), ())
     found = scan(path)
     return Source(str(path), found.files, found.root)
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether there is something to read; a dataset of the hub is taken to be there."""
+    return is_data(path) or Path(path).exists() or bool(glob.glob(str(path)))
 
 
 def read_rows(

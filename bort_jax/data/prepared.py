@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bort_jax.data.build import TOKENIZER, build_corpus
+from bort_jax.data.corpus import is_there
 from bort_jax.data.masking import MaskedStream
 from bort_jax.data.packing import Packing
 from bort_jax.data.shards import CORPUS, SPLITS, Shard, open_shard
@@ -55,6 +56,8 @@ def prepare_corpus(
 ) -> Corpus:
     """Opens `source` if it is a built corpus, else builds one in `folder`, once.
 
+    A finished corpus is compared with the text, by digests; it also serves where that is gone.
+
     Args:
       source: a built corpus, or text (see `open_source`).
       folder: where to build.
@@ -63,13 +66,15 @@ def prepare_corpus(
         trained on the text.
 
     Raises:
-      ValueError: fewer than two documents, or a corpus of another tokenizer, unfinished or
-        damaged.
+      ValueError: fewer than two documents, or a corpus of another tokenizer or text, unfinished
+        or damaged.
     """
     if holds_corpus(source):
         return open_corpus(source, tokenizer=tokenizer)
-    if not (holds_corpus(folder) and read_parts(Path(folder), CORPUS).complete):
-        build_corpus(source, folder, column=column, tokenizer=tokenizer, vocab_size=vocab_size)
+    complete = holds_corpus(folder) and read_parts(Path(folder), CORPUS).complete
+    if not complete or is_there(source):
+        settings = dict(column=column, tokenizer=tokenizer, vocab_size=vocab_size)
+        build_corpus(source, folder, **settings, check=not complete)
     return open_corpus(folder, tokenizer=tokenizer)
 
 

@@ -78,6 +78,15 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     return hashlib.sha256(f"{key} {digest(checkpoint.params)}".encode()).hexdigest()
 
 
+def identity(checkpoint: Checkpoint | None) -> str | None:
+    """SHA-256 of all that a model's answers depend on: weights, tokenizer, labels."""
+    if checkpoint is None:
+        return None
+    words = checkpoint.tokenizer.sha256 if checkpoint.tokenizer else ""
+    about = (fingerprint(checkpoint), words, checkpoint.labels, checkpoint.head)
+    return hashlib.sha256(str(about).encode()).hexdigest()
+
+
 def check_fits(found: dict, expected: dict, where: Path) -> None:
     """Raises ValueError naming the entries in which parameters and description differ."""
     if found != expected:

@@ -3,14 +3,27 @@
 
 from typing import Any
 
+SHOWN, LONGEST = 5, 80  # differences of one key, characters of a value
+
 
 def differences(found: dict, wanted: dict) -> list[str]:
-    """`key: this there, that asked for`, for each key that is not the same in both."""
-    return [
-        f"{key}: {found.get(key)!r} there, {wanted.get(key)!r} asked for"
-        for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key)
-    ]
+    """`key: this there, that asked for`, for each key that is not the same in both; of values that
+    are objects the keys in them, and a few of these."""
+    lines = []
+    for key in sorted(found.keys() | wanted.keys()):
+        one, other = found.get(key), wanted.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            inner = differences(one, other)
+            more = [f"{key}: {len(inner) - SHOWN} more"] if len(inner) > SHOWN else []
+            lines += [f"{key}: {line}" for line in inner[:SHOWN]] + more
+        elif one != other:
+            lines.append(f"{key}: {_shown(one)} there, {_shown(other)} asked for")
+    return lines
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST else text[:LONGEST] + "…"
 
 
 def require_count(value: Any) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from bort_jax.storage.checks import differences
 from bort_jax.storage.files import read_json, write_json
 
-CONFIG = "run.json"
+CONFIG, INPUTS = "run.json", "inputs.json"
 PACKAGES = ("bort-jax", "jax", "flax", "optax", "orbax-checkpoint")
 
 
@@ -47,6 +47,27 @@ def claim(folder: str | Path, config: Any, *, free: Collection[str] = ("out",)) 
     folder.mkdir(parents=True, exist_ok=True)
     write_json(file, {"config": wanted, "versions": _versions()})
     return folder
+
+
+def claim_inputs(folder: Path, inputs: dict[str, Any]) -> None:
+    """Notes what the folder's run is made from, or checks that it is the same.
+
+    Args:
+      inputs: JSON values; files and models by digests of their content.
+
+    Raises:
+      RunMismatch: another file or model under a name of before; the message names it.
+    """
+    file = folder / INPUTS
+    if not file.exists():
+        write_json(file, inputs)
+        return
+    different = differences(read_json(file), _as_json(inputs))
+    if different:
+        raise RunMismatch(
+            f"{folder} holds a run of other inputs ({'; '.join(different)}); choose another --out, "
+            "or the same files to resume"
+        )
 
 
 @contextmanager

@@ -3,11 +3,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from bort_jax.storage.files import content_sha256
+from bort_jax.storage.hub import is_data
 from bort_jax.tasks.read import find_file, find_split, read_examples, read_task
 from bort_jax.tasks.suites import find_task
-from bort_jax.tasks.task import Examples, Task
+from bort_jax.tasks.task import SPLITS, Examples, Task
 
 OWN_METRICS = {"classification": ("accuracy",), "regression": ("Pearson", "Spearman")}
 
@@ -89,14 +92,25 @@ class TaskOptions:
             return read_task(task, self.data_dir, split)
         return read_examples(find_split(self.data, split), task, required=split != "test")
 
+    def content(self) -> dict[str, str]:
+        """SHA-256 of each split's file; none of a dataset of the hub."""
+        files = {split: self._file(split) for split in SPLITS if self.has(split) and self._is_here}
+        return {split: content_sha256(Path(file)) for split, file in files.items()}
+
+    @property
+    def _is_here(self) -> bool:
+        return bool(self.data_dir if self.task else self.data and not is_data(self.data))
+
+    def _file(self, split: str) -> str | Path:
+        task = self.record()
+        return find_file(task, self.data_dir, split) if self.task else find_split(self.data, split)
+
     def has(self, split: str) -> bool:
         """Whether there is such a split; on the hub, whether the official set has one."""
         task = self.record()
         if self.task and not self.data_dir:
             return bool(task.rows[("train", "validation", "test").index(split)])
         try:
-            return bool(
-                find_file(task, self.data_dir, split) if self.task else find_split(self.data, split)
-            )
+            return bool(self._file(split))
         except FileNotFoundError:
             return False

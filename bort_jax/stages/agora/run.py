@@ -38,10 +38,11 @@ from bort_jax.stages.agora.models import (
 )
 from bort_jax.stages.agora.outcome import compare, write_submission
 from bort_jax.stages.agora.record import card_facts, example_points, round_line
+from bort_jax.stages.finetune.splits import inputs_of
 from bort_jax.stages.finetune.tuner import FineTuner
 from bort_jax.storage.files import read_json, write_json
 from bort_jax.storage.hub import pin_revisions
-from bort_jax.storage.run_folder import claim
+from bort_jax.storage.run_folder import claim, claim_inputs
 from bort_jax.tasks import Points
 
 ASKING = ("calls", "cost_per_call", "calls_per_minute", "call_timeout")  # may change on the way
@@ -65,6 +66,7 @@ def run_here(config: Config) -> dict:
         config.socrates, models.socrates, material, config, folder=Path(config.out)
     )
     out = claim(config.out, config, free=("out", "allow_weak_socrates", *ASKING, *PLACE))
+    claim_inputs(out, inputs_of(config, **models._asdict()))
     if (out / "results.json").is_file():
         say(f"{out} is finished; its results:")
         page.show(summary := read_json(out / "results.json"), out)

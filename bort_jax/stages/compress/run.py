@@ -33,10 +33,11 @@ from bort_jax.stages.extract.parent.result import RESULT
 from bort_jax.stages.extract.parent.run import run_inside
 from bort_jax.stages.finetune import run as finetune
 from bort_jax.stages.finetune.config import trainable
+from bort_jax.stages.finetune.splits import inputs_of
 from bort_jax.stages.pretrain.run import pretrain
 from bort_jax.storage.files import read_json, write_json
 from bort_jax.storage.hub import pin_revisions
-from bort_jax.storage.run_folder import claim
+from bort_jax.storage.run_folder import claim, claim_inputs
 from bort_jax.tasks import Task
 
 SCORES = "scores.json"
@@ -79,6 +80,8 @@ def compressed(config: Config) -> Compressed:
     """Every stage that is not finished yet; then the table, and a page."""
     task, config = trainable(config), pin_revisions(config)
     out = claim(config.out, config, free=("out", "dry_run"))
+    parent = None if config.parent == "none" else read(parent_folder(config.parent))
+    claim_inputs(out, inputs_of(config, parent=parent))
     texts = write_texts(config, out / "texts.parquet", unlabelled=config.unlabelled)
     folders = extracted(config, task, out, texts)
     with time_stage("distil the parent into it", out):

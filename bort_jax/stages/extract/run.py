@@ -14,6 +14,7 @@ from bort_jax.arch import SearchSpace
 from bort_jax.cost import Latency, cost_function, designed_sample
 from bort_jax.data.prepared import Corpus, prepare_corpus
 from bort_jax.interop import load
+from bort_jax.interop.description import identity
 from bort_jax.ose import Extraction, LayerwiseSolution, extract, plan, solve_layerwise
 from bort_jax.ose.extraction import with_evidence
 from bort_jax.ose.fitted import FittedError, fitted_error
@@ -34,7 +35,7 @@ from bort_jax.stages.extract.page import write_extraction
 from bort_jax.stages.extract.recipe import Recipe
 from bort_jax.stages.extract.shared_errors import SharedErrors, one_at_a_time, read_records
 from bort_jax.storage.hub import pin_revisions
-from bort_jax.storage.run_folder import claim
+from bort_jax.storage.run_folder import claim, claim_inputs
 
 CHUNKS = {"elastic": 32, "trained": 4, "fitted": 4}  # architectures claimed and trained together
 COUNTED = ("params", "macs", "operations", "memory")
@@ -100,15 +101,22 @@ def search_layers(config: Config) -> LayerwiseSolution:
 
 
 def corpus_of(config: Config, out: Path) -> Corpus:
-    """The run's corpus: built by the first process, opened by later ones."""
+    """The run's corpus: built by the first process, opened by later ones.
+
+    Raises:
+      RunMismatch: the folder's run was made from another text or teacher.
+    """
     with one_at_a_time(out):
-        return prepare_corpus(
+        corpus = prepare_corpus(
             str(config.data),
             out / "data",
             column=config.column,
             tokenizer=config.tokenizer or config.teacher,
             vocab_size=config.vocab_size,
         )
+        teacher = load(config.teacher) if config.teacher else None
+        claim_inputs(out, {"corpus": corpus.sha256, "teacher": identity(teacher)})
+        return corpus
 
 
 def recipe_of(config: Config) -> Recipe:

@@ -21,13 +21,13 @@ from bort_jax.stages.finetune.config import (
 from bort_jax.stages.finetune.early_stopping import EarlyStopping
 from bort_jax.stages.finetune.page import show, show_many
 from bort_jax.stages.finetune.records import finish_runs, model_card, summarise
-from bort_jax.stages.finetune.splits import read_splits
+from bort_jax.stages.finetune.splits import inputs_of, read_splits
 from bort_jax.stages.finetune.teacher_answers import Teacher, cache_answers
 from bort_jax.stages.finetune.tuner import FineTuner, visited_rows
 from bort_jax.stages.predict.outputs import check_length
 from bort_jax.storage.files import read_json, write_json
 from bort_jax.storage.hub import pin_revisions
-from bort_jax.storage.run_folder import claim
+from bort_jax.storage.run_folder import claim, claim_inputs
 from bort_jax.tasks import Task
 
 
@@ -62,6 +62,8 @@ def run_one(config: Config) -> dict:
     check_length(config.seq_len, start)
     teacher = teacher_of(config, task, start)
     out, metrics = claim(config.out, config, free=("out", *PLACE)), " and ".join(task.metrics)
+    taught = teacher and teacher.checkpoint
+    claim_inputs(out, inputs_of(config, model=start, teacher=taught))
     if (out / "results.json").is_file():
         say(f"{out} is finished; its results:")
         show(summary := read_json(out / "results.json"), out, metrics)

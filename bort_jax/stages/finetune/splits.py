@@ -2,13 +2,15 @@
 """A task's splits as a model reads and is scored on them."""
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from bort_jax.data.corpus import open_source
 from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.interop import Checkpoint
+from bort_jax.interop.description import identity
 from bort_jax.stages.finetune.tuner import trim_columns
 from bort_jax.stages.predict.outputs import scores_of
 from bort_jax.tasks import Examples, Points, Task, TaskOptions, headline
@@ -70,6 +72,14 @@ def read_splits(
     points = train.encode(tokenizer, seq_len=seq_len)
     points = Points(trim_columns(points.x, tokenizer.special.pad), points.y)
     return Splits(points, dev, held_out(test) if test and test.has_labels else None, train)
+
+
+def inputs_of(rows: TaskOptions, **models: Checkpoint | None) -> dict[str, Any]:
+    """What a run is made from, by digests of content: the splits, unlabelled rows, models."""
+    unlabelled = getattr(rows, "unlabelled", "")
+    text = open_source(unlabelled).description() if unlabelled else {}
+    named = {name: identity(checkpoint) for name, checkpoint in models.items()}
+    return {"rows": rows.content(), "unlabelled": text, **named}
 
 
 def read_unlabelled(source: str, task: Task) -> Examples:

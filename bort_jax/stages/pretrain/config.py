@@ -10,7 +10,7 @@ import jax
 from bort_jax.arch import BORT, Arch, LayerwiseArch
 from bort_jax.data.masking import MaskedStream
 from bort_jax.data.packing import Packing, check_packing
-from bort_jax.data.prepared import Corpus, prepare_corpus
+from bort_jax.data.prepared import Corpus, holds_corpus, prepare_corpus
 from bort_jax.engine.joining import Joining
 from bort_jax.engine.optimizer import Hyper
 from bort_jax.interop import Checkpoint
@@ -165,11 +165,16 @@ class PretrainConfig:
             most_skipped=self.most_skipped,
         )
 
+    @property
+    def corpus_folder(self) -> Path:
+        """Where the built corpus is, or will be."""
+        return Path(self.data) if holds_corpus(self.data) else Path(self.out) / "data"
+
     def corpus(self) -> Corpus:
         """The text, built in `OUT/data` where it is not built; read as the teacher reads it."""
         return prepare_corpus(
             self.data,
-            Path(self.out) / "data",
+            self.corpus_folder,
             column=self.column,
             tokenizer=self.tokenizer or self.teacher or self.init_from,
             vocab_size=self.vocab_size,

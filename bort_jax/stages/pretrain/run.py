@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bort_jax.data.prepared import holds_corpus
+from bort_jax.data.prepared import Corpus, holds_corpus
 from bort_jax.engine import schedule
 from bort_jax.engine.loop import Hook
 from bort_jax.engine.processes import barrier, is_leader, leader_first
 from bort_jax.engine.watchdog import end_together
 from bort_jax.interop import read, save
+from bort_jax.interop.description import identity
 from bort_jax.model import MaskedLM
 from bort_jax.stages.predict.mlm_scores import MlmScores
 from bort_jax.stages.pretrain.config import FREE, PretrainConfig, check
@@ -24,7 +25,7 @@ from bort_jax.stages.pretrain.teacher_cache import CachedTeacherStream
 from bort_jax.stages.pretrain.training import train
 from bort_jax.storage.files import read_json, write_json
 from bort_jax.storage.hub import pin_revisions
-from bort_jax.storage.run_folder import claim, explain_full_disk
+from bort_jax.storage.run_folder import claim, claim_inputs, explain_full_disk
 
 SCORES = "scores.json"
 
@@ -52,9 +53,11 @@ def pretrain(
     out = Path(config.out)
     leader_first(lambda: claim(out, config, free=FREE))
     if (out / SCORES).is_file():  # written last: there is nothing left to do
+        leader_first(lambda: claim_inputs(out, inputs_of(config, config.corpus())))
         return MlmScores(**read_json(out / SCORES, remedy="delete it, and the run ends again"))
     with end_together(out) as dog, explain_full_disk(out):
         setup = setup_of(config)
+        leader_first(lambda: claim_inputs(out, inputs_of(config, setup.corpus)))
         state, scores = train(
             setup, config.pacing, out, dog, began=began, hooks=hooks, profile=profile
         )
@@ -66,6 +69,16 @@ def pretrain(
             write_json(out / SCORES, scores.as_dict())
         barrier("finished")
     return scores
+
+
+def inputs_of(config: PretrainConfig, corpus: Corpus) -> dict[str, str | None]:
+    """What a run is made from, by digests of content."""
+    teacher = read(config.teacher) if config.teacher else None
+    return {
+        "corpus": corpus.sha256,
+        "init_from": identity(config.start()),
+        "teacher": identity(teacher),
+    }
 
 
 def dry_run(config: PretrainConfig) -> Forecast:

@@ -3,6 +3,7 @@
 
 from pathlib import Path
 
+from bort_jax.data.prepared import open_corpus
 from bort_jax.engine.checkpoint import best_verified, newest_verified, read_step
 from bort_jax.engine.step import new_state
 from bort_jax.interop import Checkpoint, read
@@ -31,7 +32,7 @@ def load_run(folder: Path, *, best: bool = False) -> Checkpoint:
         name: settings[name] for name in PretrainConfig.__dataclass_fields__ if name in settings
     }
     config = PretrainConfig(**known, out=str(folder))
-    corpus, start = config.corpus(), config.start()
+    corpus, start = open_corpus(config.corpus_folder), config.start()
     model = MaskedLM(config.model_config(corpus, start))
     params = init_params(model, seed=0)
     if config.teacher and config.hidden_weight:

@@ -198,7 +198,7 @@ from bort_jax.data.corpus import open_source, read_rows
 from bort_jax.tasks import TaskOptions
 source = open_source(sys.argv[1])
 print(source.name)
-print([row["text"] for row in read_rows(source.name)])
+print([row["text"] for _, row in read_rows(source.name)])
 options = TaskOptions(data=source.name)
 print(len(options.read("test").texts), options.has("validation"))
 """

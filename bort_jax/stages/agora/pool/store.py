@@ -25,11 +25,10 @@ from bort_jax.report.terminal import progress_bar, say
 from bort_jax.stages.agora.pool.search import BLOCK
 from bort_jax.stages.agora.split import example_texts
 from bort_jax.stages.predict.forward import text_states
-from bort_jax.storage.files import file_sha256
 from bort_jax.storage.parts import Layout, OpenPart, Parts, continue_parts
 from bort_jax.tasks import Examples, Task
 from bort_jax.tasks.encode import Piece
-from bort_jax.tasks.stream import ReadRow, about_rows, examples_in, read_each
+from bort_jax.tasks.stream import ReadRow, examples_in, read_each
 
 LAYOUT = Layout("pool.json", streams=("vectors", "texts", "index"), counts=("texts", "rows"))
 INDEX = np.dtype([("row", "<i8"), ("start", "<i8"), ("size", "<i4"), ("says", "<u8")])
@@ -138,13 +137,14 @@ def embed_pool(source: str, task: Task, encoder: Encoder, folder: Path) -> Pool:
       FileNotFoundError, ValueError: the file cannot be read, or no text of it can be used; or the
         folder was made from something else.
     """
-    made_from = {"source": _digests(source), "columns": list(task.columns), **encoder.description()}
+    text = open_source(source)
+    made_from = text.description() | {"columns": list(task.columns)} | encoder.description()
     pool = Pool(continue_parts(folder, LAYOUT, made_from), source)
     if pool.parts.complete:
         return pool
     done = pool.parts.total("rows")
     reads = islice(read_each(source, task), done, None)
-    with progress_bar("embed pool", total=about_rows(source), done=done, unit="row") as bar:
+    with progress_bar("embed pool", total=text.about_rows(), done=done, unit="row") as bar:
         parts, wrong = pool.parts, ""
         while window := list(islice(reads, BLOCK)):
             parts = write_part(parts, window, encoder)
@@ -201,7 +201,3 @@ def _parse_texts(line: bytes) -> tuple:
     """An example's texts: choices of segments of pieces."""
     segments = lambda text: tuple(tuple(Piece(*piece) for piece in one) for one in text)
     return tuple(segments(text) for text in json.loads(line))
-
-
-def _digests(source: str) -> list:
-    return [[file.name, file_sha256(file)] for file in open_source(source).files]

@@ -221,6 +221,12 @@ def test_a_killed_run_ends_in_the_same_file(classifier, tmp_path, monkeypatch, c
     assert file.read_bytes().splitlines()[:12] == whole.splitlines()[:12]
     assert [one["label"] for one in resumed] == [one["label"] for one in straight]
     assert answers(classifier, data, out) == resumed  # nothing is left to do
+    same_size = data.read_bytes()
+    data.write_bytes(same_size.replace(b"moon", b"noon"))
+    with pytest.raises(SystemExit):
+        answers(classifier, data, out)
+    assert "data: files: rows.jsonl: " in " ".join(capsys.readouterr().err.split())
+    data.write_bytes(same_size)
     for more in (["--columns", "[n]"], ["--seq-len", "20"]):
         with pytest.raises(SystemExit):
             answers(classifier, data, out, *more)

@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,9 +17,13 @@ from bort_jax.data import corpus as corpus_module
 from bort_jax.data import reader
 from bort_jax.data.build import build_corpus
 from bort_jax.data.corpus import clean_pieces, clean_text, open_source, read_rows, read_texts
+from bort_jax.data.prepared import prepare_corpus
 from bort_jax.data.reader import read_file
 from bort_jax.data.scan import scan, split_file
 from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.stages.finetune.config import Config as FinetuneConfig
+from bort_jax.stages.finetune.splits import inputs_of
+from bort_jax.storage.run_folder import RunMismatch, claim, claim_inputs
 from bort_jax.tasks import Task, read_examples
 from bort_jax.tasks.read import find_split
 
@@ -291,3 +296,51 @@ def test_scores_stored_as_texts_are_read(tmp_path):
         file.write_text(json.dumps({"text": "a", "label": label}))
         with pytest.raises(ValueError, match=f"a.jsonl, line 1: label '{label}' is not a number"):
             read_examples(file, task)
+
+
+# Identity by content.
+
+
+def edit(file, old, new):
+    """Another word of the same size, at the same time."""
+    times = file.stat()
+    content = file.read_text().replace(old, new)
+    assert len(content) == times.st_size
+    file.unlink()
+    file.write_text(content)
+    os.utime(file, ns=(times.st_atime_ns + 10**9, times.st_mtime_ns + 10**9))
+
+
+def test_another_text_of_the_same_size_is_another_corpus(tmp_path):
+    text, out = tmp_path / "a.txt", tmp_path / "corpus"
+    text.write_text("good film\nbad plot\n")
+    first = prepare_corpus(text, out, vocab_size=270).sha256
+    assert prepare_corpus(text, out, vocab_size=270).sha256 == first
+    edit(text, "good", "poor")
+    with pytest.raises(ValueError, match="made from something else .files: a.txt: .* asked for"):
+        prepare_corpus(text, out, vocab_size=270)
+    with pytest.raises(ValueError, match="column: 'text' there, 'other' asked for"):
+        prepare_corpus(text, out, column="other", vocab_size=270)
+    text.unlink()  # nothing else can be meant
+    assert prepare_corpus(text, out, vocab_size=270).sha256 == first
+
+
+def test_a_run_knows_its_rows_and_models_by_content(tmp_path, tiny):
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    for split in ("train", "validation"):
+        (rows / f"{split}.csv").write_text("text,label\ngood film,1\n")
+    (tmp_path / "more.txt").write_text("more\n")
+    config = FinetuneConfig(model="m", data=str(rows), unlabelled=str(tmp_path / "more.txt"))
+    out = claim(tmp_path / "out", config)
+    claim_inputs(out, inputs_of(config, model=tiny, teacher=None))
+    claim_inputs(out, inputs_of(config, model=tiny, teacher=None))
+    other = jax.tree.map(lambda x: x + 1, tiny.params)
+    with pytest.raises(RunMismatch, match="other inputs .model: "):
+        claim_inputs(out, inputs_of(config, model=tiny.with_params(other), teacher=None))
+    edit(tmp_path / "more.txt", "more", "less")
+    with pytest.raises(RunMismatch, match="unlabelled: files: more.txt: "):
+        claim_inputs(out, inputs_of(config, model=tiny, teacher=None))
+    edit(rows / "validation.csv", "good", "poor")
+    with pytest.raises(RunMismatch, match="rows: validation: "):
+        claim_inputs(out, inputs_of(config, model=tiny, teacher=None))

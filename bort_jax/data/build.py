@@ -23,7 +23,7 @@ SHARD_TOKENS = 1 << 24  # 32 MB a file, and seconds of work that a kill can cost
 CLEANING = 1  # version of `corpus.clean_text`: raised when it changes what comes out
 # Text in one call, for each core: the ids and names of its tokens take some hundred times as much.
 BATCH_BYTES = 1 << 18
-ONE_TEXT = ", at least two; `fold -s -w 2000 FILE > NEW.txt` cuts a long line into many"
+ONE_TEXT = "`fold -s -w 2000 FILE > NEW.txt` cuts a long line into many"
 
 
 def build_corpus(
@@ -81,15 +81,10 @@ def build_corpus(
 
 def _check_documents(source: Source, column: str) -> None:
     """Raises ValueError where there are fewer than two texts: one of them is held out."""
-    found = text = False
-    for document in source.documents(column):
-        text |= bool(document.text)
-        if text and document.last and found:
-            return
-        if document.last:
-            found, text = found or text, False
-    few = "just one text: one a line (or a row) is needed" if found else "no text"
-    raise ValueError(f"{source.name}: column {column!r} holds {few}" + found * ONE_TEXT)
+    if not source.holds_texts(column, 2):
+        one = source.holds_texts(column, 1)
+        few = f"just one text, and one is held out: {ONE_TEXT}" if one else "no text"
+        raise ValueError(f"{source.name}: column {column!r} holds {few}")
 
 
 def _write_parts(parts: Parts, source: Source, tokenizer: Tokenizer) -> Parts:

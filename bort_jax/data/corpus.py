@@ -101,14 +101,20 @@ class Source:
           ValueError: a row has no such column, or cannot be read.
         """
         for number, place in self._places(start):
-            if self.files and format_of(self.files[number])[0] == TEXT and column == "text":
-                pieces = _skip_texts(text_pieces(self.files[number]), place)
-            else:
-                rows = self._rows_of(number, place, (column,))
-                pieces = ((_text(row, column), True) for row in rows)
-            for text, size, last in clean_pieces(pieces):
+            for text, size, last in clean_pieces(self._pieces(number, place, column)):
                 place += last
                 yield Document(text, size, Position(number, place), last)
+
+    def holds_texts(self, column: str, count: int) -> bool:
+        """Whether there are so many texts with any word; reads no more than it takes."""
+        found, words = 0, False
+        for number, place in self._places(BEGINNING):
+            for text, last in self._pieces(number, place, column):
+                words = words or bool(text.strip())
+                found, words = found + (words and last), words and not last
+                if found == count:
+                    return True
+        return False
 
     def text_bytes(self, column: str) -> int | None:
         """About how much text there is, for the time left; None where nobody knows."""
@@ -129,6 +135,13 @@ class Source:
         """Where the reading of each file begins."""
         yield start
         yield from (Position(number, 0) for number in range(start.file + 1, len(self.files)))
+
+    def _pieces(self, number: int, skipped: int, column: str) -> Iterator[tuple[str, bool]]:
+        """The texts of a file, pieces of a long line, and whether a text ends."""
+        if self.files and format_of(self.files[number])[0] == TEXT and column == "text":
+            return _skip_texts(text_pieces(self.files[number]), skipped)
+        rows = self._rows_of(number, skipped, (column,))
+        return ((_text(row, column), True) for row in rows)
 
     def _rows_of(
         self, number: int, skipped: int, columns: Collection[str] | None

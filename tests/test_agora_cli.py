@@ -156,6 +156,7 @@ def unfinished(straight, folder, *, rounds):
     shutil.copytree(straight, folder, dirs_exist_ok=True)
     (folder / "results.json").unlink()
     (folder / "scores.json").unlink()
+    (folder / "curve.json").unlink(missing_ok=True)
     for number in range(rounds + 1, 4):
         shutil.rmtree(folder / f"rounds/round-{number:04d}")
 
@@ -208,6 +209,10 @@ def test_run_retrieves_from_a_pool_within_a_budget(argv, data, tmp_path, capsys)
                                                for line in lines}  # fmt: skip
     again = results(tmp_path / "run")
     assert again["rounds"][-1]["calls"] == 7 and again["leaked"] == 0
+    ours, random = again["curve"]["Agora"], again["curve"]["the pool at random"]
+    assert [one["calls"] for one in ours] == [one["calls"] for one in random]
+    assert ours[-1]["calls"] == 7 and ours[-1]["scores"] == again["agora"]["report"]
+    assert "Accuracy by calls" in (tmp_path / "run/report.html").read_text()
     unfinished(tmp_path / "run", tmp_path / "resumed", rounds=1)
     assert run(capsys, *mine, "--out", tmp_path / "resumed")[0] == 0
     assert results(tmp_path / "resumed") == again

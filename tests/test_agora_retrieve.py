@@ -24,6 +24,7 @@ from bort_jax.agora import (
     start,
 )
 from bort_jax.agora.retrieve import pick
+from bort_jax.stages.agora.curve import agora_curve, random_curve
 from bort_jax.stages.agora.pool.search import search
 
 # Multiples of 1/8: sums and products are exact, so that equals are equal in every order.
@@ -174,3 +175,19 @@ def test_a_budget_is_spent_and_never_exceeded(calls, sets):
 def test_a_budget_of_nothing_is_refused(calls):
     with pytest.raises(ValueError, match="calls must be at least 1"):
         spread_budget(calls)
+
+
+def test_the_curve_ends_with_the_runs_score_and_has_as_many_calls_on_both_sides():
+    pool = np.random.default_rng(1).uniform(-1, 1, (60, 2))
+    states, _ = rounds_on(pool, 30)
+    score_fn = lambda train: [len(train.y) / 100, 0.0]
+    drawn = agora_curve(states[-1], score_fn, first=[0.1, 0.2], last=[0.8, 0.9])
+    assert [point.calls for point in drawn] == [0, *np.cumsum([r.asked for r in states[-1].rounds])]
+    assert drawn[0] == (0, 6, [0.1, 0.2]) and drawn[-1] == (30, 36, [0.8, 0.9])
+    assert drawn[1].scores == [drawn[1].train_rows / 100, 0.0] and drawn[1].train_rows == 16
+    parts = Agora(None, None, None, hard_labels(lambda x: np.zeros(len(x), int)))
+    beside = random_curve(states[-1], pool, score_fn, calls=parts, beside=drawn)
+    assert [(one.calls, one.train_rows) for one in beside] == [
+        (one.calls, one.train_rows) for one in drawn
+    ]
+    assert beside[0] == drawn[0] and beside[-1].scores == [0.36, 0.0]

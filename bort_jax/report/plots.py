@@ -7,6 +7,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
 
 BLUE, ORANGE, GREY, GREEN = "#0b63b6", "#d9631e", "#8c959f", "#3f7d3a"
 
@@ -22,6 +23,20 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, float]]], key: str, ylabel: 
         if points:
             axis.plot(*zip(*points, strict=True), label=name, color=color)
     axis.set(xlabel="step", ylabel=ylabel)
+    axis.grid(alpha=0.25)
+    axis.legend(frameon=False)
+    return drawn
+
+
+def by_calls(lines: Mapping[str, Sequence[tuple[int, Sequence[float]]]]):
+    """Mean accuracy over seeds by calls of Socrates; the band is one standard deviation."""
+    drawn, axis = plt.subplots(figsize=(10, 4))
+    for color, (name, points) in zip((BLUE, GREY), lines.items(), strict=False):
+        calls, scores = zip(*points, strict=True)
+        mean, spread = (np.array([f(one) for one in scores]) for f in (np.mean, np.std))
+        axis.plot(calls, mean, marker="o", label=name, color=color)
+        axis.fill_between(calls, mean - spread, mean + spread, color=color, alpha=0.15)
+    axis.set(xlabel="calls of Socrates for new texts", ylabel="accuracy on report-dev")
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)
     return drawn

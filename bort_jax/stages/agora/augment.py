@@ -116,6 +116,11 @@ class Augmentation:
         make = {"mlm": mlm, "neighbour": neighbour, "mix": lambda: mix_tau(label_fn, **common)}
         return {make[name](): weight for name, weight in self.weights.items() if name in make}
 
+    def encoder_of(self, models: Models, seq_len: int) -> Encoder:
+        """The model whose states say which texts of the pool are near."""
+        given = read(self.pool_encoder) if self.pool_encoder else None
+        return Encoder(given or models.socrates or models.timaeus, seq_len)
+
     def generate_fn(
         self, models: Models, material: Material, label_fn: Callable, outputs_fn: Callable,
         *, folder: Path,
@@ -138,10 +143,7 @@ class Augmentation:
         )
         if not self.retrieves:
             return make()
-        encoder = Encoder(
-            read(self.pool_encoder) if self.pool_encoder else models.socrates or models.timaeus,
-            material.seq_len,
-        )
+        encoder = self.encoder_of(models, material.seq_len)
         retrieval = retrieval_of(
             open_pool(self.pool, material, encoder, folder),
             encoder,

@@ -37,6 +37,9 @@ class Config(TaskOptions, Grid, Augmentation, Asking, Joining):
       replay: folder of a finished or interrupted run: start from one of its rounds.
       replay_after: the round whose data set a replay starts from; 0 is the given one.
       replay_full_theta: a replay has all of Θ again, rather than what the round left of it.
+      curve: draw accuracy by calls beside as many random texts of the pool, where there are a pool
+        and a budget. It takes more fine-tunings; calls for random texts are beside the budget, so
+        that only a checkpoint is asked for those.
       dropout: everywhere BERT has it.
       dtype: of the operands of products: float32 or bfloat16, faster where the device has units
         for it.
@@ -60,5 +63,6 @@ class Config(TaskOptions, Grid, Augmentation, Asking, Joining):
     replay: str = ""
     replay_after: int = 0
     replay_full_theta: bool = False
+    curve: bool = True
     dropout: float = 0.1
     dtype: str = "float32"

@@ -132,6 +132,7 @@ def blocks(summary: dict) -> list[str]:
     return [
         page.paragraph(f"{verdict(summary)}. {bill(summary).capitalize()}."),
         page.table(header, outcome_rows(summary)),
+        *curve_blocks(summary.get("curve", {})),
         page.heading("Round by round"),
         page.paragraph(READING),
         page.figure(drawn, f"Socrates on report-dev: {summary['socrates_report_dev']:.4f}."),
@@ -148,6 +149,27 @@ def blocks(summary: dict) -> list[str]:
     ]
 
 
+def curve_blocks(curve: dict[str, list[dict]]) -> list[str]:
+    """Accuracy by calls, where it was had."""
+    if not curve:
+        return []
+    lines = {
+        name: [(one["calls"], one["scores"]) for one in points] for name, points in curve.items()
+    }
+    header = ("", *(f"{calls} calls" for calls, _ in next(iter(lines.values()))))
+    rows = [(name, *(spread(scores) for _, scores in line)) for name, line in lines.items()]
+    return [
+        page.heading("Accuracy by calls"),
+        page.paragraph(CURVE),
+        page.figure(plots.by_calls(lines), "The last point of Agora is the run's score."),
+        page.table(header, rows),
+    ]
+
+
+CURVE = (
+    "Each point is a train set of its own, with the best hyperparameter set, on report-dev. Random "
+    "texts of the pool have the same Socrates, and as many calls."
+)
 QUANTILES = ("nearest", "10 %", "25 %", "median", "75 %", "90 %", "farthest")
 EXAMPLE_HEADER = ("round", "parent", "generated", "τ", "distance", "label", "confidence")
 

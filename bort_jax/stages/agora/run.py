@@ -28,6 +28,7 @@ from bort_jax.interop import Checkpoint, save
 from bort_jax.report.terminal import say
 from bort_jax.stages.agora import page
 from bort_jax.stages.agora.config import Config
+from bort_jax.stages.agora.curve import agora_curve, random_curve
 from bort_jax.stages.agora.labellers import Socrates, is_paid, socrates_of
 from bort_jax.stages.agora.material import Material, Splits, cast_of, read_material
 from bort_jax.stages.agora.models import (
@@ -37,6 +38,7 @@ from bort_jax.stages.agora.models import (
     unflatten_params,
 )
 from bort_jax.stages.agora.outcome import compare, write_submission
+from bort_jax.stages.agora.pool.retrieval import open_pool, random_texts
 from bort_jax.stages.agora.record import card_facts, example_points, round_line
 from bort_jax.stages.finetune.splits import inputs_of
 from bort_jax.stages.finetune.tuner import FineTuner
@@ -85,6 +87,9 @@ def run_here(config: Config) -> dict:
     state = run_rounds(store, first, material, calls=calls, tuner=tuner)
     summary = score_once(out / "scores.json", lambda: scores_of(config, tuner, state, material))
     summary |= record(store, state, material, trust) | {"temperature": temperature}
+    if config.curve and config.calls and config.retrieves:
+        drawn = lambda: curves_of(config, tuner, models, material, state, calls, summary)
+        summary |= score_once(out / "curve.json", drawn)
     summary |= socrates.bill(state.asked, cost_per_call=config.cost_per_call)
     write_submission(out, tuner, state.champion.model, material)
     facts = card_facts(summary, source=config.source)
@@ -143,6 +148,31 @@ def scores_of(config: Config, tuner: FineTuner, state: AgoraState, material: Mat
     chosen = {"plain": state.rounds[0].best, "agora": state.champion.theta}
     thetas = {side: config.full(theta) for side, theta in chosen.items()}
     return compare(tuner, state, material, thetas=thetas, seeds=config.final_seeds)
+
+
+def curves_of(
+    config: Config, tuner: FineTuner, models: Models, material: Material, state: AgoraState,
+    calls: Agora, summary: dict,
+) -> dict[str, dict]:  # fmt: skip
+    """Accuracy by calls, of Agora and, where calls cost nothing, of random texts of the pool."""
+    theta, report = config.full(state.champion.theta), Points(*material.report.points)
+
+    def score_fn(train: Dataset) -> list[float]:
+        thetas = [theta._replace(seed=seed) for seed in config.final_seeds]
+        models = tuner.fit_all(thetas, Points(*train))
+        return [tuner.accuracy(params, report) for params in models]
+
+    scores = {
+        name: summary[side]["report"] for name, side in (("first", "plain"), ("last", "agora"))
+    }
+    lines = {"Agora": agora_curve(state, score_fn, **scores)}
+    if models.socrates:
+        encoder, beside = config.encoder_of(models, material.seq_len), lines["Agora"]
+        pool = open_pool(config.pool, material, encoder, Path(config.out) / "pool")
+        x = random_texts(pool, material, state.asked)
+        lines["the pool at random"] = random_curve(state, x, score_fn, calls=calls, beside=beside)
+    named = lambda points: [point._asdict() for point in points]
+    return {"curve": {name: named(points) for name, points in lines.items()}}
 
 
 def record(store: Store, state: AgoraState, material: Material, trust: Trust) -> dict:

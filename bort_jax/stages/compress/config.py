@@ -251,6 +251,7 @@ def agora_config(config: Pipeline, rows: TaskOptions, folders: Folders, out: Pat
         warmup_ratios=(0.1,),
         batch_sizes=(AGORA_BATCH,),
         dropout=NO_DROPOUT,
+        curve=False,  # its fine-tunings would take as long again
         **vars(config.agora),
     )
 

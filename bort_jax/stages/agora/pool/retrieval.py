@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import softmax
 
-from bort_jax.agora import Retrieval
+from bort_jax.agora import Retrieval, Window
+from bort_jax.agora.generate import ProposalFilter
 from bort_jax.report.terminal import say
 from bort_jax.stages.agora.material import Material
 from bort_jax.stages.agora.pool.search import Nearest, search
@@ -66,6 +67,17 @@ def open_pool(source: str, material: Material, encoder: Encoder, folder: Path) -
     if material.head == "choice":
         raise ValueError("τ retrieve does not know tasks with choices; leave --pool out")
     return embed_pool(source, material.task, encoder, folder)
+
+
+def random_texts(
+    pool: Pool, material: Material, count: int, *, seed: int = 0
+) -> Int[np.ndarray, "m s"]:
+    """Random texts of the pool as points, none of them held out or in train: up to `count`."""
+    known = material.guard.keys_fn(material.train.x)
+    accept = ProposalFilter(Window(), material.guard.keys_fn, set(known), material.guard.held_out)
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(free_texts(pool, material)))
+    x = material.points(pool.read(rows[: 2 * count])).x
+    return x[accept(x, np.zeros_like(x), np.zeros(len(x)))][:count]
 
 
 def free_texts(pool: Pool, material: Material) -> np.ndarray:

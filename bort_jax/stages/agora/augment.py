@@ -25,6 +25,7 @@ from bort_jax.stages.agora.models import Models
 from bort_jax.stages.agora.pool.retrieval import open_pool, retrieval_of
 from bort_jax.stages.agora.pool.store import Encoder
 from bort_jax.stages.predict.forward import resampler, text_states
+from bort_jax.stages.predict.outputs import check_length
 from bort_jax.suggest import nearest
 
 TAUS = ("retrieve", "mlm", "neighbour", "mix")
@@ -99,6 +100,8 @@ class Augmentation:
         special = models.timaeus.required_tokenizer.special
         if self.pair_side not in (0, 1, 2):
             raise ValueError(f"pair_side must be 0, 1 or 2; got {self.pair_side}")
+        if "mix" in self.weights and models.socrates is None:
+            raise ValueError("τ mix asks Socrates about dev too: he must be a checkpoint")
         sides = (self.pair_side,) if self.pair_side else (1, 2)
         common = {"edit_fraction": self.edit_fraction, "sides": sides}
 
@@ -119,7 +122,9 @@ class Augmentation:
     def encoder_of(self, models: Models, seq_len: int) -> Encoder:
         """The model whose states say which texts of the pool are near."""
         given = read(self.pool_encoder) if self.pool_encoder else None
-        return Encoder(given or models.socrates or models.timaeus, seq_len)
+        encoder = given or models.socrates or models.timaeus
+        check_length(seq_len, encoder)
+        return Encoder(encoder, seq_len)
 
     def generate_fn(
         self, models: Models, material: Material, label_fn: Callable, outputs_fn: Callable,

@@ -31,11 +31,13 @@ SPLITS = {"report": "report-dev", "test": "test"}
 def sentence(line: dict) -> str:
     """A round in one line."""
     refused = ", ".join(f"{count} {reason}" for reason, count in line["refused"].items())
+    short = 0 < line["asked"] < line["mistakes"]
+    reach = f" (new points reach {line['asked']} of them)" * short
     return (
         f"round {line['round']}: {line['sets']} sets, steer-dev {line['steer']:.4f} (best so far "
         f"{line['best_steer']:.4f}), report-dev {line['report']:.4f}, gap {line['gap']:+.4f}, "
-        f"{line['mistakes']} mistakes, {line['added']} pseudo-labelled points added, Socrates "
-        f"asked about {line['calls']} in all"
+        f"{line['mistakes']} mistakes{reach}, {line['added']} pseudo-labelled points added, "
+        f"Socrates asked about {line['calls']} in all"
         + (f" (refused: {refused})" if refused else "")
         + f", {len(line['removed'])} sets removed"
     )

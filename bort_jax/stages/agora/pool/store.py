@@ -127,11 +127,16 @@ class Pool:
         return self.parts.memory_map(number, "texts", dtype=np.dtype("u1"))
 
 
-def embed_pool(source: str, task: Task, encoder: Encoder, folder: Path) -> Pool:
+def embed_pool(
+    source: str, task: Task, encoder: Encoder, folder: Path, *, part_rows: int = BLOCK
+) -> Pool:
     """Embeds a file of texts, or what is missing of it; memory is flat.
 
     Rows that the task cannot read, and texts without a word that the vocabulary knows, are left
     out.
+
+    Args:
+      part_rows: rows of the file in a part, BLOCK at the most: what a kill can cost.
 
     Raises:
       FileNotFoundError, ValueError: the file cannot be read, or no text of it can be used; or the
@@ -146,7 +151,7 @@ def embed_pool(source: str, task: Task, encoder: Encoder, folder: Path) -> Pool:
     reads = islice(read_each(source, task), done, None)
     with progress_bar("embed pool", total=text.about_rows(), done=done, unit="row") as bar:
         parts, wrong = pool.parts, ""
-        while window := list(islice(reads, BLOCK)):
+        while window := list(islice(reads, part_rows)):
             parts = write_part(parts, window, encoder)
             wrong = wrong or next((read.wrong for read in window if read.wrong), "")
             bar.update(len(window))

@@ -18,6 +18,7 @@ from bort_jax.stages.compress.config import (
     QuickstartConfig,
     SearchStage,
     TuneStage,
+    ceilings,
     compress_config,
 )
 from bort_jax.stages.compress.inside import budget_within
@@ -68,12 +69,13 @@ def config(rows, tiny, tmp_path_factory):
         out=str(folder / "run"),
         seq_len=16,
         share=0.8,
+        vocab=tiny.config.vocab_size - 5,
         tune=QUICK,
         distil=QUICK,
         search=SearchStage(heads=(1,), intermediate=(8,), calibration_rows=128),
         scarce=0,
         agora=AgoraStage(
-            steps=2, seeds=(0,), final_seeds=(1, 2), samples_per_error=1, allow_weak_socrates=True
+            steps=2, seeds=(0,), final_seeds=(1, 2), calls=16, allow_weak_socrates=True
         ),
     )
 
@@ -92,7 +94,9 @@ def test_a_compression_ends_with_every_model_in_one_table(config, finished):
         for name in (PARENT, STUDENT)
     )
     assert student["macs"] < parent["macs"] and student["params"] < parent["params"]
-    assert read(out / "model").labels == ("0", "1")
+    made = read(out / "model")
+    assert made.labels == ("0", "1")
+    assert made.config.vocab_size == made.required_tokenizer.vocab_size == config.vocab
     assert "<svg" in (out / "report.html").read_text()
     assert json.loads((out / "results.json").read_text())["verdict"] == finished["verdict"]
 
@@ -126,6 +130,24 @@ def test_where_labels_are_scarce_agora_has_the_last_word(config, tmp_path):
     assert STUDENT in found["gaps_of_student"]
 
 
+@pytest.mark.slow
+def test_pairs_are_compressed_too(config, rows, tmp_path):
+    for name in ("train", "validation", "test", "pool"):
+        lines = (rows / f"{name}.jsonl").read_text().splitlines()
+        found = [json.loads(line) for line in lines]
+        pairs = [row | {"one": row["text"], "two": row["text"][::-1]} for row in found]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    more = {"data": str(tmp_path), "unlabelled": str(tmp_path / "pool.jsonl")}
+    found = run(replace(config, columns=("one", "two"), out=str(tmp_path / "run"), **more))
+    assert [model["name"] for model in found["models"]] == [
+        PARENT,
+        REFITTED,
+        PLAIN,
+        STUDENT,
+        COUNTS,
+    ]
+
+
 def test_a_dry_run_writes_nothing(config, tmp_path):
     planned = run(replace(config, out=str(tmp_path / "none"), scarce=1000, dry_run=True))
     assert not (tmp_path / "none").exists()
@@ -137,6 +159,32 @@ def test_a_parent_of_other_labels_is_refused(config, finished, tmp_path):
     save(replace(other, labels=("yes", "no")), tmp_path / "other")
     with pytest.raises(ValueError, match="the parent's labels are yes, no, the task's 0, 1"):
         run(replace(config, parent=str(tmp_path / "other"), out=str(tmp_path / "run")))
+
+
+def gpt(parent: Path) -> None:
+    made = json.loads((parent / "config.json").read_text())
+    (parent / "config.json").write_text(json.dumps(made | {"model_type": "gpt2"}))
+
+
+@pytest.mark.parametrize(
+    "damage, options, told",
+    [
+        (gpt, {}, "expected model_type bert or roberta"),
+        (lambda parent: (parent / "tokenizer.json").unlink(), {}, "has no tokenizer"),
+        (None, {"search": SearchStage(calibration_rows=500)}, "holds 160 texts, and 500 calib"),
+        (None, {"seq_len": 64}, "the parent has 32 positions"),
+        (None, {"labels": ("0", "1", "1")}, "labels must differ"),
+        (None, {"label": "stars"}, "stars"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_trained(config, tmp_path, damage, options, told):
+    parent = shutil.copytree(config.parent, tmp_path / "parent")
+    if damage:
+        damage(parent)
+    changed = replace(config, parent=str(parent), out=str(tmp_path / "run"), **options)
+    with pytest.raises(ValueError, match=told):
+        run(changed)
+    assert not (tmp_path / "run" / "parent").exists()
 
 
 def test_compress_config_hands_every_setting_on():
@@ -171,8 +219,10 @@ def test_verdict_says_what_the_numbers_say(right, words):
 def test_budget_within_is_what_was_given_or_a_share(config, finished):
     run = Path(config.out) / "extract"
     whole = read_result(run)[0].whole["macs"]
-    assert budget_within(run, share=0.5, params=None, macs=None) == Budget({"macs": 0.5 * whole})
-    assert budget_within(run, share=0.5, params=9, macs=None) == Budget({"params": 9.0})
+    assert budget_within(run, share=0.5, ceilings={}) == Budget({"macs": 0.5 * whole})
+    given = ceilings(replace(config, max_params=9, max_latency_ms=5))
+    wanted = Budget({"params": 9.0, "latency_ms": 5.0})
+    assert budget_within(run, share=0.5, ceilings=given) == wanted
 
 
 def test_time_stage_adds_to_the_seconds_of_an_interrupted_run(tmp_path):

@@ -238,6 +238,11 @@ def test_a_parent_without_tokenizer_is_refused(parent, text_file, tmp_path, caps
     assert "has no tokenizer" in refused(capsys, "extract", *words)
 
 
+def test_encoded_says_how_much_of_the_text_is_unknown(parent, capsys):
+    encoded(read(parent), ["\u2603 \u2602 a"] * 4, seq_len=16, seed=0)
+    assert "67% of the tokens of the text are unknown" in capsys.readouterr().out
+
+
 def test_check_memory_says_what_would_fit():
     config = BertConfig(PARENT, 60, positions=16)
     check_memory(config, 1 << 30)

@@ -34,7 +34,9 @@ def run(config: Config) -> dict[str, Any]:
     many = compressed(compress_config(config, out / "data"))
     rows = TaskOptions(data=f"{out}/data/scarce", labels=LABELS)
     with time_stage("few labels: plain fine-tuning against Agora", out):
-        compared = agora.run(agora_config(config, rows, many.folders, out / "scarce"))
+        pool = f"{out}/data/{READY}"
+        agora_options = agora_config(config, rows, many.folders, pool=pool, out=out / "scarce")
+        compared = agora.run(agora_options)
         counts = baseline_line(rows.read("train"), rows.read("test"))
     scarce = quickstart.few_labels(compared, counts)
     results = {

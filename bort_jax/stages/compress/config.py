@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from bort_jax.stages.agora.config import Config as AgoraConfig
 from bort_jax.stages.compress.sentences import LABELS, SentenceCounts
+from bort_jax.stages.extract.config import LIMITS
 from bort_jax.stages.extract.config import Config as ExtractConfig
 from bort_jax.stages.finetune.config import Config as FinetuneConfig
 from bort_jax.stages.pretrain.config import PretrainConfig
@@ -81,9 +82,7 @@ class AgoraStage:
       learning_rates: choices of Θ.
       seeds: choices of Θ.
       final_seeds: plain fine-tuning and Agora are compared with each of these.
-      tau: generating functions; `mlm` needs a parent with a masked-LM head.
-      samples_per_error: new points near each misclassified row.
-      edit_fraction: fraction of the tokens that τ changes.
+      calls: unlabelled texts that the parent is asked about, near the student's mistakes.
       allow_weak_socrates: go on with a Socrates that is no better than chance.
     """
 
@@ -91,9 +90,7 @@ class AgoraStage:
     learning_rates: tuple[float, ...] = (3e-4,)
     seeds: tuple[int, ...] = (0, 1)
     final_seeds: tuple[int, ...] = (10, 11, 12, 13, 14)
-    tau: tuple[str, ...] = ("neighbour",)
-    samples_per_error: int = 6
-    edit_fraction: float = 0.3
+    calls: int = 1200
     allow_weak_socrates: bool = False
 
 
@@ -110,6 +107,10 @@ class Pipeline:
       share: of the parent's multiply-adds that the student may need, where no ceiling is given.
       max_params: ceiling on the student's parameters.
       max_macs: ceiling on its multiply-adds for a row.
+      max_latency_ms: ceiling on its latency for a row on this device.
+      max_memory: ceiling on bytes of its weights and activations.
+      max_error: ceiling on its e before it is trained.
+      vocab: tokens of the parent's vocabulary that stay, the most frequent in the texts; none: all.
       dry_run: say which stages there are, how long they take and what memory, and end.
       scratch: a parent from random weights.
       tune: fine-tuning of the parent, where it is not yet a classifier of the task.
@@ -125,6 +126,10 @@ class Pipeline:
     share: float = 0.25
     max_params: float | None = None
     max_macs: float | None = None
+    max_latency_ms: float | None = None
+    max_memory: float | None = None
+    max_error: float | None = None
+    vocab: int | None = None
     dry_run: bool = False
     scratch: ScratchStage = field(default_factory=ScratchStage)
     tune: TuneStage = field(default_factory=TuneStage)
@@ -138,7 +143,7 @@ class Config(TaskOptions, Pipeline):
     """A compression of one's own model on one's own rows.
 
     Attributes:
-      unlabelled: file or folder of more texts of the same kind, without labels.
+      unlabelled: file of more texts, or of rows with the task's text columns, without labels.
       scarce: with fewer labelled rows than this, and unlabelled text, the student is fine-tuned
         with Agora too; 0: never.
     """
@@ -156,7 +161,8 @@ class QuickstartConfig(Pipeline):
     """
 
     out: str = "runs/quickstart"
-    seq_len: int = 48
+    seq_len: int = 40
+    vocab: int | None = 16_000
     search: SearchStage = field(default_factory=lambda: FEW_OPTIONS)
     sentences: SentenceCounts = field(default_factory=SentenceCounts)
 
@@ -213,6 +219,7 @@ def tune_config(config: Config, stage: TuneStage, model: Path, out: Path) -> Fin
         seeds=(config.seed,),
         seq_len=config.seq_len,
         dropout=NO_DROPOUT,
+        score_test=False,  # every model is scored once, side by side
     )
 
 
@@ -233,18 +240,31 @@ def extract_config(config: Pipeline, parent: Path, text: Path, out: Path) -> Ext
         search="layerwise",
         seq_len=config.seq_len,
         seed=config.seed,
-        max_params=config.max_params,
-        max_macs=config.max_macs,
+        **{name: getattr(config, name) for name in LIMITS},
         **sizes,
     )
 
 
-def agora_config(config: Pipeline, rows: TaskOptions, folders: Folders, out: Path) -> AgoraConfig:
-    """Plain fine-tuning against Agora of the inherited shape; Socrates is the fine-tuned parent."""
+def ceilings(config: Pipeline) -> dict[str, float]:
+    """The ceilings that were given, by the cost that they limit."""
+    given = {cost: getattr(config, name) for name, cost in LIMITS.items()}
+    return {cost: float(limit) for cost, limit in given.items() if limit is not None}
+
+
+def agora_config(
+    config: Pipeline, rows: TaskOptions, folders: Folders, *, pool: str, out: Path
+) -> AgoraConfig:
+    """Plain fine-tuning against Agora of the inherited shape; Socrates is the fine-tuned parent.
+
+    Args:
+      pool: file of unlabelled rows.
+    """
     return AgoraConfig(
         **task_of(rows),
         model=str(folders.inherited),
         socrates=str(folders.parent),
+        pool=pool,
+        pool_encoder=str(folders.inherited),  # reads a text in a quarter of the parent's time
         out=str(out),
         seq_len=config.seq_len,
         weight_decays=(0.01,),

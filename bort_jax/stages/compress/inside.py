@@ -2,12 +2,13 @@
 """The student's shape inside the parent, and that shape with the weights of another parent."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from bort_jax.arch import LayerwiseArch
 from bort_jax.engine.parallel import parallel_map
 from bort_jax.interop import Checkpoint
-from bort_jax.model.inherit import inherit, refine
+from bort_jax.model.inherit import inherit
 from bort_jax.ose import Budget
 from bort_jax.stages.extract.parent.calibration import drawn_texts, encoded
 from bort_jax.stages.extract.parent.result import MODEL, RESULT, read_result
@@ -18,12 +19,9 @@ from bort_jax.stages.extract.parent.weights import write_again, write_student
 from bort_jax.storage.files import read_json
 
 
-def budget_within(run: Path, *, share: float, params: float | None, macs: float | None) -> Budget:
+def budget_within(run: Path, *, share: float, ceilings: Mapping[str, float]) -> Budget:
     """The ceilings that were given; without any, a share of the parent's multiply-adds."""
-    if params is None and macs is None:
-        return Budget({"macs": share * read_result(run)[0].whole["macs"]})
-    given = {"params": params, "macs": macs}
-    return Budget({name: float(limit) for name, limit in given.items() if limit is not None})
+    return Budget(dict(ceilings) or {"macs": share * read_result(run)[0].whole["macs"]})
 
 
 def write_chosen(run: Path, budget: Budget, folder: Path) -> Path:
@@ -50,7 +48,7 @@ def write_inherited(
     inheritance = inherit(parent, batch, batch_size=batch_size(rows), map_fn=parallel_map)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    write_student(refine(inheritance, arch).checkpoint, partial)
+    write_student(inheritance.checkpoint(arch), partial)
     partial.rename(folder)
 
 

@@ -44,6 +44,10 @@ def accuracy_by_cost(lines: Sequence[Line]):
             score = line.accuracy
             if cost(line) is None:
                 axis.axhline(score.mean, color=GREY, linestyle="--")
+                axis.annotate(
+                    line.name, (0, score.mean), fontsize=8, color=GREY, xytext=(4, 4),
+                    textcoords="offset points",
+                )  # fmt: skip
                 continue
             color = COLOURS.get(line.name, ORANGE)
             axis.errorbar(cost(line), score.mean, yerr=score.margin, fmt="o", color=color)

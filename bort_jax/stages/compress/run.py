@@ -19,6 +19,7 @@ from bort_jax.stages.compress.config import (
     Config,
     Folders,
     agora_config,
+    ceilings,
     distil_config,
     extract_config,
     few_rows,
@@ -28,12 +29,14 @@ from bort_jax.stages.compress.config import (
 from bort_jax.stages.compress.fetch import parent_folder
 from bort_jax.stages.compress.inside import budget_within, shape_of, write_chosen, write_inherited
 from bort_jax.stages.compress.plan import Work, show_plan
-from bort_jax.stages.compress.texts import write_texts
+from bort_jax.stages.compress.texts import example_texts, write_texts
+from bort_jax.stages.extract.parent.calibration import drawn_texts
 from bort_jax.stages.extract.parent.result import RESULT
-from bort_jax.stages.extract.parent.run import run_inside
+from bort_jax.stages.extract.parent.run import opened, run_inside
+from bort_jax.stages.extract.parent.vocabulary import with_vocabulary
 from bort_jax.stages.finetune import run as finetune
 from bort_jax.stages.finetune.config import trainable
-from bort_jax.stages.finetune.splits import inputs_of
+from bort_jax.stages.finetune.splits import inputs_of, read_unlabelled
 from bort_jax.stages.pretrain.run import pretrain
 from bort_jax.storage.files import read_json, write_json
 from bort_jax.storage.hub import pin_revisions
@@ -90,7 +93,8 @@ def compressed(config: Config) -> Compressed:
         finetune.run(tune_config(config, config.distil, folders.inherited, out / "plain"))
     if wants_agora(config):
         with time_stage("Agora, for labels are scarce", out):
-            agora.run(agora_config(config, config, folders, out / "agora"))
+            pool = str(texts) if task.columns == ("text",) else config.unlabelled
+            agora.run(agora_config(config, config, folders, pool=pool, out=out / "agora"))
     with time_stage("score and export", out):
         lines = scored(config, task, out, folders)
         exported = export(out, config)
@@ -106,7 +110,9 @@ def planned(config: Config) -> dict[str, Any]:
     work = Work(
         train=len(config.read("train").texts),
         test=len(config.read(split_of(config)).texts),
-        pool=sum(1 for _ in read_texts(config.unlabelled)) if config.unlabelled else 0,
+        pool=len(read_unlabelled(config.unlabelled, config.record()).texts)
+        if config.unlabelled
+        else 0,
         few=few_rows(config.agora) if wants_agora(config) else 0,
     )
     return show_plan(config, work)
@@ -115,14 +121,15 @@ def planned(config: Config) -> dict[str, Any]:
 def extracted(config: Config, task: Task, out: Path, texts: Path) -> Folders:
     """The parent as a classifier, and the best shape inside it."""
     with time_stage("the parent", out):
-        raw = raw_parent(config, out, texts)
+        given = raw_parent(config, out, texts)
+        check_before_training(config, given, texts)
+        raw = with_fewer_tokens(config, given, texts, out)
         parent = tuned_parent(config, task, raw, out)
     with time_stage("extract inside it", out):
         run = out / "extract"
         if not (run / RESULT).is_file():  # written last
             run_inside(extract_config(config, parent, texts, run))
-        limits = dict(params=config.max_params, macs=config.max_macs)
-        budget = budget_within(run, share=config.share, **limits)
+        budget = budget_within(run, share=config.share, ceilings=ceilings(config))
         student = write_chosen(run, budget, out / "chosen")
     with time_stage("the same shape with the raw parent's weights", out):
         inherited = inherited_shape(config, raw, parent, student, texts)
@@ -135,6 +142,26 @@ def raw_parent(config: Config, out: Path, texts: Path) -> Path:
         return parent_folder(config.parent)
     pretrain(scratch_config(config, out / "scratch", texts))
     return out / "scratch" / "model"
+
+
+def check_before_training(config: Config, parent: Path, texts: Path) -> None:
+    """Raises ValueError for what the extraction would refuse, minutes later: the parent, its Gram
+    matrices, too few texts."""
+    opened(str(parent), seq_len=config.seq_len)
+    drawn_texts(str(texts), column="text", rows=config.search.calibration_rows, seed=config.seed)
+
+
+def with_fewer_tokens(config: Config, raw: Path, texts: Path, out: Path) -> Path:
+    """The parent with the tokens that the texts need most, in every stage; itself without a cut."""
+    folder = out / "fewer_tokens" / "model"
+    if config.vocab is None:
+        return raw
+    if not folder.is_dir():
+        known = [*read_texts(str(texts)), *example_texts(config.read("train"))]
+        cut, partial = with_vocabulary(read(raw), known, config.vocab), folder.with_name("partial")
+        save(cut, partial)
+        partial.rename(folder)
+    return folder
 
 
 def tuned_parent(config: Config, task: Task, raw: Path, out: Path) -> Path:

@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from bort_jax.data.corpus import read_texts
+from bort_jax.stages.finetune.splits import read_unlabelled
 from bort_jax.storage.files import whole_file
 from bort_jax.tasks import Examples, TaskOptions
 from bort_jax.tasks.encode import join_pieces
@@ -22,7 +22,8 @@ def write_texts(rows: TaskOptions, file: Path, *, unlabelled: str) -> Path:
     import pyarrow.parquet as pq
 
     if not file.is_file():
-        texts = list(read_texts(unlabelled)) if unlabelled else example_texts(rows.read("train"))
+        more = read_unlabelled(unlabelled, rows.record()) if unlabelled else rows.read("train")
+        texts = example_texts(more)
         with whole_file(file) as partial:
             pq.write_table(pa.table({"text": texts}), partial)
     return file

@@ -50,6 +50,7 @@ class Config(TaskOptions, Joining):
       patience: early stopping: a run ends after so many evaluations without a new best, and keeps
         its best; 0: none.
       eval_every: steps from one evaluation to the next, with `patience`.
+      score_test: score the best model on test; false: leave test to a later comparison.
     """
 
     tasks: tuple[str, ...] = ()
@@ -75,6 +76,7 @@ class Config(TaskOptions, Joining):
     hidden_weight: float = Distillation().hidden_weight
     patience: int = 0
     eval_every: int = 50
+    score_test: bool = True
 
 
 def recipe(config: Config) -> FinetuneRecipe:

@@ -86,7 +86,8 @@ def run_one(config: Config) -> dict:
         tuner, thetas(config), splits, out=out, stopping=stopping, answers=answers
     )
     best = load(out / "model").params
-    test = splits.test and splits.test.scores(tuner.outputs(best, splits.test.x))
+    held = splits.test if config.score_test else None
+    test = held and held.scores(tuner.outputs(best, held.x))
     summary = summarise(records, test)
     card = model_card(summary, metrics=metrics, source=config.source)
     save(tuner.checkpoint(best, card), out / "model")

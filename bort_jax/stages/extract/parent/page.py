@@ -54,9 +54,11 @@ def front_plot(answer: Answer):
 def agreement_plot(known: Sequence[Checked]):
     """Measured e over the surrogate."""
     drawn, axis = plt.subplots(figsize=(5, 4.5))
-    top = 1.05 * max(max(one) for one in known)
-    axis.plot([0, top], [0, top], color=GREY, linewidth=1)
+    least, most = (end(end(one) for one in known) for end in (min, max))
+    room = 0.1 * (most - least) or 0.1 * most
+    ends = (least - room, most + room)
+    axis.plot(ends, ends, color=GREY, linewidth=1)
     axis.scatter([one.surrogate for one in known], [one.error for one in known], color=BLUE)
-    axis.set(xlabel="surrogate", ylabel="measured", xlim=(0, top), ylim=(0, top))
+    axis.set(xlabel="surrogate", ylabel="measured", xlim=ends, ylim=ends)
     axis.grid(alpha=0.25)
     return drawn

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bort_jax.arch import LayerwiseArch
 from bort_jax.report.terminal import say, show_box, show_table
 from bort_jax.stages.extract.parent.choices import Choices
 from bort_jax.stages.extract.parent.search import Found, Known, parent_itself
@@ -78,14 +77,15 @@ def show(answer: Answer, out: Path | None, *, run: Path) -> None:
         *certificate(answer),
     ]
     if out:
-        lines += [f"weights: {out}/model", *next_commands(answer.best.arch, out)]
+        lines += [f"weights: {out}/model", *next_commands(out)]
     lines.append(f"or:   bort-jax extract --from {run} --pick K --out OUT")
     show_table("front", ("K", *HEADER), [(k, *row(f)) for k, f in enumerate(answer.front, 1)])
     show_box("extraction inside a parent", lines)
 
 
-def next_commands(arch: LayerwiseArch, out: Path) -> list[str]:
-    """What takes the weights: fine-tuning reads stock folders, whose layers are equal."""
-    stock = len({*arch.sizes()}) == 1 and arch.sizes()[0][0] * arch.head_size == arch.hidden
-    tune = [f"next: bort-jax finetune --model {out}/model --task TASK --out OUT"] if stock else []
-    return [*tune, f"or:   bort-jax convert {out}/model OUT --to stablehlo"]
+def next_commands(out: Path) -> list[str]:
+    """What takes the weights."""
+    return [
+        f"next: bort-jax finetune --model {out}/model --task TASK --out OUT",
+        f"or:   bort-jax convert {out}/model OUT --to stablehlo",
+    ]

@@ -6,9 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bort_jax.arch import Arch
 from bort_jax.interop import Checkpoint, read, save
-from bort_jax.interop.orbax_folder import save_orbax
 from bort_jax.report.terminal import say
 from bort_jax.stages.extract.parent.grams import load_inheritance
 from bort_jax.stages.extract.parent.page import write_page
@@ -31,10 +29,9 @@ def write_again(shown: Answer, run: Path, out: Path) -> None:
 
 
 def write_student(student: Checkpoint, folder: Path) -> None:
-    """A stock folder where the layers are equal, else one of orbax."""
+    """A stock folder; layers of different sizes are filled up with zeros in it."""
     shutil.rmtree(folder, ignore_errors=True)
-    write = save if isinstance(student.config.arch, Arch) else save_orbax
-    write(student, folder)
+    save(student, folder)
 
 
 def write_result(shown: Answer, out: Path, *, parent: str, **notes: float) -> None:

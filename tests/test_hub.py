@@ -16,6 +16,7 @@ from hub_stand_in import Hub, hub, serve  # noqa: F401  a fixture
 from bort_jax import load
 from bort_jax.data.tokenizer import require_tokenizer
 from bort_jax.interop import read, save
+from bort_jax.stages.compress.fetch import parent_folder
 from bort_jax.storage.hub import hub_name, pin_revisions
 
 NAME = "org/tiny"
@@ -48,6 +49,10 @@ def test_read_fetches_config_weights_and_tokenizer_alone(tiny_hub, small):
     tiny_hub.asked.clear()
     assert require_tokenizer(NAME).sha256 == small.tokenizer.sha256
     assert not tiny_hub.downloads()
+
+
+def test_parent_folder_is_the_hub_s_at_a_commit(tiny_hub):
+    assert parent_folder(NAME).name == tiny_hub.refs[NAME]["main"]
 
 
 def test_load_takes_the_revision_that_is_asked_for(tiny_hub, folder, small):

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures, with matplotlib and without a screen."""
 
+import os
 from collections.abc import Mapping, Sequence
 
 import matplotlib
 
-matplotlib.use("Agg")
+if not os.environ.get("MPLBACKEND"):  # a notebook's own pictures stay where it shows them
+    matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 

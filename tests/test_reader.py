@@ -344,3 +344,32 @@ def test_a_run_knows_its_rows_and_models_by_content(tmp_path, tiny):
     edit(rows / "validation.csv", "good", "poor")
     with pytest.raises(RunMismatch, match="rows: validation: "):
         claim_inputs(out, inputs_of(config, model=tiny, teacher=None))
+
+
+@pytest.mark.parametrize("kind", ["BPE", "WordPiece"])
+def test_a_long_text_has_the_same_ids_in_pieces(kind, monkeypatch):
+    from tokenizers import BertWordPieceTokenizer
+
+    text = " ".join(f"word{n}{' ' * (n % 3)}<mask> [SEP], wörter\n" for n in range(300))
+    if kind == "BPE":
+        tokenizer = Tokenizer.train(["words in a row", text[:500]], vocab_size=300)
+    else:
+        names = [
+            "[PAD]",
+            "[UNK]",
+            "[CLS]",
+            "[SEP]",
+            "[MASK]",
+            "word",
+            "##1",
+            "##2",
+            "##3",
+            ",",
+            "w",
+        ]
+        tokenizer = Tokenizer(
+            BertWordPieceTokenizer({name: k for k, name in enumerate(names)})._tokenizer
+        )
+    whole = tokenizer.encode_documents([text, "", "word1"])
+    monkeypatch.setattr(corpus_module, "PIECE", 50)
+    assert tokenizer.encode_documents([text, "", "word1"]) == whole

@@ -10,7 +10,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from bort_jax.data.corpus import BEGINNING, Document, Position, Source, open_source, read_texts
+from bort_jax.data.corpus import (
+    BEGINNING,
+    Document,
+    Position,
+    Source,
+    batches,
+    open_source,
+    read_texts,
+)
 from bort_jax.data.shards import CORPUS, token_type
 from bort_jax.data.tokenizer import Tokenizer, require_tokenizer
 from bort_jax.report.terminal import progress_bar
@@ -142,17 +150,6 @@ def _tokenize(
     documents: Iterable[Document], tokenizer: Tokenizer
 ) -> Iterator[tuple[Document, list[int]]]:
     """Each document, or piece of one, with its ids; threads share those of a batch."""
-    for batch in _batches(documents, BATCH_BYTES * (os.cpu_count() or 1)):
+    limit = BATCH_BYTES * (os.cpu_count() or 1)
+    for batch in batches(documents, limit, size=lambda document: document.bytes):
         yield from zip(batch, tokenizer.encode_raw([d.text for d in batch]), strict=True)
-
-
-def _batches(documents: Iterable[Document], limit: int) -> Iterator[list[Document]]:
-    batch, size = [], 0
-    for document in documents:
-        batch.append(document)
-        size += document.bytes
-        if size >= limit or len(batch) >= limit // 64:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

@@ -3,11 +3,11 @@
 
 import glob
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from bort_jax.data.reader import (
     PARQUET,
@@ -26,6 +26,7 @@ from bort_jax.storage.hub import DataName, is_data
 from bort_jax.suggest import nearest
 
 SURROGATES = re.compile("[\ud800-\udfff]")  # JSON can spell them; no tokenizer takes them
+T = TypeVar("T")
 PIECE = 1 << 18  # characters of a long text that are cleaned and tokenized at a time
 
 
@@ -260,6 +261,28 @@ def _cut(text: str) -> int:
         return len(head.rstrip()) or PIECE
     words = head.rsplit(None, 1)
     return len(words[0]) if len(words) == 2 else PIECE
+
+
+def cut_text(text: str) -> Iterator[str]:
+    """A text in pieces of at most `PIECE` characters, cut before white space where there is any."""
+    while len(text) > PIECE:
+        at = _cut(text)
+        yield text[:at]
+        text = text[at:]
+    yield text
+
+
+def batches(items: Iterable[T], limit: int, *, size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Items in lists whose sizes are together about `limit`."""
+    batch, total = [], 0
+    for item in items:
+        batch.append(item)
+        total += size(item)
+        if total >= limit or len(batch) >= max(1, limit // 64):
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
 
 
 def _joint(space: str) -> str:

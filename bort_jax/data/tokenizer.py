@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
+from bort_jax.data.corpus import batches, cut_text
 from bort_jax.storage.files import check_pointer, read_json, write_json
 from bort_jax.storage.hub import tokenizer_folder
 from bort_jax.storage.native import native_errors
@@ -19,6 +20,7 @@ SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 FAMILIES = ((SPECIAL_TOKENS, 2), (("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"), 1))
 NO_TOKENIZER = "no tokenizer: tokenizer.json, vocab.txt, or vocab.json with merges.txt would be one"
 BYTES_OF_SPACE = ("Ġ", "Ċ", "ĉ", "č")  # blank, newline, tab, return, as byte-level BPE writes them
+AT_ONCE = 1 << 21  # characters
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 ROLES = ("cls_token", "pad_token", "sep_token", "unk_token", "mask_token")  # as `Special` has them
 SETTINGS = "tokenizer_config.json"
@@ -164,9 +166,19 @@ class Tokenizer:
         return hashlib.sha256(self.backend.to_str().encode()).hexdigest()
 
     def encode_documents(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, without special tokens."""
-        encoded = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encoded]
+        """Token ids of each text, without special tokens.
+
+        A long text goes through in pieces that begin with white space: what the backend notes of
+        one takes a hundred times its size.
+        """
+        ids: list[list[int]] = [[] for _ in texts]
+        pieces = ((k, piece) for k, text in enumerate(texts) for piece in cut_text(text))
+        for batch in batches(pieces, AT_ONCE, size=lambda numbered: len(numbered[1])):
+            encode = self.backend.encode_batch_fast
+            encoded = encode([piece for _, piece in batch], add_special_tokens=False)
+            for (k, _), encoding in zip(batch, encoded, strict=True):
+                ids[k] += encoding.ids
+        return ids
 
     def encode_raw(self, texts: Sequence[str]) -> list[list[int]]:
         """As `encode_documents`, but `</s>` in a text is five characters, and no separator."""

@@ -12,6 +12,8 @@ from bort_jax.data.corpus import open_source
 from bort_jax.data.reader import RawRow
 from bort_jax.tasks.task import UNLABELLED, Examples, Item, Task
 
+CHARACTERS = 1 << 24  # of a window's texts
+
 
 class ReadRow(NamedTuple):
     """A row as it was read: its examples, or what is wrong with it.
@@ -28,6 +30,11 @@ class ReadRow(NamedTuple):
     def answers(self) -> int:
         """Answers that stand for the row: one an example, or one that says what is wrong."""
         return 1 if self.wrong else len(self.items)
+
+    @property
+    def characters(self) -> int:
+        texts = (text for item in self.items for text in item.texts)
+        return sum(len(piece.text) for text in texts for segment in text for piece in segment)
 
 
 def read_each(source: str | Path, task: Task) -> Iterator[ReadRow]:
@@ -76,15 +83,16 @@ def skip_answered(reads: Iterable[ReadRow], answered: int) -> tuple[int, int, It
 
 
 def windows(reads: Iterable[ReadRow], size: int) -> Iterator[list[ReadRow]]:
-    """Whole rows with at least `size` examples together, but the last; before an error too."""
-    window, examples = [], 0
+    """Whole rows with at least `size` examples together, or `CHARACTERS`, but the last; before an
+    error too."""
+    window, examples, characters = [], 0, 0
     try:
         for read in reads:
             window.append(read)
-            examples += read.answers
-            if examples >= size:
+            examples, characters = examples + read.answers, characters + read.characters
+            if examples >= size or characters >= CHARACTERS:
                 yield window
-                window, examples = [], 0
+                window, examples, characters = [], 0, 0
     except ValueError:
         if window:
             yield window

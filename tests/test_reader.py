@@ -24,7 +24,7 @@ from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.stages.finetune.config import Config as FinetuneConfig
 from bort_jax.stages.finetune.splits import inputs_of
 from bort_jax.storage.run_folder import RunMismatch, claim, claim_inputs
-from bort_jax.tasks import Task, read_examples
+from bort_jax.tasks import Task, TaskOptions, read_examples
 from bort_jax.tasks.read import find_split
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n"
@@ -279,6 +279,19 @@ def test_split_file_takes_any_known_ending_and_refuses_two(tmp_path):
         scan(tmp_path / "dev.tsv")
 
 
+def test_a_split_may_lie_in_several_files_as_the_hub_has_them(tmp_path):
+    data = tmp_path / "set [1]" / "data"
+    data.mkdir(parents=True)
+    for k in range(2):
+        (data / f"train-0000{k}-of-00002.jsonl").write_text(json.dumps({"text": "a", "label": k}))
+    examples = read_examples(find_split(data.parent, "train"), Task())
+    assert examples.labels.tolist() == [0, 1]
+    assert len(TaskOptions(data=str(data.parent)).content()["train"]) == 2
+    (data / "train-00001-of-00002.jsonl").unlink()
+    with pytest.raises(ValueError, match="data: 1 files of train, of 2 there were"):
+        find_split(data.parent, "train")
+
+
 def test_what_can_be_read_only_once_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.txt")
     with pytest.raises(ValueError, match="pipe.txt is neither file nor folder"):
@@ -342,7 +355,7 @@ def test_a_run_knows_its_rows_and_models_by_content(tmp_path, tiny):
     with pytest.raises(RunMismatch, match="unlabelled: files: more.txt: "):
         claim_inputs(out, inputs_of(config, model=tiny, teacher=None))
     edit(rows / "validation.csv", "good", "poor")
-    with pytest.raises(RunMismatch, match="rows: validation: "):
+    with pytest.raises(RunMismatch, match="rows: validation: validation.csv: "):
         claim_inputs(out, inputs_of(config, model=tiny, teacher=None))
 
 

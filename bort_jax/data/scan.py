@@ -3,6 +3,7 @@
 
 import glob
 import os
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from bort_jax.storage.hub import DATA
 
 # Files that describe a data set of the hub, or one that `datasets` saved.
 HUB_FILES = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
+SHARD = re.compile(r"-\d+(?:-of-(\d+))?\.\w+$")
 SHOWN = 5  # names in an account
 
 
@@ -87,6 +89,23 @@ def split_file(folder: str | Path, name: str) -> Path | None:
         names = " and ".join(file.name for file in found)
         raise ValueError(f"{folder} has {names}: which one is {name}? Keep one of them")
     return found[0] if found else None
+
+
+def split_parts(folder: str | Path, name: str) -> str | None:
+    """A pattern for the files of a split as the hub has them: `data/NAME-00000-of-00002.parquet`.
+
+    Raises:
+      ValueError: some of them are missing.
+    """
+    for place in (Path(folder), Path(folder, "data")):
+        pattern = f"{glob.escape(str(place / name))}-[0-9]*"
+        found = [SHARD.search(file) for file in glob.glob(pattern)]
+        counts = {int(part[1]) for part in found if part and part[1]}
+        if counts and counts != {len(found)}:
+            raise ValueError(f"{place}: {len(found)} files of {name}, of {max(counts)} there were")
+        if found:
+            return pattern
+    return None
 
 
 def _stem(file: Path) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bort_jax.storage.files import content_sha256
+from bort_jax.data.corpus import open_source
 from bort_jax.storage.hub import is_data
 from bort_jax.tasks.read import find_file, find_split, read_examples, read_task
 from bort_jax.tasks.suites import find_task
@@ -92,10 +92,10 @@ class TaskOptions:
             return read_task(task, self.data_dir, split)
         return read_examples(find_split(self.data, split), task, required=split != "test")
 
-    def content(self) -> dict[str, str]:
-        """SHA-256 of each split's file; none of a dataset of the hub."""
+    def content(self) -> dict[str, dict[str, str]]:
+        """SHA-256 of each split's files, by name; none of a dataset of the hub."""
         files = {split: self._file(split) for split in SPLITS if self.has(split) and self._is_here}
-        return {split: content_sha256(Path(file)) for split, file in files.items()}
+        return {split: open_source(file).description()["files"] for split, file in files.items()}
 
     @property
     def _is_here(self) -> bool:

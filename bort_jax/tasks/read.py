@@ -8,14 +8,14 @@ import numpy as np
 
 from bort_jax.data.corpus import read_rows
 from bort_jax.data.reader import known_endings, not_read
-from bort_jax.data.scan import split_file
+from bort_jax.data.scan import split_file, split_parts
 from bort_jax.storage.hub import DataName, is_data
 from bort_jax.tasks.task import SPLITS, UNLABELLED, Examples, Item, Row, Task, label_of
 
 
 def find_split(folder: str | Path, split: str) -> str | Path:
-    """The file of a split: `<folder>/<split>` with a known ending; or the split of a data set
-    `hub:NAME` by its name.
+    """The file of a split: `<folder>/<split>` with a known ending, or a pattern for its files as
+    the hub has them; or the split of a data set `hub:NAME` by its name.
 
     Raises:
       FileNotFoundError: there is none.
@@ -23,15 +23,15 @@ def find_split(folder: str | Path, split: str) -> str | Path:
     """
     if is_data(folder):
         return _hub_split(str(folder), split)
-    file = split_file(folder, split)
-    if file is None:
+    found = split_file(folder, split) or split_parts(folder, split)
+    if found is None:
         tabs = Path(folder, f"{split}.tsv")
         there = f"; {tabs}: {not_read(tabs)}" if tabs.is_file() else ""
         raise FileNotFoundError(
             f"no {split} split: expected {Path(folder, split)} with an ending of "
             f"{known_endings()}{there}"
         )
-    return file
+    return found
 
 
 def find_file(task: Task, data_dir: str | Path, split: str) -> Path:

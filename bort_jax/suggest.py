@@ -3,12 +3,22 @@
 
 from difflib import get_close_matches
 
+LONGEST, MOST = 80, 40  # characters of a value, and choices, in a message
+
 
 def nearest(wanted: str, choices) -> str:
-    """The end of an error message: the nearest of `choices` and all of them."""
-    choices = [str(choice) for choice in choices]
+    """The end of an error message: the nearest of `choices` and all of them, or the first 40."""
+    choices = [shorten(str(choice)) for choice in choices]
     close = get_close_matches(str(wanted), choices, n=1, cutoff=0.5)
-    return (f"; did you mean {close[0]!r}?" if close else ";") + f" it has {', '.join(choices)}"
+    more = f" and {len(choices) - MOST:,} more" if len(choices) > MOST else ""
+    listed = ", ".join(choices[:MOST]) + more
+    return (f"; did you mean {close[0]!r}?" if close else ";") + f" it has {listed}"
+
+
+def shorten(text: str) -> str:
+    """A text of a message in one line, cut at `LONGEST` characters."""
+    line = " ".join(text[: 2 * LONGEST].split())
+    return line if len(line) <= LONGEST and len(text) <= 2 * LONGEST else line[:LONGEST] + "…"
 
 
 def suggestion(word: str, choices) -> str:

@@ -16,6 +16,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -352,20 +353,17 @@ def _check_separator(where: str, header: list[str]) -> None:
 
 def _parquet_rows(file: Path, columns: Collection[str] | None) -> Iterator[RawRow]:
     opened, number = _open_parquet(file), 0
-    names = opened.schema_arrow.names
-    twice = _ambiguous(names)
-    wanted = [n for n in names if n not in twice and (columns is None or n in columns)]
+    with _parquet_errors(str(file)):
+        names = opened.schema_arrow.names
+        twice = _ambiguous(names)
+        wanted = [n for n in names if n not in twice and (columns is None or n in columns)]
+        size = _rows_at_once(opened, wanted)
+        batches = opened.iter_batches(batch_size=size, columns=wanted)
     every = dict.fromkeys(names) | twice
-    size = _rows_at_once(opened, wanted)
-    batches = opened.iter_batches(batch_size=size, columns=wanted)
     while True:
-        try:
+        with _parquet_errors(f"{file}, after row {number}"):
             batch = next(batches, None)
             rows = batch.to_pylist() if batch is not None and wanted else []
-        except Exception as error:  # of many kinds: of the format, of values Python cannot hold
-            raise ValueError(
-                f"{file}, after row {number}: cannot be read as parquet: {_first_line(error)}"
-            ) from error
         if batch is None:
             return
         for row in rows or [{}] * batch.num_rows:
@@ -377,15 +375,25 @@ def _open_parquet(file: Path):
     # Not by `datasets`, which reads ahead until it has the whole file in memory.
     import pyarrow.parquet as pq
 
-    try:
+    with _parquet_errors(str(file)):
         return pq.ParquetFile(file)
+
+
+@contextmanager
+def _parquet_errors(where: str) -> Iterator[None]:
+    """Errors of many kinds (the format's, values that Python cannot hold) in one line of ours."""
+    try:
+        yield
     except Exception as error:
-        raise ValueError(f"{file} cannot be read as parquet: {_first_line(error)}") from error
+        line = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ValueError(f"{where} cannot be read as parquet: {line}") from error
 
 
 def column_bytes(file: Path, columns: Collection[str]) -> int:
     """Bytes of some columns of a parquet file, unpacked."""
-    return _column_bytes(_open_parquet(file), columns)
+    opened = _open_parquet(file)
+    with _parquet_errors(str(file)):
+        return _column_bytes(opened, columns)
 
 
 def _column_bytes(opened, columns: Collection[str]) -> int:
@@ -406,7 +414,3 @@ def _rows_at_once(opened, columns: Collection[str]) -> int:
     """As many rows as take about `BATCH_BYTES`."""
     each = _column_bytes(opened, columns) / max(1, opened.metadata.num_rows)
     return max(1, min(BATCH, int(BATCH_BYTES / max(1, each))))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from bort_jax.data.corpus import SURROGATES
 from bort_jax.data.reader import Ambiguous
 from bort_jax.data.tokenizer import Tokenizer
-from bort_jax.suggest import nearest
+from bort_jax.suggest import nearest, shorten
 from bort_jax.tasks.encode import Text, cuttable, encode, uncut
 
 SPLITS = ("train", "validation", "test")
@@ -214,7 +214,7 @@ def text_of(row: Row, column: str, *, blank: bool = False) -> str:
     """
     text = value_of(row, column)
     if not isinstance(text, str) or not (blank or text.strip()):
-        raise ValueError(f"column {column!r} holds no text: {text!r}")
+        raise ValueError(f"column {column!r} holds no text: {shorten(repr(text))}")
     if SURROGATES.search(text):
         raise ValueError(f"column {column!r} holds half a character (a lone surrogate)")
     return text
@@ -265,7 +265,7 @@ def _class_of(label: Any, task: Task) -> int:
     index = number_in(label)
     if isinstance(index, int) and 0 <= index < len(task.labels):
         return int(index)
-    raise ValueError(f"label {label!r} is not one of {', '.join(task.labels)}")
+    raise ValueError(f"label {shorten(repr(label))} is not one of {', '.join(task.labels)}")
 
 
 def _score_of(label: Any, task: Task) -> float:
@@ -274,4 +274,4 @@ def _score_of(label: Any, task: Task) -> float:
         number = float(label) if isinstance(label, (int, float, str)) else math.nan
         if low <= number <= high and math.isfinite(number) and "_" not in str(label):
             return number
-    raise ValueError(f"label {label!r} is not a number from {low:g} to {high:g}")
+    raise ValueError(f"label {shorten(repr(label))} is not a number from {low:g} to {high:g}")

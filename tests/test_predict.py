@@ -33,6 +33,7 @@ from bort_jax.stages.predict.forward import (
 )
 from bort_jax.storage.growing import GrowingLines, GrowingVectors
 from bort_jax.tasks.stream import ReadRow, skip_answered, stop_at_wrong, windows
+from bort_jax.tasks.task import Item
 
 PAD = 1
 ROWS = [
@@ -80,7 +81,7 @@ def test_the_same_logits_as_padded_to_the_longest(tiny):
 
 READS = st.lists(
     st.one_of(
-        st.integers(0, 4).map(lambda n: ReadRow(items=(None,) * n)),
+        st.integers(0, 4).map(lambda n: ReadRow(items=(Item(()),) * n)),
         st.just(ReadRow(wrong="here: bad")),
     ),
     max_size=30,

@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 from command_line import refused, run
 from helpers import trees_equal
+from tokenizers import Tokenizer as Backend
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from bort_jax.arch import Arch, LayerwiseArch
+from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop import Checkpoint, read, save
 from bort_jax.model import BertConfig, param_structs, random_params, states_and_logits
 from bort_jax.model.inherit import inherit
@@ -239,7 +243,11 @@ def test_a_parent_without_tokenizer_is_refused(parent, text_file, tmp_path, caps
 
 
 def test_encoded_says_how_much_of_the_text_is_unknown(parent, capsys):
-    encoded(read(parent), ["\u2603 \u2602 a"] * 4, seq_len=16, seed=0)
+    names = ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "known")
+    backend = Backend(WordLevel({name: k for k, name in enumerate(names)}, unk_token="<unk>"))
+    backend.pre_tokenizer = Whitespace()
+    given = replace(read(parent), tokenizer=Tokenizer(backend))
+    encoded(given, ["two words known"] * 4, seq_len=16, seed=0)
     assert "67% of the tokens of the text are unknown" in capsys.readouterr().out
 
 

@@ -29,7 +29,8 @@ class Config:
 
     Attributes:
       model: checkpoint in any format that `convert` reads or writes.
-      data: file of rows: .jsonl, .csv, .parquet, or .txt with a text a line.
+      data: file or folder of rows: .jsonl, .json, .csv, .parquet, or .txt with a text a line;
+        .gz, .bz2, .xz and .zst are read too.
       out: run folder, for `predictions.jsonl` or `embeddings.npy`.
       columns: one text column, or two of a pair; of a text file, text.
       task: a test set whose rows the file holds, such as glue/rte.

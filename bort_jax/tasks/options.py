@@ -42,7 +42,8 @@ class TaskOptions:
     """A labelled data set: one's own (`data`), or one of the 23 test sets (`task`).
 
     Attributes:
-      data: folder with train, validation and, if there is one, test (.parquet, .jsonl or .csv).
+      data: folder with train, validation and, if there is one, test (.parquet, .jsonl, .json or
+        .csv, compressed or not).
       columns: one text column, or two of a pair.
       label: label column; rows hold names or indices of `labels`.
       labels: names of the classes, in the order of the indices; for regression the two ends of the

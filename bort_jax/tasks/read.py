@@ -25,13 +25,17 @@ def find_split(folder: str | Path, split: str) -> str | Path:
         return _hub_split(str(folder), split)
     found = split_file(folder, split) or split_parts(folder, split)
     if found is None:
-        tabs = Path(folder, f"{split}.tsv")
-        there = f"; {tabs}: {not_read(tabs)}" if tabs.is_file() else ""
         raise FileNotFoundError(
             f"no {split} split: expected {Path(folder, split)} with an ending of "
-            f"{known_endings()}{there}"
+            f"{known_endings()}{tabs_hint(folder, split)}"
         )
     return found
+
+
+def tabs_hint(folder: str | Path, split: str) -> str:
+    """The end of a message where GLUE's own file of a split is there, which is not read."""
+    tabs = Path(folder, f"{split}.tsv")
+    return f"; {tabs}: {not_read(tabs)}" if tabs.is_file() else ""
 
 
 def find_file(task: Task, data_dir: str | Path, split: str) -> Path:
@@ -42,8 +46,10 @@ def find_file(task: Task, data_dir: str | Path, split: str) -> Path:
     """
     if found := _found(task, data_dir, split):
         return found[0]
-    places = [str(Path(data_dir) / task.suite / folder) for folder in task.place.folders]
-    raise FileNotFoundError(f"no {split} split of {task.name} in {' or '.join(places)}")
+    places = [Path(data_dir) / task.suite / folder for folder in task.place.folders]
+    hint = "".join(tabs_hint(place, split) for place in places)
+    there = " or ".join(map(str, places))
+    raise FileNotFoundError(f"no {split} split of {task.name} in {there}{hint}")
 
 
 def read_task(task: Task, data_dir: str | Path, split: str) -> Examples:

@@ -7,7 +7,7 @@
 Whole hidden states, which stay on the device, no padding; weights and activations of one type;
 medians over the repeats. Products of float32 run in TF32 on GPUs that have it, in torch too. Peers
 that are not installed, or do not run on this device, are left out (`torch` and `transformers`; also
-`onnxruntime` and `onnxscript`, on CPUs and in float32).
+`onnxruntime` and `onnx`, on CPUs and in float32).
 """
 
 import argparse
@@ -23,6 +23,8 @@ import numpy as np
 
 from bort_jax.arch import Arch
 from bort_jax.interop import Checkpoint, save
+from bort_jax.interop.onnx.folder import MODEL, save_onnx
+from bort_jax.interop.onnx.session import run_rows
 from bort_jax.model import BertConfig, Headless, forward, random_params
 
 SHAPES = ((1, 128), (1, 512), (16, 128))
@@ -82,7 +84,8 @@ def peers(config: BertConfig, params, folder: Path, *, compiled: bool) -> dict[s
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if (device == "cpu") != ON_CPU:
         return {}
-    save(Checkpoint(config, params, headless=True), folder / "model")
+    checkpoint = Checkpoint(config, params, headless=True)
+    save(checkpoint, folder / "model")
     model = transformers.BertModel.from_pretrained(folder / "model", add_pooling_layer=False).eval()
     model = model.to(device=device, dtype=getattr(torch, config.dtype))  # pyright: ignore
     runs = {"torch": in_torch(model, device)}
@@ -90,9 +93,8 @@ def peers(config: BertConfig, params, folder: Path, *, compiled: bool) -> dict[s
         # With CUDA graphs: at batch 1 the launches are most of the time otherwise.
         mode = "default" if ON_CPU else "reduce-overhead"
         runs["torch.compile"] = in_torch(torch.compile(model, mode=mode, dynamic=False), device)
-    if find_spec("onnxruntime") and find_spec("onnxscript") and ON_CPU:
-        if config.dtype == "float32":
-            runs["onnx runtime"] = onnx_runtime(model, folder / "model.onnx")
+    if find_spec("onnxruntime") and find_spec("onnx") and ON_CPU and config.dtype == "float32":
+        runs["onnx runtime"] = onnx_runtime(checkpoint, folder / "onnx")
     return runs
 
 
@@ -108,33 +110,10 @@ def in_torch(model, device: str) -> Callable:
     return run
 
 
-def onnx_runtime(model, file: Path) -> Callable:
-    import onnxruntime
-    import torch
-
-    class States(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = model
-
-        def forward(self, ids, mask):
-            return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
-
-    free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
-    example = torch.ones((2, 16), dtype=torch.long)
-    torch.onnx.export(
-        States(),
-        (example, example.clone()),  # one tensor twice would be exported as one input
-        str(file),
-        input_names=["ids", "mask"],
-        dynamo=True,
-        dynamic_shapes={"ids": free, "mask": free},
-        verbose=False,
-    )
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    return lambda ids: session.run(
-        None, {"ids": ids.astype(np.int64), "mask": np.ones(ids.shape, np.int64)}
-    )[0]
+def onnx_runtime(checkpoint: Checkpoint, folder: Path) -> Callable:
+    save_onnx(checkpoint, folder, source=folder)
+    program = run_rows(checkpoint, folder / MODEL)
+    return lambda ids: program(ids, np.ones(ids.shape, bool))
 
 
 def check_equal(runs: dict[str, Callable], ids: np.ndarray, *, within: float) -> None:

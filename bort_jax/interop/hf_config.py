@@ -59,13 +59,14 @@ def first_position(checkpoint: Checkpoint) -> int:
     return 1 + (checkpoint.tokenizer.special.pad if checkpoint.tokenizer else 1)
 
 
-def to_hf_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The sizes of layers that differ stand under a key of ours, beside those of their hull.
+def to_hf_config(checkpoint: Checkpoint, *, arch: Arch | None = None) -> dict[str, Any]:
+    """The sizes of layers that differ stand under a key of ours, beside those of their hull, or
+    beside `arch` for tools that do not compute with them.
 
     Raises:
       ValueError: as `hull`.
     """
-    config, arch = checkpoint.config, hull(checkpoint.config.arch)
+    config, arch = checkpoint.config, arch or hull(checkpoint.config.arch)
     layers = {} if arch == config.arch else {"arch": str(config.arch)}
     special = checkpoint.tokenizer.special if checkpoint.tokenizer else None
     ids = {"pad_token_id": 1} if checkpoint.family == "roberta" else {}

@@ -30,7 +30,7 @@ def hull(arch: Arch | LayerwiseArch) -> Arch:
     if rest or not sizes or max(a for a, _ in sizes) > heads:
         raise ValueError(
             f"stock classes cannot express {arch}: they have layers, and heads whose sizes add up "
-            "to the hidden size; --to orbax and --to stablehlo hold any"
+            "to the hidden size; --to onnx, --to orbax and --to stablehlo hold any"
         )
     return Arch(len(sizes), heads, arch.hidden, max(i for _, i in sizes))
 
@@ -44,7 +44,7 @@ def padding_note(checkpoint: Checkpoint) -> str:
     return (
         f"layers of different sizes are filled up with zeros to {wide.config.arch}: {stored:,} "
         f"parameters in stock classes, of which {own:,} are the model's; this package reads its "
-        "true sizes, and orbax and stablehlo hold no others"
+        "true sizes, and onnx, orbax and stablehlo hold no others"
     )
 
 

@@ -21,14 +21,19 @@ def read_tensors(folder: Path) -> Tensors:
 
     Raises:
       FileNotFoundError: there are no weights, or a shard is missing.
-      ValueError: a file is damaged, an index points outside the folder or to tensors that are
-        not there, or there is only a torch file and torch is not installed.
+      ValueError: it holds ONNX; a file is damaged; an index points outside the folder or to
+        tensors that are not there; or there is only a torch file and torch is not installed.
     """
     for name, read in ((WEIGHTS, read_safetensors), (TORCH_WEIGHTS, _read_torch)):
         if (folder / name).is_file():
             return _widen_bfloat16(read(folder / name))
         if (folder / (name + INDEX)).is_file():
             return _widen_bfloat16(_read_shards(folder / (name + INDEX), read))
+    if [*folder.glob("*.onnx"), *folder.glob("onnx/*.onnx")]:
+        raise ValueError(
+            f"{folder} holds ONNX, which is written and not read; read are folders of stock "
+            "transformers, orbax and StableHLO, and bort.params"
+        )
     names = [name + ending for name in (WEIGHTS, TORCH_WEIGHTS) for ending in ("", INDEX)]
     raise FileNotFoundError(f"none of {', '.join(names)} in {folder}: not a checkpoint folder")
 

@@ -43,6 +43,7 @@ def show(out: Path, lines: Sequence[Line], results: dict, *, data: str) -> None:
             *results["export"],
             f"{sum(results['seconds'].values()):.0f} s; all of it: {out}/report.html",
             f"next: bort-jax predict --model {out}/model --data FILE --out ANSWERS",
+            f"or:   bort-jax convert {out}/model SERVED --to onnx",
             f"or:   bort-jax evaluate --model {out}/model --data {data}/test.parquet",
         ],
     )

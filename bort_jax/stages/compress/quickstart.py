@@ -87,6 +87,7 @@ def show(out: Path, many: Compressed, results: dict) -> None:
             *results["scarce"]["verdict"],
             f"{sum(results['seconds'].values()):.0f} s; all of it: {out}/report.html",
             f"next: bort-jax evaluate --model {model} --data {out}/data/rich/test.parquet",
+            f"or:   bort-jax convert {model} SERVED --to onnx",
             "your own: bort-jax compress --parent FOLDER --data ROWS --out OUT",
         ],
     )

@@ -87,5 +87,5 @@ def next_commands(out: Path) -> list[str]:
     """What takes the weights."""
     return [
         f"next: bort-jax finetune --model {out}/model --task TASK --out OUT",
-        f"or:   bort-jax convert {out}/model OUT --to stablehlo",
+        f"or:   bort-jax convert {out}/model OUT --to onnx",
     ]

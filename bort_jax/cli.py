@@ -7,12 +7,16 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 from bort_jax.huge_pages import restart_with_huge_pages
+from bort_jax.presets import check_files, keep_texts
 from bort_jax.storage.caches import cache_folder
+from bort_jax.storage.native import shorten
 from bort_jax.suggest import suggestion
 
 VERBS = {
@@ -42,6 +46,8 @@ TRAIN = {
 }  # page faults are felt in these
 HUGE_PAGES = "on CPUs, start again with a malloc that asks Linux for huge pages (fewer page faults)"
 SPELLINGS = {"--from": "--from_run"}  # `from` is a word of Python's
+LONGEST = 600  # characters of an error's line
+LONGEST_TRACE = 1 << 20
 CONFIGS = [Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs"]
 
 
@@ -61,35 +67,51 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run_verb(verb: str, argv: list[str], *, as_program: bool = False) -> None:
-    """Parses the verb's options and runs it; an error is one line."""
-    from bort_jax.engine.signals import Interrupted  # light: no device is touched
-
-    module = import_module(f"bort_jax.commands.{verb}")
-    options = read_options(verb, module, argv)
-    if options.pop("huge_pages", False) and as_program:
-        restart_with_huge_pages()
-    keep_compilations()
+    """Parses the verb's options and runs it; whatever is raised is one line."""
+    options: dict = {}
     try:
+        module = import_module(f"bort_jax.commands.{verb}")
+        options = read_options(verb, module, argv)
+        if options.pop("huge_pages", False) and as_program:
+            restart_with_huge_pages()
+        keep_compilations()
         module.run(module.Config(**options))
-    except Interrupted as stop:
-        fail(str(stop), code=stop.exit_code)
+    except (SystemExit, GeneratorExit):
+        raise
     except KeyboardInterrupt:
         fail("interrupted; what was finished is kept, and the same command resumes", code=130)
-    except Exception as error:
+    except BaseException as error:  # a panic of Rust is no Exception
         if os.environ.get("BORT_JAX_TRACEBACK"):
             raise
-        line = " ".join(str(error).split())
-        if isinstance(error, (ValueError, OSError, ImportError)):  # the user can mend these
-            fail(line, code=1)
-        file = write_trace(error, options.get("out"))
-        fail(f"unexpected {type(error).__name__}: {line}; the trace is in {file}", code=1)
+        answer(error, options.get("out"))
 
 
-def write_trace(error: Exception, out: str | None) -> Path:
-    """Writes where an error came from to `OUT/error.txt`, or to a temporary file without OUT."""
-    folder = Path(out) if out and Path(out).is_dir() else Path(tempfile.mkdtemp(prefix="bort-jax-"))
-    file = folder / "error.txt"
-    file.write_text("".join(traceback.format_exception(error)))
+def answer(error: BaseException, out: str | None) -> NoReturn:
+    """Ends the program with one line that says what went wrong."""
+    line = shorten(error, longest=LONGEST)
+    if hasattr(error, "exit_code"):  # it says itself what it means
+        fail(line, code=error.exit_code)  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(error, (ValueError, OSError, ImportError)):  # the user can mend these
+        fail(line, code=1)
+    if isinstance(error, MemoryError):
+        line = f"not enough memory: {line}"
+    file = write_trace(error, out)
+    where = f"; the trace is in {file}" if file else ""
+    fail(f"unexpected {type(error).__name__}: {line}{where}", code=1)
+
+
+def write_trace(error: BaseException, out: str | None) -> Path | None:
+    """Writes where an error came from to `OUT/error.txt`, or to a temporary file without OUT; None
+    where nothing can be written."""
+    try:
+        inside = out and Path(out).is_dir()
+        folder = Path(out) if out and inside else Path(tempfile.mkdtemp(prefix="bort-jax-"))
+        file = folder / "error.txt"
+        file.write_text(
+            "".join(traceback.format_exception(error))[:LONGEST_TRACE], "utf-8", "replace"
+        )
+    except (OSError, ValueError, MemoryError, RecursionError):
+        return None
     return file
 
 
@@ -103,6 +125,9 @@ def parse(verb: str, module, argv: list[str]):
 def read_options(verb: str, module, argv: list[str]) -> dict:
     """The fields of the verb's configuration, and `huge_pages` of a verb that trains."""
     from jsonargparse import ArgumentParser
+
+    check_files(argv)
+    keep_texts()
 
     class Parser(ArgumentParser):
         def error(self, message, ex=None):  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -174,7 +199,7 @@ def underscore(word: str) -> str:
 
 def explain(message: str, known: list[str]) -> str:
     """A parser's complaint in one line, with the nearest valid names of unknown options."""
-    line = " ".join(message.split())
+    line = shorten(ValueError(message), longest=LONGEST)
     unknown = re.search(
         r"(?:unrecognized arguments: --|(?:key|option) [\"'])([\w.]+)", line, re.IGNORECASE
     )
@@ -192,8 +217,9 @@ def keep_compilations() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def fail(message: str, *, code: int) -> None:
-    print(f"bort-jax: {message}", file=sys.stderr)
+def fail(message: str, *, code: int) -> NoReturn:
+    with suppress(OSError):  # nobody may be listening
+        print(f"bort-jax: {message}", file=sys.stderr, flush=True)
     raise SystemExit(code)
 
 

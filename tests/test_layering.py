@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "bort_jax"
 LEVELS = {
     "arch": 1,
     "huge_pages": 1,
+    "presets": 1,
     "suggest": 1,
     "storage": 0,
     "report": 1,

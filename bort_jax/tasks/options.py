@@ -2,15 +2,18 @@
 """Where a task's rows are and what their columns mean, as options of a command."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bort_jax.data.corpus import open_source
+from bort_jax.report.terminal import say
 from bort_jax.storage.hub import is_data
+from bort_jax.tasks.labels import check_names, names_in
 from bort_jax.tasks.read import find_file, find_split, read_examples, read_task
 from bort_jax.tasks.suites import find_task
-from bort_jax.tasks.task import SPLITS, Examples, Task
+from bort_jax.tasks.task import SPLITS, Examples, Task, is_missing
 
 OWN_METRICS = {"classification": ("accuracy",), "regression": ("Pearson", "Spearman")}
 
@@ -21,20 +24,21 @@ def own_task(
     """A task of one's own.
 
     Raises:
-      ValueError: another head than classification and regression, a class twice, or a scale
-        without two ends.
+      ValueError: another head than classification and regression, names that `check_names`
+        refuses, or a scale without two ends.
     """
     if head not in OWN_METRICS:
         raise ValueError(f"head must be one of {', '.join(OWN_METRICS)}; got {head!r}")
-    if head == "regression" and len(labels) != 2:
-        raise ValueError(f"labels must be the two ends of the scale, such as [0,5]; got {labels}")
     names = tuple(map(str, labels))
-    if head == "classification" and len(set(names)) < len(names):
-        raise ValueError(
-            f"labels must differ; got {', '.join(names)} (no, yes, on, off, true and false want "
-            """quotes: '["no","yes"]')"""
-        )
+    names = check_names(names) if head == "classification" else _scale(names)
     return Task(tuple(columns), label, names, head=head, metrics=OWN_METRICS[head])
+
+
+def _scale(ends: tuple[str, ...]) -> tuple[str, ...]:
+    with suppress(ValueError):
+        if len(ends) == 2 and float(ends[0]) < float(ends[1]):
+            return ends
+    raise ValueError(f"labels must be the two ends of the scale, such as [0,5]; got {list(ends)}")
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,10 @@ class TaskOptions:
       data: folder with train, validation and, if there is one, test (.parquet, .jsonl, .json or
         .csv, compressed or not).
       columns: one text column, or two of a pair.
-      label: label column; rows hold names or indices of `labels`.
-      labels: names of the classes, in the order of the indices; for regression the two ends of the
-        scale, such as [0,5].
+      label: label column; a file's rows hold names of `labels` or, where no name is a whole
+        number, indices.
+      labels: names of the classes, in the order of the indices; none: what the train split holds,
+        sorted. For regression the two ends of the scale, such as [0,5].
       head: `classification`, or `regression` where `label` holds numbers.
       task: instead of `data`: a test set such as glue/rte (`bort-jax tasks list`), which knows its
         columns, labels and metrics.
@@ -58,7 +63,7 @@ class TaskOptions:
     data: str = ""
     columns: tuple[str, ...] = ("text",)
     label: str = "label"
-    labels: tuple[str | int | float, ...] = ("0", "1")
+    labels: tuple[str, ...] = ()
     head: str = "classification"
     task: str = ""
     data_dir: str = ""
@@ -74,7 +79,12 @@ class TaskOptions:
             raise ValueError("give one of --data FOLDER and --task SUITE/TASK")
         if self.task:
             return find_task(self.task)
-        return own_task(self.columns, self.label, self.labels, head=self.head)
+        labels = self.labels
+        if not labels and self.head == "classification":
+            labels = ("0", "1")  # where there is no train split, which reading it says
+            with suppress(FileNotFoundError):
+                labels = names_in(find_split(self.data, "train"), self.label)
+        return own_task(self.columns, self.label, labels, head=self.head)
 
     @property
     def source(self) -> str:
@@ -105,6 +115,16 @@ class TaskOptions:
     def _file(self, split: str) -> str | Path:
         task = self.record()
         return find_file(task, self.data_dir, split) if self.task else find_split(self.data, split)
+
+    def read_labelled(self, split: str) -> Examples | None:
+        """As `read`; None where there is no such split, or rows of it lack their labels, which is
+        said: leaderboards keep them, and `submit` is for those."""
+        found = self.read(split) if self.has(split) else None
+        if found is None or found.has_labels:
+            return found
+        missing = sum(map(is_missing, found.labels))
+        say(f"NOTE: {missing:,} of {len(found.labels):,} rows of {split} have no label: not scored")
+        return None
 
     def has(self, split: str) -> bool:
         """Whether there is such a split; on the hub, whether the official set has one."""

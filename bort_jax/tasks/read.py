@@ -10,7 +10,7 @@ from bort_jax.data.corpus import read_rows
 from bort_jax.data.reader import known_endings, not_read
 from bort_jax.data.scan import split_file, split_parts
 from bort_jax.storage.hub import DataName, is_data
-from bort_jax.tasks.task import SPLITS, UNLABELLED, Examples, Item, Row, Task, label_of
+from bort_jax.tasks.task import SPLITS, UNLABELLED, Examples, Item, OneReading, Row, Task, label_of
 
 
 def find_split(folder: str | Path, split: str) -> str | Path:
@@ -86,8 +86,10 @@ def examples_of(rows: Iterable[tuple[str, Row]], task: Task, *, required: bool) 
     """The examples of rows that come with the words that name them."""
     items: list[Item] = []
     labels: list[int | float] = []
+    names = OneReading(task)
     for where, row in rows:
         found, label = read_row(where, row, task, required=required)
+        names.check(where, row)
         items += found
         labels += [label if item.label is None else item.label for item in found]
     if not items:

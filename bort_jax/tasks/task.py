@@ -259,7 +259,30 @@ def _is_withheld(label: Any, task: Task) -> bool:
     return number_in(label) in ((None, "") if scale_has_it else (None, "", UNLABELLED))
 
 
+class OneReading:
+    """Whether a file's labels are names or indices: the first row decides, a mixture is refused."""
+
+    def __init__(self, task: Task):
+        self.task, self.first, self.named = task, None, False
+
+    def check(self, where: str, row: Row) -> None:
+        """Raises ValueError where the row's label is read otherwise than the first one's."""
+        label = row.get(self.task.label)
+        if self.task.head != "classification" or _is_withheld(label, self.task):
+            return
+        named = str(label) in self.task.labels
+        if self.first is None:
+            self.first, self.named = label, named
+        if named != self.named:
+            raise ValueError(
+                f"{where}: label {label!r} is {'a name' if named else 'an index'}, and the file's "
+                f"first, {self.first!r}, is not; a file holds names or indices"
+            )
+
+
 def _class_of(label: Any, task: Task) -> int:
+    if all(map(WHOLE.fullmatch, task.labels)) and str(label) not in task.labels:
+        raise ValueError(f"label {label!r} is not one of {', '.join(task.labels)}")
     if str(label) in task.labels:
         return task.labels.index(str(label))
     index = number_in(label)

@@ -17,6 +17,7 @@ from bort_jax.stages.agora.split import example_texts, split_dev
 from bort_jax.stages.finetune.config import HEADS, trainable
 from bort_jax.tasks import Examples, Task, TaskOptions
 from bort_jax.tasks.encode import Text, join_pieces
+from bort_jax.tasks.labels import check_splits
 
 Cast = Uncast | OneVsRest | Thresholds
 
@@ -102,7 +103,9 @@ class Splits(NamedTuple):
         """Raises ValueError where the task has no train split."""
         task = trainable(options, heads=HEADS)
         test = options.read("test") if options.has("test") else None
-        return cls(task, options.read("train"), options.read("validation"), test)
+        found = cls(task, options.read("train"), options.read("validation"), test)
+        check_splits(task, {"train": found.train} | found.held_out)
+        return found
 
     @property
     def held_out(self) -> dict[str, Examples]:

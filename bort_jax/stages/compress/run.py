@@ -42,6 +42,7 @@ from bort_jax.storage.files import read_json, write_json
 from bort_jax.storage.hub import pin_revisions
 from bort_jax.storage.run_folder import claim, claim_inputs
 from bort_jax.tasks import Task
+from bort_jax.tasks.labels import check_splits
 
 SCORES = "scores.json"
 
@@ -82,6 +83,10 @@ def run(config: Config) -> dict[str, Any]:
 def compressed(config: Config) -> Compressed:
     """Every stage that is not finished yet; then the table, and a page."""
     task, config = trainable(config), pin_revisions(config)
+    # What is wrong with any split is said before hours of work.
+    check_splits(
+        task, {name: config.read(name) for name in ("train", "validation", split_of(config))}
+    )
     out = claim(config.out, config, free=("out", "dry_run"))
     parent = None if config.parent == "none" else read(parent_folder(config.parent))
     claim_inputs(out, inputs_of(config, parent=parent))
@@ -226,8 +231,8 @@ def scored(config: Config, task: Task, out: Path, folders: Folders) -> list[tabl
 
 
 def split_of(config: Config) -> str:
-    """The rows that models are compared on: test, or validation where there is none."""
-    return "test" if config.has("test") else "validation"
+    """The rows that models are compared on: test, or validation where it has no labels."""
+    return "test" if config.read_labelled("test") else "validation"
 
 
 def export(out: Path, config: Config) -> list[str]:

@@ -14,6 +14,7 @@ from bort_jax.interop.description import identity
 from bort_jax.stages.finetune.tuner import trim_columns
 from bort_jax.stages.predict.outputs import scores_of
 from bort_jax.tasks import Examples, Points, Task, TaskOptions, headline
+from bort_jax.tasks.labels import check_splits
 from bort_jax.tasks.read import examples_of, rows_of
 from bort_jax.tasks.task import UNLABELLED
 
@@ -67,11 +68,12 @@ def read_splits(
     if unlabelled:
         train = join_examples(train, read_unlabelled(unlabelled, task))
     dev = held_out(rows.read("validation"))
-    test = rows.read("test") if rows.has("test") else None
-    # Leaderboards keep the labels: `submit` is for those.
+    test = rows.read_labelled("test")
+    splits = {"train": train, "validation": dev.examples, "test": test}
+    check_splits(task, {name: rows for name, rows in splits.items() if rows})
     points = train.encode(tokenizer, seq_len=seq_len)
     points = Points(trim_columns(points.x, tokenizer.special.pad), points.y)
-    return Splits(points, dev, held_out(test) if test and test.has_labels else None, train)
+    return Splits(points, dev, test and held_out(test), train)
 
 
 def inputs_of(rows: TaskOptions, **models: Checkpoint | None) -> dict[str, Any]:

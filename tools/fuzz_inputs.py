@@ -1,0 +1,421 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mutates valid inputs of every reader and gives them to the command line's own door.
+
+    python tools/fuzz_inputs.py OUT [--inputs 20000] [--seconds 3000] [--seed 0] [--workers 2]
+
+Each input is answered in a forked child with a bound on time and memory: a crash, a hang or a
+traceback is caught and kept under OUT/faults with what was given. An input is well treated where it
+is answered (exit code 0) or refused in one line of standard error that names it (exit code 1 or 2).
+Figures are written to OUT/fuzzing.json.
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+SECONDS = 20  # that an input may take
+MEMORY = 3 << 30  # bytes of address space beyond what the parent has
+LONGEST_LINE = 1000
+WORDS = [
+    b"\xff",
+    b"\0",
+    b"\xef\xbb\xbf",
+    b'"',
+    b",",
+    b"\n",
+    b"\r",
+    b"{",
+    b"]",
+    b"[" * 500,
+    b"1e999",
+    b"-1",
+    b"4294967295",
+    b"99999999999999999999",
+    b"null",
+    b"NaN",
+    b"\xed\xa0\x80",
+    b"\\ud800",
+    b"&a [*a]",
+    b"!!python/object:os.system",
+    b"../../etc/passwd",
+    b"\x1f\x8b\x08",
+    b"version https://git-lfs.github.com/spec/v1\n",
+]
+
+
+class Reader(NamedTuple):
+    """A reader, as a user reaches it.
+
+    Attributes:
+      name: of the kind of input.
+      make: writes a valid input into a folder.
+      files: patterns of the files in it that are mutated.
+      argv: the command that reads it; `{at}` is the folder, `{out}` a new one.
+    """
+
+    name: str
+    make: Callable[[Path], None]
+    files: tuple[str, ...]
+    argv: str
+
+
+def mutate(content: bytes, generator: random.Random) -> bytes:
+    """A few bytes changed, cut out, doubled, swapped or put in; or the end cut off."""
+    result = bytearray(content)
+    for _ in range(generator.choice((1, 1, 1, 2, 4))):
+        at = generator.randrange(len(result) + 1)
+        # The beginnings of binary files say the sizes of the rest.
+        at = min(at, generator.choice((64, 512, len(result))))
+        size = generator.choice((1, 2, 8, 40))
+        kind = generator.randrange(7)
+        if kind == 0:
+            result[at : at + 1] = bytes([generator.randrange(256)])
+        elif kind == 1:
+            result[at : at + size] = b""
+        elif kind == 2:
+            result[at:at] = result[at : at + size]
+        elif kind == 3:
+            result[at:at] = generator.choice(WORDS)
+        elif kind == 4:
+            result[at : at + size] = generator.choice((b"\xff", b"\0")) * size
+        elif kind == 5:
+            del result[at:]
+        else:
+            result = mutate_number(result, generator)
+    return bytes(result)
+
+
+def mutate_number(content: bytearray, generator: random.Random) -> bytearray:
+    """Another number in the place of one that stands in the text, or a key taken away."""
+    import re
+
+    found = list(re.finditer(rb"-?\d+(?:\.\d+)?|\"\w+\"|true|false", bytes(content[:20000])))
+    if not found:
+        return content
+    one = generator.choice(found)
+    new = generator.choice((b"0", b"-1", b"1", b"2147483648", b"1e400", b"null", b"[]", b"{}"))
+    return content[: one.start()] + bytearray(new) + content[one.end() :]
+
+
+# Valid inputs
+
+
+def rows() -> list[dict]:
+    texts = ["a good film", "a bad film", 'with "quotes", commas', "naïve 日本 🙂", "[SEP] </s> x"]
+    return [{"text": text, "label": k % 2} for k, text in enumerate(texts * 2)]
+
+
+def make_model(folder: Path, *, form: str = "hf") -> None:
+    """A small classifier with a WordPiece tokenizer."""
+    from bort_jax.arch import Arch
+    from bort_jax.data.tokenizer import load_tokenizer
+    from bort_jax.interop import Checkpoint
+    from bort_jax.interop.verify import FORMATS
+    from bort_jax.model import BertConfig, random_params
+
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] a good bad film ##s with , x".split()
+    with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch, "vocab.txt").write_text("\n".join(words))
+        tokenizer = load_tokenizer(scratch)
+    assert tokenizer is not None
+    config = BertConfig(Arch(1, 2, 8, 8), len(words), positions=16, token_types=2, dropout=0.0)
+    empty = Checkpoint(config, None, ("no", "yes")).with_tokenizer(tokenizer, source="here")
+    FORMATS[form].write(empty.with_params(random_params(empty.model, seed=0)), folder)
+
+
+def make_vocabulary(folder: Path) -> None:
+    """A stock folder without tokenizer.json."""
+    make_model(folder)
+    words = list(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"])
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    (folder / "vocab.txt").write_text("\n".join(words))
+    special = {"additional_special_tokens": ["x"], "cls_token": "[CLS]"}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+
+
+def make_table(ending: str) -> Callable[[Path], None]:
+    """The rows as a file of this kind."""
+
+    def make(folder: Path) -> None:
+        file = folder / f"a.{ending}"
+        if ending == "jsonl":
+            file.write_text("\n".join(map(json.dumps, rows())))
+        elif ending == "txt":
+            file.write_text("\n".join(row["text"] for row in rows()))
+        elif ending == "csv":
+            import csv
+
+            with file.open("w", newline="") as out:
+                writer = csv.DictWriter(out, ["text", "label"])
+                writer.writeheader()
+                writer.writerows(rows())
+        else:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            pq.write_table(pa.Table.from_pylist(rows()), file)
+
+    return make
+
+
+def make_corpus(folder: Path) -> None:
+    """Shards, with the tokenizer that wrote them."""
+    from bort_jax.data.build import build_corpus
+
+    with tempfile.TemporaryDirectory() as scratch:
+        text = Path(scratch, "a.txt")
+        text.write_text("\n".join(f"a good film {k} with a bad end" for k in range(300)))
+        build_corpus(text, folder, vocab_size=280)
+
+
+def make_preset(folder: Path) -> None:
+    (folder / "a.yaml").write_text(
+        "arch: D4-A8-H1024-I768\nvocab_size: 100\nseq_len: 64\nlabels: 2\nbatch: {seq: [1, 2]}\n"
+    )
+
+
+def make_zip(folder: Path) -> None:
+    from zipfile import ZipFile
+
+    with ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("RTE.tsv", "index\tprediction\n0\tentailment\n")
+
+
+def readers(model: Path) -> list[Reader]:
+    """Every kind of input, and the quickest command that reads all of it."""
+    predict = f"predict --model {model} --data {{at}}/a.{{}} --out {{out}} --seq-len 16"
+    convert = "convert {at} {out}/new --to orbax"
+    tables = [
+        Reader(kind, make_table(kind), (f"a.{kind}",), predict.replace("{}", kind))
+        for kind in ("csv", "jsonl", "parquet", "txt")
+    ]
+    return [
+        *tables,
+        Reader("preset", make_preset, ("a.yaml",), "cost --config {at}/a.yaml"),
+        Reader("config.json", make_model, ("config.json",), convert),
+        Reader("weights", make_model, ("model.safetensors",), convert),
+        Reader("tokenizer.json", make_model, ("tokenizer*.json",), convert),
+        Reader("vocab.txt", make_vocabulary, ("vocab.txt", "special*", "tokenizer_c*"), convert),
+        Reader(
+            "orbax",
+            lambda folder: make_model(folder, form="orbax"),
+            ("checkpoint.json", "params/**/*"),
+            convert,
+        ),
+        Reader(
+            "stablehlo",
+            lambda folder: make_model(folder, form="stablehlo"),
+            ("checkpoint.json", "model.stablehlo", "weights.safetensors"),
+            convert,
+        ),
+        Reader("shards", make_corpus, ("*.json", "**/*.bin", "**/*"), "data check {at}"),
+        Reader("submission", make_zip, ("a.zip",), "submit check {at}/a.zip"),
+    ]
+
+
+# Trying one
+
+
+def fault_of(code: int, err: str, seconds: float) -> str:
+    """What is wrong with an ending, or nothing."""
+    lines = [line for line in err.splitlines() if line.startswith("bort-jax:")]
+    if seconds >= SECONDS:
+        return "took too long"
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    if "Traceback (most recent call last)" in err or "panicked at" in err:
+        return "a traceback"
+    if code == 0:
+        return "a refusal with exit code 0" if lines else ""
+    if code not in (1, 2):
+        return f"exit code {code}"
+    if len(lines) != 1:
+        return f"{len(lines)} lines of refusal"
+    if len(lines[0]) > LONGEST_LINE:
+        return f"a line of {len(lines[0])} characters"
+    if "unexpected" in lines[0]:
+        return "an error that nobody expected"
+    return "more than the one line" if len(err.splitlines()) > 1 else ""
+
+
+def attempt(argv: list[str], scratch: Path) -> tuple[int, str, float]:
+    """Exit code (negative: a signal), standard error and seconds of a command in a child."""
+    began, errors = time.monotonic(), scratch / "stderr"
+    child = os.fork()
+    if child == 0:
+        run_in_child(argv, errors)
+    while time.monotonic() - began < SECONDS:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            code = os.waitstatus_to_exitcode(status)
+            break
+        time.sleep(0.002)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        code = -signal.SIGKILL
+    return code, errors.read_text("utf-8", "replace"), time.monotonic() - began
+
+
+def run_in_child(argv: list[str], errors: Path) -> None:
+    """The door itself, in this process, which ends with it."""
+    from bort_jax import cli
+
+    out = os.open(os.devnull, os.O_WRONLY)
+    err = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    code = 0
+    try:
+        cli.main(argv)
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 3
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def try_one(reader: Reader, valid: Path, scratch: Path, seed: int) -> tuple[str, str, bool]:
+    """Mutates a file of a valid input; returns what is wrong, standard error, and if answered."""
+    generator = random.Random(seed)
+    at, out = scratch / "in", scratch / "out"
+    for folder in (at, out):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(valid, at)
+    files = sorted({f for pattern in reader.files for f in at.glob(pattern) if f.is_file()})
+    file = generator.choice(files)
+    file.write_bytes(mutate(file.read_bytes(), generator))
+    argv = reader.argv.format(at=at, out=out).split()
+    code, err, seconds = attempt(argv, scratch)
+    return fault_of(code, err, seconds), err, code == 0
+
+
+def keep(folder: Path, scratch: Path, reader: Reader, seed: int, fault: str, err: str) -> None:
+    """Leaves a fault to be looked at, the first of each kind."""
+    place = folder / f"{reader.name} {fault}"
+    if place.exists():
+        return
+    shutil.copytree(scratch / "in", place / "in")
+    (place / "stderr").write_text(err[:100_000])
+    (place / "command").write_text(f"seed {seed}\n{reader.argv}\n")
+
+
+def worker(number: int, args: argparse.Namespace, valid: Path, ending: float) -> None:
+    """Every n-th input; its counts go to a file."""
+    kinds, counts = readers(valid / "model"), Counter()
+    for name in args.only or ():
+        kinds = [kind for kind in kinds if kind.name in args.only or kind.name == name]
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        for k in range(number, args.inputs, args.workers):
+            if time.monotonic() > ending:
+                break
+            reader, seed = kinds[k // args.workers % len(kinds)], args.seed * 10**9 + k
+            fault, err, answered = try_one(reader, valid / reader.name, scratch, seed)
+            what = f"fault: {fault}" if fault else "answered" if answered else "refused"
+            counts[f"{reader.name}\t{what}"] += 1
+            if fault:
+                keep(args.out / "faults", scratch, reader, seed, fault, err)
+            if k // args.workers % 50 == 0:
+                (args.out / f"counts{number}.json").write_text(json.dumps(counts))
+    (args.out / f"counts{number}.json").write_text(json.dumps(counts))
+
+
+def warm_up(kinds: list[Reader], valid: Path) -> None:
+    """Imports in the parent what every child needs; no device is touched, for forks do not keep
+    threads."""
+    import datasets  # noqa: F401
+    import jax  # noqa: F401
+    import orbax.checkpoint  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+    import transformers
+    from jsonargparse import ArgumentParser  # noqa: F401
+
+    import bort_jax.commands.convert
+    import bort_jax.commands.cost
+    import bort_jax.commands.data
+    import bort_jax.commands.predict
+    import bort_jax.commands.submit  # noqa: F401
+
+    _ = (transformers.PreTrainedTokenizerFast, transformers.BertTokenizer)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--inputs", type=int, default=20_000)
+    parser.add_argument("--seconds", type=float, default=3000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", nargs="*", help="kinds of inputs; all without it")
+    args = parser.parse_args()
+    (args.out / "faults").mkdir(parents=True, exist_ok=True)
+    valid = args.out.absolute() / "valid"
+    prepare(valid)
+    warm_up(readers(valid / "model"), valid)
+    began = time.monotonic()
+    ending = began + args.seconds
+    children = []
+    for number in range(args.workers):
+        child = os.fork()
+        if child == 0:
+            worker(number, args, valid, ending)
+            os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    report(args.out, time.monotonic() - began)
+
+
+def prepare(valid: Path) -> None:
+    """The valid inputs, written in a child: they compile, and start threads."""
+    child = os.fork()
+    if child == 0:
+        for reader in [Reader("model", make_model, (), ""), *readers(valid / "model")]:
+            if not (valid / reader.name).is_dir():
+                (valid / reader.name).mkdir(parents=True)
+                reader.make(valid / reader.name)
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        raise SystemExit("the valid inputs could not be written")
+
+
+def report(out: Path, seconds: float) -> None:
+    """Adds the workers' counts up, and prints a table."""
+    total: Counter = Counter()
+    for file in out.glob("counts*.json"):
+        total.update(json.loads(file.read_text()))
+    inputs, faults = sum(total.values()), {k: n for k, n in total.items() if "fault" in k}
+    record = {"inputs": inputs, "seconds": round(seconds), "counts": dict(sorted(total.items()))}
+    (out / "fuzzing.json").write_text(json.dumps(record, indent=1))
+    kinds = sorted({key.split("\t")[0] for key in total})
+    print(f"{inputs:,} inputs in {seconds:,.0f} s, {sum(faults.values())} faults")
+    for kind in kinds:
+        good = [total[f"{kind}\t{what}"] for what in ("answered", "refused")]
+        wrong = {k.split("fault: ")[1]: n for k, n in faults.items() if k.startswith(kind + "\t")}
+        print(f"{kind:15} {good[0]:6} answered {good[1]:6} refused  {wrong or ''}")
+
+
+if __name__ == "__main__":
+    main()

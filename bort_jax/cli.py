@@ -7,7 +7,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -69,13 +69,24 @@ def main(argv: list[str] | None = None) -> None:
 def run_verb(verb: str, argv: list[str], *, as_program: bool = False) -> None:
     """Parses the verb's options and runs it; whatever is raised is one line."""
     options: dict = {}
-    try:
+    with door(options):
         module = import_module(f"bort_jax.commands.{verb}")
-        options = read_options(verb, module, argv)
+        options |= read_options(verb, module, argv)
         if options.pop("huge_pages", False) and as_program:
             restart_with_huge_pages()
         keep_compilations()
         module.run(module.Config(**options))
+
+
+@contextmanager
+def door(options: dict) -> Iterator[None]:
+    """Whatever is raised inside ends the program with one line.
+
+    Args:
+      options: of the verb; `out` is the folder that a trace is written to.
+    """
+    try:
+        yield
     except (SystemExit, GeneratorExit):
         raise
     except KeyboardInterrupt:

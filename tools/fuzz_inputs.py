@@ -3,7 +3,7 @@
 
     python tools/fuzz_inputs.py OUT [--inputs 20000] [--seconds 3000] [--seed 0] [--workers 2]
 
-Each input is answered in a forked child with a bound on time and memory: a crash, a hang or a
+Inputs are answered in forked children with a bound on time and memory: a crash, a hang or a
 traceback is caught and kept under OUT/faults with what was given. An input is well treated where it
 is answered (exit code 0) or refused in one line of standard error that names it (exit code 1 or 2).
 Figures are written to OUT/fuzzing.json.
@@ -19,12 +19,14 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 SECONDS = 20  # that an input may take
+BATCH = 400  # inputs that a child tries
 MEMORY = 3 << 30  # bytes of address space beyond what the parent has
 LONGEST_LINE = 1000
 WORDS = [
@@ -61,7 +63,8 @@ class Reader(NamedTuple):
       name: of the kind of input.
       make: writes a valid input into a folder.
       files: patterns of the files in it that are mutated.
-      argv: the command that reads it; `{at}` is the folder, `{out}` a new one.
+      argv: the command that reads it; `{at}` is the folder, `{out}` a new one. `read` reads a
+        checkpoint, as every verb does, and nothing more.
     """
 
     name: str
@@ -183,7 +186,7 @@ def make_corpus(folder: Path) -> None:
 
 def make_preset(folder: Path) -> None:
     (folder / "a.yaml").write_text(
-        "arch: D4-A8-H1024-I768\nvocab_size: 100\nseq_len: 64\nlabels: 2\nbatch: {seq: [1, 2]}\n"
+        "arch: D4-A8-H1024-I768\nvocab_size: 100\nseq_len: 64\nlabels: 2\n"
     )
 
 
@@ -196,10 +199,10 @@ def make_zip(folder: Path) -> None:
 
 def readers(model: Path) -> list[Reader]:
     """Every kind of input, and the quickest command that reads all of it."""
-    predict = f"predict --model {model} --data {{at}}/a.{{}} --out {{out}} --seq-len 16"
-    convert = "convert {at} {out}/new --to orbax"
+    build = f"data build {{at}}/a.{{}} {{out}} --tokenizer {model}"
+    convert = "read {at}"
     tables = [
-        Reader(kind, make_table(kind), (f"a.{kind}",), predict.replace("{}", kind))
+        Reader(kind, make_table(kind), (f"a.{kind}",), build.replace("{}", kind))
         for kind in ("csv", "jsonl", "parquet", "txt")
     ]
     return [
@@ -251,49 +254,27 @@ def fault_of(code: int, err: str, seconds: float) -> str:
     return "more than the one line" if len(err.splitlines()) > 1 else ""
 
 
-def attempt(argv: list[str], scratch: Path) -> tuple[int, str, float]:
-    """Exit code (negative: a signal), standard error and seconds of a command in a child."""
-    began, errors = time.monotonic(), scratch / "stderr"
-    child = os.fork()
-    if child == 0:
-        run_in_child(argv, errors)
-    while time.monotonic() - began < SECONDS:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            code = os.waitstatus_to_exitcode(status)
-            break
-        time.sleep(0.002)
-    else:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        code = -signal.SIGKILL
-    return code, errors.read_text("utf-8", "replace"), time.monotonic() - began
-
-
-def run_in_child(argv: list[str], errors: Path) -> None:
-    """The door itself, in this process, which ends with it."""
+def attempt(argv: list[str], errors: Path) -> tuple[int, str, float]:
+    """Exit code, standard error and seconds of a command, through the door, in this process."""
     from bort_jax import cli
+    from bort_jax.interop import read
 
-    out = os.open(os.devnull, os.O_WRONLY)
-    err = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(out, 1)
-    os.dup2(err, 2)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    code = 0
+    began, code = time.monotonic(), 0
+    with open(errors, "wb") as file:
+        os.dup2(file.fileno(), 2)
     try:
-        cli.main(argv)
+        if argv[0] == "read":
+            with cli.door({}):
+                read(argv[1])
+        else:
+            cli.main(argv)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     except BaseException:
-        import traceback
-
         traceback.print_exc()
         code = 3
-    sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    return code, errors.read_text("utf-8", "replace"), time.monotonic() - began
 
 
 def try_one(reader: Reader, valid: Path, scratch: Path, seed: int) -> tuple[str, str, bool]:
@@ -307,8 +288,47 @@ def try_one(reader: Reader, valid: Path, scratch: Path, seed: int) -> tuple[str,
     file = generator.choice(files)
     file.write_bytes(mutate(file.read_bytes(), generator))
     argv = reader.argv.format(at=at, out=out).split()
-    code, err, seconds = attempt(argv, scratch)
+    code, err, seconds = attempt(argv, scratch / "stderr")
     return fault_of(code, err, seconds), err, code == 0
+
+
+def some_inputs(args, kinds: list[Reader], numbers: list[int], scratch: Path) -> None:
+    """Tries inputs one after the other, in a child, and writes a line for each."""
+    silence()
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    with (scratch / "lines").open("a", buffering=1) as lines:
+        for k in numbers:
+            reader, seed = kinds[k % len(kinds)], args.seed * 10**9 + k
+            fault, err, answered = try_one(reader, args.valid / reader.name, scratch, seed)
+            if fault:
+                keep(args.out / "faults", scratch, reader, seed, fault, err)
+            what = f"fault: {fault}" if fault else "answered" if answered else "refused"
+            lines.write(f"{k}\t{reader.name}\t{what}\n")
+
+
+def silence() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def watch(child: int, lines: Path) -> str:
+    """Waits for a child; returns why it ended early, or nothing. No new line for long: a hang."""
+    size, since = -1, time.monotonic()
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            code = os.waitstatus_to_exitcode(status)
+            return f"killed by {signal.Signals(-code).name}" if code < 0 else f"{code}" * bool(code)
+        now = lines.stat().st_size if lines.exists() else 0
+        if now != size:
+            size, since = now, time.monotonic()
+        if time.monotonic() - since > 2 * SECONDS:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return "took too long"
+        time.sleep(0.05)
 
 
 def keep(folder: Path, scratch: Path, reader: Reader, seed: int, fault: str, err: str) -> None:
@@ -321,44 +341,42 @@ def keep(folder: Path, scratch: Path, reader: Reader, seed: int, fault: str, err
     (place / "command").write_text(f"seed {seed}\n{reader.argv}\n")
 
 
-def worker(number: int, args: argparse.Namespace, valid: Path, ending: float) -> None:
-    """Every n-th input; its counts go to a file."""
-    kinds, counts = readers(valid / "model"), Counter()
-    for name in args.only or ():
-        kinds = [kind for kind in kinds if kind.name in args.only or kind.name == name]
+def check_valid(kinds: list[Reader], valid: Path) -> None:
+    """Raises SystemExit where an input that nothing was done to is not answered."""
+    kept = os.dup(2)
+    with tempfile.TemporaryDirectory() as folder:
+        for reader in kinds:
+            argv = reader.argv.format(at=valid / reader.name, out=f"{folder}/{reader.name}").split()
+            code, err, _ = attempt(argv, Path(folder, "stderr"))
+            os.dup2(kept, 2)
+            if code and reader.name != "submission":  # that is one answer of many
+                raise SystemExit(f"{reader.name} is not answered: {err}")
+
+
+def worker(number: int, args: argparse.Namespace, ending: float) -> None:
+    """Every n-th input, BATCH of them in a child; a line for each goes to a file."""
+    kinds = [
+        kind for kind in readers(args.valid / "model") if kind.name in (args.only or kind.name)
+    ]
+    numbers = list(range(number, args.inputs, args.workers))
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        for k in range(number, args.inputs, args.workers):
-            if time.monotonic() > ending:
-                break
-            reader, seed = kinds[k // args.workers % len(kinds)], args.seed * 10**9 + k
-            fault, err, answered = try_one(reader, valid / reader.name, scratch, seed)
-            what = f"fault: {fault}" if fault else "answered" if answered else "refused"
-            counts[f"{reader.name}\t{what}"] += 1
-            if fault:
-                keep(args.out / "faults", scratch, reader, seed, fault, err)
-            if k // args.workers % 50 == 0:
-                (args.out / f"counts{number}.json").write_text(json.dumps(counts))
-    (args.out / f"counts{number}.json").write_text(json.dumps(counts))
-
-
-def warm_up(kinds: list[Reader], valid: Path) -> None:
-    """Imports in the parent what every child needs; no device is touched, for forks do not keep
-    threads."""
-    import datasets  # noqa: F401
-    import jax  # noqa: F401
-    import orbax.checkpoint  # noqa: F401
-    import pyarrow.parquet  # noqa: F401
-    import transformers
-    from jsonargparse import ArgumentParser  # noqa: F401
-
-    import bort_jax.commands.convert
-    import bort_jax.commands.cost
-    import bort_jax.commands.data
-    import bort_jax.commands.predict
-    import bort_jax.commands.submit  # noqa: F401
-
-    _ = (transformers.PreTrainedTokenizerFast, transformers.BertTokenizer)
+        while numbers and time.monotonic() < ending:
+            (scratch / "lines").unlink(missing_ok=True)
+            child = os.fork()
+            if child == 0:
+                some_inputs(args, kinds, numbers[:BATCH], scratch)
+                os._exit(0)
+            why = watch(child, scratch / "lines")
+            done = (scratch / "lines").read_text().splitlines()
+            if why and len(done) < BATCH:
+                k = numbers[len(done)]
+                reader = kinds[k % len(kinds)]
+                keep(args.out / "faults", scratch, reader, args.seed * 10**9 + k, why, why)
+                done.append(f"{k}\t{reader.name}\tfault: {why}")
+            with (args.out / f"lines{number}").open("a") as lines:
+                lines.write("".join(line + "\n" for line in done))
+            numbers = numbers[len(done) :]
 
 
 def main() -> None:
@@ -371,16 +389,15 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="kinds of inputs; all without it")
     args = parser.parse_args()
     (args.out / "faults").mkdir(parents=True, exist_ok=True)
-    valid = args.out.absolute() / "valid"
-    prepare(valid)
-    warm_up(readers(valid / "model"), valid)
+    args.valid = args.out.absolute() / "valid"
+    prepare(args.valid)
     began = time.monotonic()
     ending = began + args.seconds
     children = []
     for number in range(args.workers):
         child = os.fork()
         if child == 0:
-            worker(number, args, valid, ending)
+            worker(number, args, ending)
             os._exit(0)
         children.append(child)
     for child in children:
@@ -396,6 +413,7 @@ def prepare(valid: Path) -> None:
             if not (valid / reader.name).is_dir():
                 (valid / reader.name).mkdir(parents=True)
                 reader.make(valid / reader.name)
+        check_valid(readers(valid / "model"), valid)
         os._exit(0)
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
         raise SystemExit("the valid inputs could not be written")
@@ -404,8 +422,8 @@ def prepare(valid: Path) -> None:
 def report(out: Path, seconds: float) -> None:
     """Adds the workers' counts up, and prints a table."""
     total: Counter = Counter()
-    for file in out.glob("counts*.json"):
-        total.update(json.loads(file.read_text()))
+    for file in out.glob("lines*"):
+        total.update(line.partition("\t")[2] for line in file.read_text().splitlines())
     inputs, faults = sum(total.values()), {k: n for k, n in total.items() if "fault" in k}
     record = {"inputs": inputs, "seconds": round(seconds), "counts": dict(sorted(total.items()))}
     (out / "fuzzing.json").write_text(json.dumps(record, indent=1))

@@ -16,6 +16,7 @@ from bort_jax.interop.description import (
     save_description,
 )
 from bort_jax.model import param_structs
+from bort_jax.storage.native import native_errors
 
 PARAMS = "params"
 
@@ -53,10 +54,9 @@ def load_orbax(folder: str | Path) -> Checkpoint:
 
 
 def _read(call: Callable, where: Path):
-    try:
+    # Orbax raises whatever a damaged folder makes it meet.
+    with native_errors(f"{where} cannot be read by orbax"):
         return call()
-    except Exception as error:  # orbax raises whatever a damaged folder makes it meet
-        raise ValueError(f"{where} cannot be read by orbax: {error}") from error
 
 
 def _check_types(found: dict, target, folder: Path) -> None:

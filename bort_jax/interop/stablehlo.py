@@ -26,7 +26,8 @@ from bort_jax.interop.description import (
 )
 from bort_jax.interop.tensor_files import read_safetensors
 from bort_jax.model import flat_shapes, forward
-from bort_jax.storage.files import whole_file
+from bort_jax.storage.files import check_pointer, whole_file
+from bort_jax.storage.native import native_errors
 
 PROGRAM, WEIGHTS = "model.stablehlo", "weights.safetensors"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -65,11 +66,23 @@ def load_stablehlo(folder: str | Path) -> Checkpoint:
 
 
 def load_program(folder: str | Path) -> Callable:
-    """The exported forward pass with its weights: `(ids, mask[, positions]) -> logits`."""
+    """The exported forward pass with its weights: `(ids, mask[, positions]) -> logits`.
+
+    Raises:
+      ValueError: the program is damaged, here or at the first call.
+    """
     folder = Path(folder)
-    program = jax.export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
+    file = folder / PROGRAM
+    check_pointer(file)
+    with native_errors(f"{file} is no program that can be read"):
+        program = jax.export.deserialize(bytearray(file.read_bytes()))
     weights = read_safetensors(folder / WEIGHTS)
-    return lambda *inputs: program.call(weights, *inputs)
+
+    def run(*inputs):
+        with native_errors(f"{file} is no program that can be run"):
+            return jax.block_until_ready(program.call(weights, *inputs))
+
+    return run
 
 
 def export_forward(checkpoint: Checkpoint) -> jax.export.Exported:

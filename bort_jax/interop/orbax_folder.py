@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A checkpoint as an orbax folder: any architecture, on any device."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -44,19 +43,16 @@ def load_orbax(folder: str | Path) -> Checkpoint:
     folder = Path(folder).absolute()
     empty = load_description(folder)
     where = folder / PARAMS
-    with ocp.StandardCheckpointer() as reader:
-        found = _read(lambda: dict(reader.metadata(where).item_metadata), where)
-        check_depth(empty.config.arch.depth, len(jax.tree.leaves(found)), str(where))
-        target = param_structs(empty.model)
-        _check_types(found, target, folder)
-        params = _read(lambda: reader.restore(where, target), where)
+    # Orbax raises whatever a damaged folder makes it meet, and its threads go on a while.
+    broken = f"{where} cannot be read by orbax"
+    with native_errors(broken), ocp.StandardCheckpointer() as reader:
+        found = dict(reader.metadata(where).item_metadata)
+    check_depth(empty.config.arch.depth, len(jax.tree.leaves(found)), str(where))
+    target = param_structs(empty.model)
+    _check_types(found, target, folder)
+    with native_errors(broken), ocp.StandardCheckpointer() as reader:
+        params = reader.restore(where, target)
     return attach_params(empty, jax.tree.map(np.asarray, params), folder)
-
-
-def _read(call: Callable, where: Path):
-    # Orbax raises whatever a damaged folder makes it meet.
-    with native_errors(f"{where} cannot be read by orbax"):
-        return call()
 
 
 def _check_types(found: dict, target, folder: Path) -> None:

@@ -249,7 +249,7 @@ def fault_of(code: int, err: str, seconds: float) -> str:
         return f"{len(lines)} lines of refusal"
     if len(lines[0]) > LONGEST_LINE:
         return f"a line of {len(lines[0])} characters"
-    if "unexpected" in lines[0]:
+    if lines[0].startswith("bort-jax: unexpected "):
         return "an error that nobody expected"
     return "more than the one line" if len(err.splitlines()) > 1 else ""
 

@@ -46,13 +46,14 @@ def stage_passes(pipeline: Pipeline, work: Work, *, tunes: bool) -> dict[str, fl
       tunes: whether the parent is fine-tuned first.
     """
     trained = lambda stage: BACKWARD * stage.steps * stage.batch_size
-    tuned = {"fine-tune the parent": trained(pipeline.tune) + work.test} if tunes else {}
-    student = pipeline.share * (trained(pipeline.distil) + work.test)
+    tuned = {"fine-tune the parent": trained(pipeline.tune)} if tunes else {}
+    student = pipeline.share * trained(pipeline.distil)
+    asked = min(work.train + work.pool, pipeline.distil.steps * pipeline.distil.batch_size)
     few = {"few labels": BACKWARD * pipeline.share * work.few} if work.few else {}
     return {
         **tuned,
         "extract inside it": SEARCH * pipeline.search.calibration_rows,
-        "distil": work.train + work.pool + student,
+        "distil": asked + student,
         "plain fine-tuning": pipeline.search.calibration_rows + student,
         "score and export": work.test * (1 + 3 * pipeline.share),
         **few,

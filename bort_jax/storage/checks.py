@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small checks of what a stored file says, and how two descriptions differ."""
 
+import re
 from typing import Any
 
+DIGEST = re.compile("([0-9a-f]{12})[0-9a-f]{52}")
 SHOWN, LONGEST = 5, 80  # differences of one key, characters of a value
 
 
@@ -22,7 +24,7 @@ def differences(found: dict, wanted: dict) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = DIGEST.sub(r"\1…", repr(value))
     return text if len(text) <= LONGEST else text[:LONGEST] + "…"
 
 

@@ -52,12 +52,12 @@ class RawRow(NamedTuple):
 
 
 class Ambiguous(NamedTuple):
-    """The value of a column that stands more than once in a header."""
+    """The value of a column that stands more than once in a header, or in an object."""
 
     column: str
 
     def __str__(self) -> str:
-        return f"column {self.column!r} stands more than once in the header"
+        return f"column {self.column!r} stands more than once"
 
 
 def _open_zstd(file: Path, mode: str) -> IO[bytes]:
@@ -222,7 +222,13 @@ def _json_rows(file: Path) -> Iterator[RawRow]:
             yield from _array_rows(file)
             return
         array, where = False, f"{file}, line {number}"
-        yield _json_row(where, lambda line=line: json.loads(_decoded(line)))
+        yield _json_row(where, lambda line=line: DECODER.decode(_decoded(line)))
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of a key that stands twice no value is taken."""
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else found | _ambiguous([name for name, _ in pairs])
 
 
 def _json_row(where: str, parse: Callable[[], Any]) -> RawRow:
@@ -240,6 +246,9 @@ def _json_row(where: str, parse: Callable[[], Any]) -> RawRow:
     return RawRow(where, row)
 
 
+DECODER = json.JSONDecoder(object_pairs_hook=_object_of)
+
+
 def _own_words(error: ValueError) -> str:
     digits = "integer string conversion" in str(error)
     return "a number with too many digits" if digits else str(error)
@@ -247,7 +256,7 @@ def _own_words(error: ValueError) -> str:
 
 def _array_rows(file: Path) -> Iterator[RawRow]:
     """The items of a top-level array; one of more than `LONGEST` bytes ends the reading."""
-    decoder, held, items = json.JSONDecoder(), "", 0
+    held, items = "", 0
     pieces = text_blocks(file)
     for block in pieces:
         held += block
@@ -257,7 +266,7 @@ def _array_rows(file: Path) -> Iterator[RawRow]:
                 break
             where = f"{file}, item {items + 1}"
             try:
-                item, end = decoder.raw_decode(held, opening.end())
+                item, end = DECODER.raw_decode(held, opening.end())
             except (ValueError, RecursionError) as error:
                 if len(held) > LONGEST or isinstance(error, RecursionError):
                     raise ValueError(f"{where}: not JSON, or {TOO_LONG}") from None

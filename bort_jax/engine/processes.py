@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from bort_jax.engine.rendezvous import meet
+
 HEARTBEAT_SECONDS = 30  # before jax ends a process whose peer is gone; its default is 100
 SHUTDOWN_SECONDS = 10  # that a process which ends waits for the others; its default is 300
 
@@ -34,7 +36,9 @@ def join_processes(
       process: which of them this is, from 0.
 
     Raises:
-      ValueError: some of the three are given and not all, or there is no such process.
+      ValueError: some of the three are given and not all, there is no such process, or no
+        environment says them.
+      PeerMissing: a process never came.
     """
     given = (coordinator, processes, process)
     if any(value is not None for value in given) and None in given:
@@ -43,13 +47,23 @@ def join_processes(
         raise ValueError(f"process must be in 0 … {processes - 1}; got {process}")
     # It would swallow SIGTERM, which `signals.py` hears.
     jax.config.update("jax_enable_preemption_service", False)
-    jax.distributed.initialize(
-        coordinator,
-        processes,
-        process,
-        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-        shutdown_timeout_seconds=SHUTDOWN_SECONDS,
-    )
+    if coordinator is not None and processes is not None and process is not None:
+        meet(coordinator, processes, process)
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            processes,
+            process,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+        )
+    except ValueError as error:
+        if coordinator is not None:
+            raise
+        raise ValueError(
+            "no SLURM, Open MPI, GKE or TPU pod found in the environment; give --coordinator "
+            "HOST:PORT, --processes N and --process K"
+        ) from error
 
 
 def barrier(name: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jsonargparse import CLI
+from jsonargparse import auto_cli
 
 from bort_jax.interop import read
 from bort_jax.stages.agora.pool.search import BLOCK, search
@@ -68,11 +68,10 @@ def measure_search(settings: Settings, folder: Path) -> None:
     pool = write_random(settings, folder, rng)
     queries = unit(rng.standard_normal((settings.queries, settings.width)))
     free = np.ones(len(pool), bool)
-    window = dict(min_distance=0.0, max_distance=2.0)
     before = peak()
     for name in ("compiling", "again"):
         started = time.perf_counter()
-        search(queries, pool.blocks(), free=free, k=settings.k, **window)
+        search(queries, pool.blocks(), free=free, k=settings.k, min_distance=0.0, max_distance=2.0)
         seconds = time.perf_counter() - started
         print(f"search of {settings.queries} near {len(pool):,}, {name}: {seconds:.2f} s")
     print(f"peak memory {peak():,.0f} MiB; before the search {before:,.0f} MiB")
@@ -102,4 +101,4 @@ def peak() -> float:
 
 
 if __name__ == "__main__":
-    main(CLI(Settings, as_positional=False))
+    main(auto_cli(Settings, as_positional=False))

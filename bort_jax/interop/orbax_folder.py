@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A checkpoint as an orbax folder: any architecture, on any device."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -18,6 +21,7 @@ from bort_jax.model import param_structs
 from bort_jax.storage.native import native_errors
 
 PARAMS = "params"
+THREADS_END = 0.3  # seconds
 
 
 def save_orbax(checkpoint: Checkpoint, folder: str | Path) -> Path:
@@ -45,14 +49,24 @@ def load_orbax(folder: str | Path) -> Checkpoint:
     where = folder / PARAMS
     # Orbax raises whatever a damaged folder makes it meet, and its threads go on a while.
     broken = f"{where} cannot be read by orbax"
-    with native_errors(broken), ocp.StandardCheckpointer() as reader:
+    with native_errors(broken), _let_threads_end(), ocp.StandardCheckpointer() as reader:
         found = dict(reader.metadata(where).item_metadata)
     check_depth(empty.config.arch.depth, len(jax.tree.leaves(found)), str(where))
     target = param_structs(empty.model)
     _check_types(found, target, folder)
-    with native_errors(broken), ocp.StandardCheckpointer() as reader:
+    with native_errors(broken), _let_threads_end(), ocp.StandardCheckpointer() as reader:
         params = reader.restore(where, target)
     return attach_params(empty, jax.tree.map(np.asarray, params), folder)
+
+
+@contextmanager
+def _let_threads_end() -> Iterator[None]:
+    """After an error waits for orbax's own threads, which print that their loop is closed."""
+    try:
+        yield
+    except Exception:
+        time.sleep(THREADS_END)
+        raise
 
 
 def _check_types(found: dict, target, folder: Path) -> None:

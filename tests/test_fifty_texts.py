@@ -26,8 +26,6 @@ PARTS = [
 TEXTS = PARTS + [
     f"{one} , {PARTS[(k + n) % 10]} !" for n in range(1, 5) for k, one in enumerate(PARTS)
 ]
-    f"{one} , {PARTS[(k + n) % 10]} !" for n in range(1, 5) for k, one in enumerate(PARTS)
-]
 
 
 def test_fifty_texts_have_equal_labels_and_scores_everywhere(tmp_path, capsys):

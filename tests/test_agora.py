@@ -14,6 +14,7 @@ from bort_jax.agora import (
     Copy,
     Dataset,
     Generated,
+    Mistakes,
     Origin,
     Window,
     agora,
@@ -24,6 +25,8 @@ from bort_jax.agora import (
     generator,
     grid,
     hard_labels,
+    mistake_lift,
+    nearest_rows,
     prune,
     replay,
     start,
@@ -31,7 +34,7 @@ from bort_jax.agora import (
 )
 from bort_jax.agora.loop import (
     NoJournal,
-    add_correct,
+    choose_parents,
     find_mistakes,
     fine_tune_copies,
     generate_points,
@@ -182,47 +185,99 @@ def test_a_fit_that_gives_too_few_models_is_refused():
 
 def test_step_2_takes_the_mistakes_of_the_best():
     _, best = copies_of([A, C])
-    mistakes = find_mistakes(best, POINTS, known=POINTS.x)
-    assert mistakes.x[:, 0].tolist() == [4, 5] and mistakes.rows.tolist() == [4, 5]
+    assert find_mistakes(best).tolist() == [4, 5]
 
 
-@given(wrong=st.lists(st.booleans(), min_size=1, max_size=20), per_error=st.floats(0, 3))
-def test_add_correct_puts_other_rows_beside_the_mistakes(wrong, per_error):
-    wrong = np.array(wrong)
-    dev = Dataset(10.0 * np.arange(len(wrong))[:, None], np.zeros(len(wrong)))
-    mistakes = find_mistakes(Copy(A, None, ~wrong), dev, known=dev.x)
-    found = add_correct(mistakes, dev, np.random.default_rng(0), per_error=per_error)
-    n = wrong.sum()
-    assert (found.rows[:n] == mistakes.rows).all() and (found.x[:, 0] == 10 * found.rows).all()
-    assert len(found.rows) - n == min(round(per_error * n), (~wrong).sum())
-    assert not wrong[found.rows[n:]].any() and len(set(found.rows)) == len(found.rows)
+RING = (np.arange(60)[:, None] + [-1, 1]) % 60  # each row's neighbours
 
 
-def test_add_correct_draws_nothing_where_none_is_wanted(rng):
-    _, best = copies_of([A, C])
-    mistakes, state = find_mistakes(best, POINTS, known=POINTS.x), rng.bit_generator.state
-    assert add_correct(mistakes, POINTS, rng, per_error=0).rows.tolist() == [4, 5]
-    assert rng.bit_generator.state == state
+@given(seed=st.integers(0, 30))
+def test_mistake_lift_of_scattered_mistakes_is_by_chance_and_of_clustered_ones_above(seed):
+    rng = np.random.default_rng(seed)
+    lifts = [mistake_lift(RING, rng.random(60) < 0.3) for _ in range(8)]
+    assert sum(lift.clustered for lift in lifts) <= 3  # 2.5 % of them
+    assert all(lift.low <= 1.1 and lift.high >= 0.9 for lift in lifts)
+    assert mistake_lift(RING, np.arange(60) < 18).clustered
 
 
-def test_agora_refuses_a_negative_correct_per_error_before_anything_is_fitted():
-    calls = CALLS._replace(fit_fn=lambda thetas, data: pytest.fail("fitted"), correct_per_error=-1)
-    with pytest.raises(ValueError, match="correct_per_error must be 0 or more; got -1"):
+def test_mistake_lift_by_hand():
+    wrong = np.arange(60) < 15  # 15 in a row: 28 of their 30 neighbours are wrong
+    assert mistake_lift(RING, wrong).value == pytest.approx(28 / 30 / 0.25)
+    assert mistake_lift(RING, np.zeros(60, bool)) is None
+    assert mistake_lift(RING, np.ones(60, bool)) is None
+
+
+def test_nearest_rows_are_those_of_brute_force(rng):
+    vectors = rng.normal(size=(12, 3))
+    found = nearest_rows(vectors, k=4)
+    for row, near in enumerate(found):
+        others = sorted(set(range(12)) - {row}, key=lambda k: -vectors[k] @ vectors[row])
+        assert set(near) == set(others[:4])
+    assert nearest_rows(vectors[:4], k=4) is None
+
+
+@pytest.mark.parametrize(
+    "parents, clustered, near",
+    [
+        ("lift", True, "mistakes"), ("lift", False, "all"), ("mistakes", False, "mistakes"),
+        ("all", True, "all"),
+    ],
+)  # fmt: skip
+def test_choose_parents_goes_by_the_lift_unless_told(parents, clustered, near, rng):
+    wrong = np.arange(60) < 20 if clustered else np.arange(60) % 3 == 0
+    calls = CALLS._replace(parents=parents, neighbours=RING)
+    rows, lift, chosen = choose_parents(Copy(A, None, ~wrong), rng, calls=calls)
+    assert chosen == near and len(set(rows)) == 20 and lift.clustered == clustered
+    assert (near == "mistakes") == (rows.tolist() == np.flatnonzero(wrong).tolist())
+    unknown = choose_parents(Copy(A, None, ~wrong), rng, calls=CALLS)
+    assert unknown[1:] == (None, "mistakes")
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [({"parents": "some"}, "one of lift, mistakes, all"), ({"first_fraction": 2}, "lie in")],
+)
+def test_agora_refuses_wrong_settings_before_anything_is_fitted(option, message):
+    calls = CALLS._replace(fit_fn=lambda thetas, data: pytest.fail("fitted"), **option)
+    with pytest.raises(ValueError, match=message):
         next(agora(start(POINTS, [A, C]), POINTS, calls=calls))
 
 
-def test_a_round_augments_correct_points_where_that_is_wanted():
-    calls = CALLS._replace(correct_per_error=1)
+def test_agora_makes_first_points_before_anything_is_fitted():
+    """Near half of dev; the first copies see them, and lineage has all."""
+    calls = CALLS._replace(first_fraction=0.5)
+    states = list(agora(start(POINTS, [A, C]), POINTS, calls=calls))
+    first = states[0].rounds[0]
+    assert first.fitted_rows == 6 + 6 and first.added == 6 + 4 and first.asked == 10
+    assert states[0].best_rows == 12 and states[0].given_rows == 6
+    assert len(set(states[0].origins[0].parents[:6])) == 3
+    assert states[1].rounds[1].fitted_rows == 16
+
+
+@given(calls_left=st.integers(0, 12))
+def test_first_points_take_half_of_what_a_round_may_ask(calls_left):
+    asked = []
+
+    def generate(mistakes, rng):
+        asked.append(mistakes.most)
+        found = made(mistakes, rng)
+        some = np.arange(min(mistakes.most, len(found.x)))
+        return Generated(found.x[some], found.origin.take(some))
+
+    calls = CALLS._replace(
+        first_fraction=1, allowance_fn=lambda state: calls_left, generate_fn=generate
+    )
     state = next(agora(start(POINTS, [A, C]), POINTS, calls=calls))
-    assert {4, 5} < set(state.origins[0].parents.tolist()) and state.rounds[0].mistakes == 2
+    assert asked[0] == (calls_left // 2 or calls_left) if calls_left else not asked
+    assert state.rounds[0].asked <= calls_left
 
 
 def test_step_3_generates_near_the_mistakes_and_nothing_from_none(rng):
     _, best = copies_of([C])
-    some = find_mistakes(best, POINTS, known=POINTS.x)
-    points = generate_points(some, rng, calls=CALLS)
+    some = find_mistakes(best)
+    points = generate_points(Mistakes(POINTS.x[some], some, POINTS.x), rng, calls=CALLS)
     assert points.x[2:, 0].tolist() == [-6, -5] and points.origin.parents.tolist() == [4, 5, 4, 5]
-    none = find_mistakes(best._replace(correct=np.ones(6, bool)), POINTS, known=POINTS.x)
+    none = Mistakes(POINTS.x[:0], some[:0], POINTS.x)
     assert len(generate_points(none, rng, calls=CALLS).x) == 0
 
 

@@ -9,20 +9,24 @@ from types import SimpleNamespace
 from zipfile import ZipFile
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from command_line import refused, run, together
 from task_rows import write_rows
 
 from bort_jax import cli
 from bort_jax.agora import OneVsRest, Parents, Store, Thresholds, Uncast, hard_labels, start
+from bort_jax.agora.diagnostics import Finding
 from bort_jax.data.row_text import row_texts
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.interop import load, save
 from bort_jax.model import init_params
+from bort_jax.stages.agora import page
 from bort_jax.stages.agora import run as agora_run
 from bort_jax.stages.agora.augment import Augmentation, distance_of
 from bort_jax.stages.agora.grid import Grid
 from bort_jax.stages.agora.labellers import Socrates
+from bort_jax.stages.agora.labelled import contradictions
 from bort_jax.stages.agora.material import Splits, read_material
 from bort_jax.stages.agora.models import cast_outputs, labeller, load_models
 from bort_jax.stages.finetune.tuner import FineTuner, Theta
@@ -81,7 +85,8 @@ def argv(folders, data):
     return f"""agora --model {folders}/tiny --socrates {folders}/socrates
         --masked-lm {folders}/tiny --data {data} --steps 6 --seq-len 32
         --learning-rates [3e-3,1e-3,3e-4] --weight-decays [0.01] --warmup-ratios [0.1]
-        --batch-sizes [8] --seeds [0] --final-seeds [5] --dropout 0.0""".split()
+        --batch-sizes [8] --seeds [0] --final-seeds [5] --dropout 0.0
+        --ignore-checks true""".split()
 
 
 TAUS = ("--tau", "[mlm:2,neighbour,mix]")
@@ -132,6 +137,16 @@ def test_run_leaves_scores_lineage_a_model_and_a_page(straight, data):
         assert line["gap"] == pytest.approx(line["best_steer"] - line["report"])
     assert len(found["plain"]["test"]) == 1 and found["plain"]["test_scores"][0]["accuracy"]
     assert load(straight / "model").labels == ("0", "1")
+    labelled = pq.read_table(straight / "labelled.parquet").to_pylist()
+    assert [one["text"] for one in labelled] == [line["text"] for line in lines]
+    for one, line in zip(labelled, lines, strict=True):
+        chances = [one["p_0"], one["p_1"]]
+        assert chances == pytest.approx(line["probabilities"]) and sum(chances) == pytest.approx(1)
+        assert one["label"] == str(line["label"])
+    assert len((straight / "labelled.csv").read_text().splitlines()) == 1 + len(lines)
+    assert found["checks"][0]["name"] == "headroom"
+    last = page.curve_rows(found)[-1]
+    assert last == (found["rounds"][-1]["calls"], 100 * found["agora"]["report"][0])
     text = (straight / "report.html").read_text()
     for told in ("<svg", "Generated text beside its parent", "all of them share", "median"):
         assert told in text
@@ -310,6 +325,34 @@ def test_check_socrates_warns_where_a_weak_one_is_allowed(tiny, data, capsys):
     assert trust.random and "WARNING: Socrates is no better than chance" in capsys.readouterr().out
 
 
+def test_judge_refuses_what_a_check_found_unless_told(capsys):
+    findings = [Finding("headroom", "+9 points"), Finding("pool", "3 texts", "label all of it")]
+    with pytest.raises(ValueError, match="^label all of it; --ignore-checks true goes on$"):
+        agora_run.judge(findings, sets=4, ignore=False)
+    agora_run.judge(findings[:1], sets=4, ignore=False)
+    assert "WARNING" not in capsys.readouterr().out
+    agora_run.judge(findings, sets=3, ignore=True)
+    said = capsys.readouterr().out
+    assert "WARNING: label all of it" in said and "WARNING: Θ has 3" in said
+    assert "check, headroom: +9 points" in said
+
+
+def test_contradictions_are_rows_whose_label_socrates_does_not_give(tiny, data):
+    material = material_of(data, tiny)
+    sure = lambda x: np.tile(np.float32([[0.2, 0.8]]), (len(x), 1))
+    found = list(contradictions(sure, material))
+    assert len(found) == 12 + 20  # half of train, half of validation
+    rows = {
+        split: (data / f"{split}.jsonl").read_text().splitlines()
+        for split in ("train", "validation")
+    }
+    for one in found:
+        row = json.loads(rows[one["split"]][one["row"]])
+        assert row["label"] == 0 and row["text"].startswith(one["text"])
+        assert (one["label"], one["socrates"]) == ("0", "1")
+        assert one["confidence"] == pytest.approx(0.8)
+
+
 def test_run_refuses_a_train_row_that_stands_in_validation(tiny, data, argv, tmp_path, capsys):
     for split in ("train", "validation", "test"):
         text = (data / f"{split}.jsonl").read_text()
@@ -326,7 +369,7 @@ def test_run_refuses_a_train_row_that_stands_in_validation(tiny, data, argv, tmp
 def test_run_refuses_a_round_of_diverged_copies(argv, tmp_path, capsys):
     mine = swapped(argv, "--learning-rates", "[1e30]")
     line = refused(capsys, *mine, "--tau", "[neighbour]", "--out", tmp_path / "run")
-    assert "fine-tunings of round 1 diverged" in line and "smaller learning rates" in line
+    assert "fine-tunings on the train rows diverged" in line and "smaller learning rates" in line
 
 
 @pytest.mark.parametrize(

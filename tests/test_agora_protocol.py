@@ -33,6 +33,7 @@ from bort_jax.agora import (
     score_once,
     start,
 )
+from bort_jax.agora.diagnostics import headroom, pool_distance, pool_size, weak_classes
 from bort_jax.agora.socrates import largest_counts
 
 # Socrates
@@ -119,6 +120,41 @@ def test_append_of_certain_answers_is_a_set_of_hard_labels(given, told):
     assert soft.y.tolist() == [*given, *told, 1] and soft.y.dtype == np.int32
     np.testing.assert_allclose(soft.targets, [*np.eye(3)[hard.y], [0.2, 0.5, 0.3]], rtol=1e-6)
     assert soft.take(slice(len(given))).y.tolist() == given
+
+
+# Checks beforehand
+
+
+@pytest.mark.parametrize("socrates, plain, refused", [(0.82, 0.78, ""), (0.80, 0.78, "3 points")])
+def test_headroom_refuses_a_socrates_who_is_hardly_ahead(socrates, plain, refused):
+    found = headroom(socrates, plain)
+    assert bool(found.problem) == bool(refused) and refused in found.problem
+    assert f"{100 * (socrates - plain):+.1f} points" in found.number
+
+
+def test_weak_classes_names_the_one_that_socrates_never_names():
+    labels = np.array([0, 0, 1, 1, 2])
+    sure = 0.1 + 0.8 * np.eye(3)[labels]
+    assert not weak_classes(sure, labels, ("a", "b", "c")).problem
+    sure[4] = [0.2, 0.2, 0.6]  # of c he is not sure
+    found = weak_classes(sure, labels, ("a", "b", "c"))
+    assert "never names c " in found.problem and found.number == "a 2, b 2, c 0"
+    assert not weak_classes(sure[:4], labels[:4], ("a", "b", "c")).problem  # dev has no c
+
+
+def test_pool_size_refuses_a_pool_that_can_be_labelled_as_a_whole():
+    assert "label all of it" in pool_size(1400, 1000).problem
+    assert not pool_size(1500, 1000).problem
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pool_distance_refuses_a_pool_of_another_kind_and_only_that(seed):
+    rng = np.random.default_rng(seed)
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+    kind = lambda n, center: unit(rng.normal(size=(n, 16)) + 3 * np.eye(16)[center])
+    dev = kind(80, 0)
+    assert not pool_distance(dev, kind(80, 0)).problem
+    assert "wrong pool" in pool_distance(dev, kind(80, 1)).problem
 
 
 # Balance

@@ -16,6 +16,7 @@ from bort_jax.agora import (
     euclidean,
     generator,
     grid,
+    nearest_rows,
     resume,
     start,
 )
@@ -72,6 +73,7 @@ def calls(fits=None):
             ball_tau(0.1), samples_per_error=2, window=Window(distance_fn=euclidean)
         ),
         label_fn=socrates,
+        neighbours=nearest_rows(problem()[1].x),
     )
 
 
@@ -139,6 +141,30 @@ def test_a_round_that_is_killed_does_not_fit_again_what_it_had_finished(tmp_path
     rest = run(tmp_path / "killed", fits=fits)
     assert fits == straight_fits  # in the same order, each once
     assert_same(rest[-1], straight[-1])
+
+
+def test_first_points_are_made_again_alike_after_a_kill(tmp_path):
+    with_first = calls()._replace(first_fraction=0.2)
+    straight = run(tmp_path / "straight", the_calls=with_first)
+    assert straight[0].rounds[0].fitted_rows == 30 + 2 * 12
+    stops = iter([False, True])
+
+    def fit(thetas, data):
+        for theta in thetas:
+            if next(stops, False):
+                raise Stop
+            yield fitted(theta, data)
+
+    with pytest.raises(Stop):
+        run(tmp_path / "killed", the_calls=with_first._replace(fit_fn=fit))
+    rest = run(tmp_path / "killed", the_calls=with_first)
+    assert_same(rest[-1], straight[-1])
+    states = resume(
+        store_at(tmp_path / "one"), start(problem()[0], THETAS, seed=3), problem()[1],
+        calls=with_first,
+    )  # fmt: skip
+    next(states)
+    assert_same(run(tmp_path / "one", the_calls=with_first)[-1], straight[-1])
 
 
 def test_resume_remembers_which_copies_diverged(tmp_path):

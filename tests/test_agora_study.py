@@ -1,144 +1,100 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The study's arms see what they may see and no more, and a study that was cut off goes on."""
+"""The study's arms see what they may see and ask for no more; a study that was cut off goes on."""
 
 import json
-import shutil
-from pathlib import Path
-from zipfile import ZipFile
 
 import agora_study
 import numpy as np
 import pytest
 import small_start
-from helpers import SENTENCES
-from study_report import ARMS, SPLITS
-from study_sets import draw_scarce
-from task_rows import unlabelled, write_rows
+from study_arms import Ground, arms_of, socrates_of
+from study_sets import REGIMES, Table, draw_rows
+from study_students import Probe
 
-from bort_jax.agora import Dataset
-from bort_jax.interop import load, save
-from bort_jax.tasks import Points
+from bort_jax.agora import row_keys
 
-TASK = "glue/rte"
-
-
-def rows_of(split: str, count: int) -> list[dict]:
-    """Rows whose label is whether `moon` stands in them; no text in two splits."""
-    words, rng = sorted(set(" ".join(SENTENCES).split())), np.random.default_rng(len(split))
-    text = lambda k, label: " ".join([split, str(k), *rng.choice(words, 8), *["moon"] * label])
-    made = [(k, text(k, k % 2), text(k, 0), k % 2) for k in range(count)]
-    return [{"sentence1": a, "sentence2": b, "label": y, "idx": k} for k, a, b, y in made]
+SIZES = dict(scarce=30, dev=40, test=60)
 
 
 @pytest.fixture(scope="module")
-def settings(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    for split, count in (("train", 90), ("validation", 30), ("test", 7)):
-        hide = unlabelled if split == "test" else list
-        write_rows(folder / "data" / TASK / f"{split}.parquet", hide(rows_of(split, count)))
-    save(tiny, folder / "model")
-    return agora_study.Settings(
-        str(folder / "data"),
-        timaeus=str(folder / "model"),
-        socrates=str(folder / "model"),
-        out=str(folder / "out"),
-        tasks=(TASK,),
-        seeds=2,
-        first_seed=3,
-        rows=20,
-        seq_len=32,
-        steps=2,
-        batch_size=4,
-        socrates_steps=2,
-        samples_per_error=2,
-        correct_per_error=1.0,
-        replays=1,
-        min_confidence=0.0,
-    )
+def table():
+    """Rows of two classes in a plane, and others far away."""
+    rng = np.random.default_rng(0)
+    own, others = rng.normal(size=(400, 2)), rng.normal(size=(300, 2)) + [0, 9]
+    labels = np.concatenate([own[:, 0] + 0.3 * rng.normal(size=400) > 0, np.full(300, -1)])
+    texts = [f"text {k}" for k in range(700)]
+    return Table((texts,), labels.astype(np.int32), 2), np.concatenate([own, others])
 
 
-def test_no_theta_is_fitted_to_the_scarce_rows_twice():
-    scarce, larger = (Dataset(np.arange(n), np.zeros(n, int)) for n in (3, 4))
-    fitted = []
-
-    def fit_fn(thetas, train):
-        fitted.extend((theta, len(train.y)) for theta in thetas)
-        return [f"{theta} on {len(train.y)}" for theta in thetas]
-
-    fit = agora_study.reuse_fits(fit_fn, scarce)
-    assert list(fit([1, 2], scarce)) == ["1 on 3", "2 on 3"]
-    assert list(fit([2], larger)) == list(fit([2], larger)) == ["2 on 4"]
-    assert list(fit([2, 3, 1], scarce)) == ["2 on 3", "3 on 3", "1 on 3"]
-    assert fitted == [(1, 3), (2, 3), (2, 4), (2, 4), (3, 3)]
-
-
-def test_the_scarce_rows_are_balanced_and_leave_the_rest(rng):
-    labels = rng.permutation([0] * 70 + [1] * 30).astype(np.int32)
-    usable = Points(np.arange(100)[:, None], labels)
-    scarce, rest = draw_scarce(usable, 40, rng)
-    assert np.bincount(scarce.y).tolist() == [20, 20]
-    assert sorted([*scarce.x[:, 0], *rest.x[:, 0]]) == list(range(100))
-    np.testing.assert_array_equal(labels[scarce.x[:, 0]], scarce.y)
-    few, _ = draw_scarce(usable, 80, rng)  # a class with too few gives all it has
-    assert np.bincount(few.y).tolist() == [50, 30]
+@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("seed", [2, 3])
+def test_draw_rows_has_no_row_twice_and_socrates_never_saw_what_he_labels(regime, seed, table):
+    draw = draw_rows(*table, regime, seed, **SIZES)
+    every = np.concatenate(draw)
+    assert len(set(every)) == len(every) and len(draw.scarce) == 30
+    assert (table[0].labels[np.concatenate(draw[:4])] >= 0).all()
+    assert (table[0].labels[draw.pool] < 0).any() == (regime == "mixed")
+    other = draw_rows(*table, regime, 5 - seed, **SIZES)  # 2 and 3 share a division
+    assert set(draw.test) == set(other.test) and set(draw.dev) == set(other.dev)
+    assert not set(draw.taught) & set(other.taught)
+    if regime == "patch":
+        spread = lambda rows: table[1][rows].var(axis=0).sum()
+        assert spread(draw.scarce) < spread(draw.dev)
 
 
-def test_nothing_that_is_scored_can_be_trained_on(settings):
-    tokenizer = load(settings.timaeus).required_tokenizer
-    ground = agora_study.read_ground(TASK, tokenizer, settings)
-    keys = ground.guard.keys_fn
-    scored = {key for _, x in ground.scored.values() for key in keys(x)}
-    usable, steer = set(keys(ground.usable.x)), set(keys(ground.steer.x))
-    assert not usable & scored and not usable & steer and not steer & scored
-    assert set(ground.scored) == {"held-out", "report-dev", "test"}
-    assert not ground.scored["test"][0].has_labels
+def test_draw_rows_refuses_an_unknown_regime(table):
+    with pytest.raises(ValueError, match="representative, patch, mixed; got 'odd'"):
+        draw_rows(*table, "odd", 0, **SIZES)
 
 
-def test_plain_has_as_many_runs_as_it_is_given_and_keeps_the_best(settings):
+def ground_of(table, regime="mixed"):
+    rows, vectors = table
+    draw = draw_rows(rows, vectors, regime, 0, **SIZES)
+    ground = Ground(rows, vectors, draw, None, lambda seed: Probe(vectors, 2))  # type: ignore
+    return ground._replace(label_fn=socrates_of(ground, ground.student_of(0)))
+
+
+def test_arms_ask_for_as_many_rows_of_the_pool_and_only_these(table):
+    ground = ground_of(table)
     asked = []
 
-    def fit(thetas, train):
-        asked.extend(thetas)
-        return iter(range(len(thetas)))
+    def label_fn(x):
+        asked.extend(row_keys(x))
+        return ground.label_fn(x)
 
-    calls = agora_study.Agora(fit, lambda k, dev: dev.y <= (k * 7) % 5, None, None)
-    dev = Dataset(np.zeros((5, 1)), np.arange(5))
-    best = agora_study.best_of(5, dev, dev, calls=calls, settings=settings)
-    assert len(set(asked)) == 5
-    assert best.copy.accuracy == max((k * 7 % 5 + 1) / 5 for k in range(5))
-    rates = {dict(theta)["learning_rate"] for theta in asked}
-    assert rates == set(settings.learning_rates)
+    counting, pool = ground._replace(label_fn=label_fn), set(row_keys(ground.draw.pool[:, None]))
+    for name, make in arms_of(counting, 24).items():
+        asked.clear()
+        train = make()
+        free = {"plain", "train + dev", "true labels"}
+        wanted = 0 if name in free else len(pool) if name == "whole pool" else 24
+        assert len(set(asked)) == len(asked) == wanted, name
+        assert set(asked) <= pool
+        added = {"plain": 0, "train + dev": 40, "whole pool": len(pool)}.get(name, 24)
+        assert len(train.y) == 30 + added, name
 
 
-@pytest.mark.slow
-def test_run_from_end_to_end_and_after_it_was_cut_off(settings):
-    agora_study.run(settings)
-    out = Path(settings.out)
-    socrates = out / TASK.replace("/", "-") / "socrates" / "model.safetensors"
-    learned = socrates.stat().st_mtime_ns
-    files = [out / TASK.replace("/", "-") / f"seed-{k}.json" for k in (3, 4)]
-    first = [json.loads(file.read_text()) for file in files]
-    for found in first:
-        assert set(found["arms"]) == set(ARMS)
-        rows = {arm: scores["rows"] for arm, scores in found["arms"].items()}
-        assert rows["plain"] == 20
-        assert rows["Agora"] == rows["random"] == 20 + found["budget"]
-        assert rows["dev appended"] > 20
-        runs = [len(r["accuracies"]) for r in found["rounds"]]
-        assert found["spent"] == sum(runs) and runs.count(max(runs)) == 2  # a replay has all of Θ
-        assert found["rounds"][0]["added"] > 0
-        for scores in found["arms"].values():
-            assert all(0 <= v <= 1 for split in SPLITS for v in scores[split].values())
-    zips = sorted((out / "submissions").rglob("glue.zip"))
-    assert len(zips) == 2 * len(ARMS)
-    assert ZipFile(zips[0]).namelist() == ["RTE.tsv"]
-    assert (out / "gains-held-out.png").stat().st_size > 5000
-    files[1].unlink()
-    shutil.rmtree(out / "submissions")
-    agora_study.run(settings)
-    assert socrates.stat().st_mtime_ns == learned  # he is read, not trained again
-    assert [json.loads(file.read_text()) for file in files] == first
-    assert len(list((out / "submissions").rglob("glue.zip"))) == len(zips)
+def test_a_probe_is_taught_by_soft_labels(table):
+    ground = ground_of(table, "representative")
+    student, train = ground.student_of(0), ground.asked(ground.draw.pool)
+    assert train.targets is not None
+    model = next(iter(student.fit_all(student.thetas[-1:], train)))
+    assert ground.right(model, ground.draw.test, student).mean() > 0.8
+
+
+def test_report_compares_finished_draws(tmp_path, capsys):
+    settings = agora_study.Settings("", "", tasks=("a/b",), regimes=("patch",), calls=(9,))
+    names = {name for pair in agora_study.PAIRS for name in pair}
+    for seed in range(3):
+        draw = {"9": {name: 0.5 + seed / 100 + (name == "Agora") / 10 for name in names}}
+        file = tmp_path / "a-b" / f"patch-{seed}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(draw))
+    agora_study.report(tmp_path, settings)
+    found = {"a/b": list(agora_study.scores(tmp_path, "a/b", "patch", 9))}
+    rows = list(agora_study.gain_rows(found))
+    assert rows[0][1] == "+10.0 ± 0.0" and rows[0][0] == "a/b" and rows[-1][0] == "all"
+    assert "patch, 9 calls" in capsys.readouterr().out
 
 
 def test_a_small_start_has_the_larger_ones_words(tiny):

@@ -16,6 +16,7 @@ from bort_jax.agora.generate import (
     row_keys,
 )
 from bort_jax.agora.ledger import Ledger, Pace, Texts, Unanswered, read_answer
+from bort_jax.agora.lift import Lift, mistake_lift, nearest_rows
 from bort_jax.agora.loop import (
     Agora,
     AgoraState,
@@ -53,6 +54,7 @@ __all__ = [
     "Guard",
     "Leak",
     "Ledger",
+    "Lift",
     "Mistakes",
     "OneVsRest",
     "Origin",
@@ -85,6 +87,8 @@ __all__ = [
     "mix_tau",
     "mlm_tau",
     "most_positive",
+    "mistake_lift",
+    "nearest_rows",
     "neighbour_tau",
     "one_hot",
     "prune",

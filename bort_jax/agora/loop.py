@@ -7,6 +7,7 @@ pseudo-labels; they join the train set, and the worst hyperparameter sets leave.
 themselves are never trained on.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -14,7 +15,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from bort_jax.agora.dataset import Dataset
+from bort_jax.agora.lift import Lift, mistake_lift
 from bort_jax.agora.theta import Run, Theta, describe, worst_run
+
+PARENTS = ("lift", "mistakes", "all")
 
 
 class Copy(NamedTuple):
@@ -42,7 +46,7 @@ class Copy(NamedTuple):
 
 class Mistakes(NamedTuple):
     """The dev points near which new ones are made, without their labels: those that the best copy
-    misclassifies, and correct ones beside them (`Agora.correct_per_error`)."""
+    misclassifies, or as many of all (`Agora.parents`)."""
 
     x: np.ndarray
     rows: Int[np.ndarray, " n"]  # where they stand in dev
@@ -72,6 +76,13 @@ class Origin(NamedTuple):
         arrays = (self.distances, self.confidences, self.sources)
         return Origin(self.parents[points], taus, *(values[points] for values in arrays))
 
+    def append(self, other: "Origin") -> "Origin":
+        """Of these points and then of the others."""
+        both = lambda name: np.concatenate([getattr(self, name), getattr(other, name)])
+        taus = (*self.taus, *other.taus)
+        arrays = (both(name) for name in ("distances", "confidences", "sources"))
+        return Origin(both("parents"), taus, *arrays)
+
 
 class Generated(NamedTuple):
     """The points that τ made: m of them, and their provenance."""
@@ -80,6 +91,12 @@ class Generated(NamedTuple):
     origin: Origin
     refused: dict[str, int] = {}  # proposals that did not become points, by reason
     distances: tuple[float, ...] = ()  # quantiles over all proposals
+
+    def append(self, other: "Generated") -> "Generated":
+        """These points and then the others; the distances are of those that have some."""
+        x, origin = np.concatenate([self.x, other.x]), self.origin.append(other.origin)
+        refused = dict(Counter(self.refused) + Counter(other.refused))
+        return Generated(x, origin, refused, self.distances or other.distances)
 
 
 class Round(NamedTuple):
@@ -98,6 +115,9 @@ class Round(NamedTuple):
     distances: tuple[float, ...]  # quantiles over all proposals, as τ measured them
     asked: int = 0  # points that Socrates was asked about
     passed_over: tuple[int, ...] = ()  # pool rows among these that did not join
+    fitted_rows: int = 0  # of train: what the copies were fitted to
+    lift: Lift | None = None  # of the best copy's mistakes
+    near: str = "mistakes"  # what the points are near: `mistakes` or `all` of dev
 
     @property
     def accuracy(self) -> float:
@@ -169,9 +189,13 @@ class Agora(NamedTuple):
         the pseudo-label, its probability the confidence; points with NaN do not join.
       keep_fn: (labels of train, new labels, confidences) to bool[m], which new points join.
       soft_labels: the probabilities are trained on; otherwise the likeliest class alone.
-      correct_per_error: correctly classified dev points, drawn anew in each round, that are
-        augmented too, for each misclassified one. *Our reading:* the paper has none; points near
-        mistakes alone teach a copy that is mostly right what does not hold for most points.
+      parents: the points are near `mistakes`, or near as many rows drawn from `all` of dev; `lift`:
+        near mistakes where these are neighbours more often than by chance. *Our reading:* the
+        paper has mistakes alone.
+      neighbours: rows of dev that are nearest to each, for the lift; None: there is none, and the
+        points are near mistakes.
+      first_fraction: the share of dev near which points are made before the first fine-tuning, so
+        that no round is without new points (our reading); 0: none, as in the paper.
       allowance_fn: the state before a round to the number of points that Socrates may be asked
         about in it; None: no limit.
     """
@@ -182,7 +206,9 @@ class Agora(NamedTuple):
     label_fn: Callable[[np.ndarray], Float[np.ndarray, "m c"]]
     keep_fn: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = keep_all
     soft_labels: bool = True
-    correct_per_error: float = 0.0
+    parents: str = "lift"
+    neighbours: Int[np.ndarray, "n k"] | None = None
+    first_fraction: float = 0.0
     allowance_fn: Callable[[AgoraState], int | None] = no_limit
 
 
@@ -260,10 +286,13 @@ def agora(
       journal: where finished copies of the present round are kept and found again.
 
     Raises:
-      ValueError: `calls.correct_per_error` is negative, or every fine-tuning of a round diverged.
+      ValueError: `calls.parents` or `calls.first_fraction` is none, or every fine-tuning of a round
+        diverged.
     """
-    if calls.correct_per_error < 0:
-        raise ValueError(f"correct_per_error must be 0 or more; got {calls.correct_per_error:g}")
+    if calls.parents not in PARENTS:
+        raise ValueError(f"parents must be one of {', '.join(PARENTS)}; got {calls.parents!r}")
+    if not 0 <= calls.first_fraction <= 1:
+        raise ValueError(f"first_fraction must lie in [0, 1]; got {calls.first_fraction:g}")
     while state.thetas:
         state = one_round(state, dev, calls=calls, journal=journal or NoJournal())
         yield state
@@ -271,27 +300,41 @@ def agora(
 
 def one_round(state: AgoraState, dev: Dataset, *, calls: Agora, journal: Journal) -> AgoraState:
     """The six steps."""
-    number = len(state.rounds) + 1
-    copies, best = fine_tune_copies(state, dev, calls=calls, journal=journal)
+    number, most = len(state.rounds) + 1, calls.allowance_fn(state)
+    first = first_points(state, dev, most, calls=calls)
+    begun, first_origin = label_and_append(state.train, first, calls=calls)
+    copies, best = fine_tune_copies(state._replace(train=begun), dev, calls=calls, journal=journal)
     rng = np.random.default_rng((state.seed, state.replays, number))
-    mistakes = find_mistakes(best, dev, known=state.train.x)
-    mistakes = add_correct(mistakes, dev, rng, per_error=calls.correct_per_error)
-    most = calls.allowance_fn(state)
-    mistakes = mistakes._replace(used=state.used, model=best.model, most=most)
+    rows, lift, near = choose_parents(best, rng, calls=calls)
+    used = state.used | {int(row) for row in first.origin.sources if row >= 0}
+    left = None if most is None else max(0, most - len(first.x))
+    mistakes = Mistakes(dev.x[rows], rows, begun.x, used, best.model, left)
     made = generate_points(mistakes, rng, calls=calls)
-    train, origin = label_and_append(state.train, made, calls=calls)
+    train, origin = label_and_append(begun, made, calls=calls)
+    made, origin = first.append(made), first_origin.append(origin)
     leaving = worst_run(sort_by_accuracy(copies))
     record = record_round(number, copies, best, made, leaving, before=state.train, after=train)
     record = record._replace(passed_over=passed_over(made.origin, origin))
+    record = record._replace(fitted_rows=len(begun.y), lift=lift, near=near)
     improved = best.beats(state.best)
     return state._replace(
         train=train,
         thetas=tuple(theta for theta in state.thetas if theta not in leaving.removed),
         best=best if improved else state.best,
-        best_rows=len(state.train.y) if improved else state.best_rows,
+        best_rows=record.fitted_rows if improved else state.best_rows,
         rounds=(*state.rounds, record),
         origins=(*state.origins, origin),
     )
+
+
+def first_points(state: AgoraState, dev: Dataset, most: int | None, *, calls: Agora) -> Generated:
+    """Points near random rows of dev before the first round: no model is wrong yet. They take half
+    of what Socrates may be asked about in it."""
+    wanted = 0 if state.rounds else round(calls.first_fraction * len(dev.y))
+    rng = np.random.default_rng((state.seed, state.replays, 0))
+    rows = np.sort(rng.choice(len(dev.y), wanted, replace=False))
+    half = None if most is None else most // 2
+    return generate_points(Mistakes(dev.x[rows], rows, state.train.x, most=half), rng, calls=calls)
 
 
 def fine_tune_copies(
@@ -327,21 +370,23 @@ def fine_tune_copies(
     return copies, best
 
 
-def find_mistakes(best: Copy, dev: Dataset, *, known: np.ndarray) -> Mistakes:
+def find_mistakes(best: Copy) -> Int[np.ndarray, " n"]:
     """Step 2: finds the dev points that the best copy misclassifies."""
-    rows = np.flatnonzero(~best.correct.astype(bool))
-    return Mistakes(dev.x[rows], rows, known)
+    return np.flatnonzero(~best.correct.astype(bool))
 
 
-def add_correct(
-    mistakes: Mistakes, dev: Dataset, rng: np.random.Generator, *, per_error: float
-) -> Mistakes:
-    """Adds so many other dev points for each mistake, as far as there are any."""
-    others = np.setdiff1d(np.arange(len(dev.x)), mistakes.rows)
-    wanted = round(per_error * len(mistakes.rows))
-    drawn = rng.permutation(others)[:wanted] if per_error else others[:0]
-    rows = np.concatenate([mistakes.rows, np.sort(drawn)])
-    return mistakes._replace(x=dev.x[rows], rows=rows)
+def choose_parents(
+    best: Copy, rng: np.random.Generator, *, calls: Agora
+) -> tuple[Int[np.ndarray, " n"], Lift | None, str]:
+    """The rows of dev that new points are near, the lift of the mistakes, and what the rows are."""
+    mistakes, lift = find_mistakes(best), None
+    if calls.neighbours is not None:
+        lift = mistake_lift(calls.neighbours, ~best.correct.astype(bool))
+    scattered = calls.parents == "lift" and lift is not None and not lift.clustered
+    if calls.parents == "mistakes" or calls.parents == "lift" and not scattered:
+        return mistakes, lift, "mistakes"
+    every = len(best.correct)
+    return np.sort(rng.choice(every, len(mistakes), replace=False)), lift, "all"
 
 
 def generate_points(mistakes: Mistakes, rng: np.random.Generator, *, calls: Agora) -> Generated:

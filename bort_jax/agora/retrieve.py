@@ -162,21 +162,7 @@ def fill(
     rest = mistakes._replace(
         x=mistakes.x[short], rows=mistakes.rows[short], known=known, most=missing
     )
-    return join_generated(made, otherwise(rest, rng))
-
-
-def join_generated(one: Generated, other: Generated) -> Generated:
-    a, b = one.origin, other.origin
-    both = lambda first, second: np.concatenate([first, second])
-    origin = Origin(
-        both(a.parents, b.parents),
-        (*a.taus, *b.taus),
-        both(a.distances, b.distances),
-        both(a.confidences, b.confidences),
-        both(a.sources, b.sources),
-    )
-    refused = dict(Counter(one.refused) + Counter(other.refused))
-    return Generated(both(one.x, other.x), origin, refused, one.distances or other.distances)
+    return made.append(otherwise(rest, rng))
 
 
 def quantiles(found: Candidates) -> tuple[float, ...]:

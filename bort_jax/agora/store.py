@@ -21,12 +21,14 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from bort_jax.agora.dataset import Dataset
+from bort_jax.agora.lift import Lift
 from bort_jax.agora.loop import Agora, AgoraState, Copy, Origin, Round, agora, replay
 from bort_jax.agora.theta import Theta
 from bort_jax.storage.files import whole_file, write_json, write_text
 
 CORRECT = "agora.correct"
 REPLAYS = "replays.json"
+FINAL = "final.safetensors"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,14 @@ class Store:
         file = folder / "copies.jsonl"
         lines = [*_read_lines(file), _copy_line(copy)]
         write_text(file, "".join(line + "\n" for line in lines))
+
+    def write_final(self, model: Any) -> None:
+        """Keeps the model of the last fine-tuning."""
+        with whole_file(self.folder / FINAL) as partial:
+            save_file(dict(self.pack(model)), str(partial))
+
+    def read_final(self) -> Any:
+        return self.unpack(load_file(str(self.folder / FINAL)))
 
     def commit(self, state: AgoraState, watched: Mapping[str, Any]) -> None:
         """Makes the state's last round count, with what `watch` said of it."""
@@ -205,11 +215,12 @@ class Store:
     def _with_round(self, state: AgoraState, about: dict, number: int) -> AgoraState:
         folder = self.round_folder(number)
         points = Dataset(**load_file(str(folder / "points.safetensors")))
+        record = _round(about["round"])
         return state._replace(
             train=state.train.append(points),
             thetas=tuple(map(_theta, about["thetas"])),
-            best_rows=len(state.train.y) if about["improved"] else state.best_rows,
-            rounds=(*state.rounds, _round(about["round"])),
+            best_rows=record.fitted_rows if about["improved"] else state.best_rows,
+            rounds=(*state.rounds, record),
             origins=(*state.origins, read_origin(folder / "lineage.parquet")),
         )
 
@@ -288,6 +299,7 @@ def _round(record: dict) -> Round:
             "labels_added": {int(label): n for label, n in record["labels_added"].items()},
             "distances": tuple(record["distances"]),
             "passed_over": tuple(record["passed_over"]),
+            "lift": record["lift"] and Lift(*record["lift"]),
         }
     )
 

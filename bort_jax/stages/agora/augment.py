@@ -45,8 +45,10 @@ class Augmentation:
         a checkpoint, else the student as it starts.
       pair_side: which text of a pair τ changes, 1 or 2; 0: both.
       samples_per_error: new points made near each misclassified row.
-      correct_per_error: also augment so many correctly classified rows for each misclassified
-        one; 0: as in the paper.
+      parents: new points are near `mistakes`, near as many rows of `all` of the steering half, or
+        as the `lift` says: near mistakes where these are neighbours more often than by chance.
+      first_fraction: share of the steering half near which points are made before the first round;
+        0: none, as in the paper.
       edit_fraction: fraction of a text's tokens that τ changes.
       mlm_passes: masked-LM passes in which τ `mlm` resamples them.
       nearest_tokens: among so many nearest tokens τ `neighbour` draws.
@@ -62,7 +64,8 @@ class Augmentation:
     pool_encoder: str = ""
     pair_side: int = 0
     samples_per_error: int = 2
-    correct_per_error: float = 0.0
+    parents: str = "lift"
+    first_fraction: float = 0.25
     edit_fraction: float = 0.2
     mlm_passes: int = 2
     nearest_tokens: int = 10
@@ -185,14 +188,21 @@ def distance_of(metric: str, timaeus: Checkpoint) -> Callable:
         raise ValueError(f"distance must be one of {', '.join(DISTANCES)}; got {metric!r}")
     if metric == "tokens":
         return changed_fraction
-    pad = timaeus.required_tokenizer.special.pad
-    states = text_states(timaeus.config, timaeus.params, pad=pad, pooling=metric)
-
-    def unit_states(x: np.ndarray) -> np.ndarray:
-        flat = states(x.reshape(-1, x.shape[-1])).reshape(len(x), -1)
-        return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+    unit_states = unit_states_of(timaeus, metric)
 
     def cosine_distance(x: np.ndarray, parents: Parents) -> Float[np.ndarray, " m"]:
         return 1 - (unit_states(x) * unit_states(parents.x)).sum(axis=1)
 
     return cosine_distance
+
+
+def unit_states_of(model: Checkpoint, pooling: str) -> Callable:
+    """Points to their encodings, of length 1; of a row with choices that of all of them."""
+    pad = model.required_tokenizer.special.pad
+    states = text_states(model.config, model.params, pad=pad, pooling=pooling)
+
+    def unit_states(x: np.ndarray) -> Float[np.ndarray, "n h"]:
+        flat = states(x.reshape(-1, x.shape[-1])).reshape(len(x), -1)
+        return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+    return unit_states

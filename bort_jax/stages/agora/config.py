@@ -23,7 +23,8 @@ class Config(TaskOptions, Grid, Augmentation, Asking, Joining):
       out: run folder; the best classifier is written to `OUT/model`.
       steps: training steps of each fine-tuning, whatever the size of the data.
       seq_len: tokens in a row.
-      final_seeds: plain fine-tuning and Agora are compared with each of these.
+      final_seeds: plain fine-tuning and Agora are compared with each of these, Agora on all rows
+        that its rounds have made.
       soft_labels: Socrates' probabilities are trained on, with a temperature fitted on the steering
         half of validation; false: his likeliest class alone.
       max_class_shift: how far a class's share of the train set may rise above its share of the
@@ -34,6 +35,7 @@ class Config(TaskOptions, Grid, Augmentation, Asking, Joining):
       steer_fraction: fraction of validation that guides Agora; it never reads the rest.
       drop_leaks: leave out train rows that stand in validation or test, rather than refuse them.
       allow_weak_socrates: go on with a Socrates that is no better than chance.
+      ignore_checks: go on where a check beforehand says that Agora will not help.
       replay: folder of a finished or interrupted run: start from one of its rounds.
       replay_after: the round whose data set a replay starts from; 0 is the given one.
       replay_full_theta: a replay has all of Θ again, rather than what the round left of it.
@@ -60,6 +62,7 @@ class Config(TaskOptions, Grid, Augmentation, Asking, Joining):
     steer_fraction: float = 0.5
     drop_leaks: bool = False
     allow_weak_socrates: bool = False
+    ignore_checks: bool = False
     replay: str = ""
     replay_after: int = 0
     replay_full_theta: bool = False

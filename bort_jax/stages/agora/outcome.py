@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The end of a run: plain fine-tuning against Agora on what Agora never read."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,14 +23,17 @@ def compare(
     *,
     thetas: Mapping[str, Theta],
     seeds: Sequence[int],
+    keep_fn: Callable[[Any], None],
 ) -> dict:
     """Scores plain fine-tuning and Agora with the same seeds and steps on report-dev and test.
 
+    Plain trains on the given rows, Agora on the last set; the score of each is the mean over seeds.
     Test labels are read here and nowhere else.
 
     Args:
       thetas: the θ of `plain` and of `agora`.
       seeds: of the fine-tunings of each side.
+      keep_fn: called with Agora's model that is best on steer-dev.
 
     Returns:
       for each side its θ, train rows, and by seed accuracies (of cast labels) and official scores
@@ -41,13 +44,16 @@ def compare(
         splits["test"] = material.test
     held = {name: Held(rows, Points(*material.points(rows))) for name, rows in splits.items()}
     given = state.train.take(slice(state.given_rows))
-    trained = {"plain": given._replace(targets=None), "agora": state.best_train}
+    trained = {"plain": given._replace(targets=None), "agora": state.train}
     summary: dict = {"test_rows": len(held["test"].points.y) if "test" in held else 0}
     for side, data in trained.items():
         theta = thetas[side]
-        params = tuner.fit_all([theta._replace(seed=seed) for seed in seeds], Points(*data))
+        params = list(tuner.fit_all([theta._replace(seed=k) for k in seeds], Points(*data)))
         scores = scores_of(tuner, params, material, held)
         summary[side] = {"theta": theta._asdict(), "train_rows": len(data.y), **scores}
+        if side == "agora":
+            steer = [tuner.accuracy(one, Points(*material.steer.points)) for one in params]
+            keep_fn(params[int(np.nanargmax(steer))])
     return summary
 
 

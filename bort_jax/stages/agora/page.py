@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import norm, ttest_ind
 
+from bort_jax.agora import Lift
 from bort_jax.report import page, plots
 from bort_jax.report.terminal import show_box, show_table
 
@@ -24,6 +25,7 @@ KEYS = (
     "round", "sets", "steer", "best_steer", "report", "gap", "mistakes", "calls", "added",
     "train_size",
 )  # fmt: skip
+NEAR = {"mistakes": "mistakes", "all": "any rows"}
 SIDES = {"plain": "plain fine-tuning", "agora": "Agora"}
 SPLITS = {"report": "report-dev", "test": "test"}
 
@@ -41,6 +43,10 @@ def sentence(line: dict) -> str:
         + (f" (refused: {refused})" if refused else "")
         + f", {len(line['removed'])} sets removed"
     )
+
+
+def lift_words(line: dict) -> str:
+    return str(Lift(*line["lift"])) if line["lift"] else "unknown"
 
 
 def round_rows(summary: dict) -> list[tuple]:
@@ -139,6 +145,12 @@ def blocks(summary: dict) -> list[str]:
         page.paragraph(READING),
         page.figure(drawn, f"Socrates on report-dev: {summary['socrates_report_dev']:.4f}."),
         page.table(HEADER, round_rows(summary)),
+        page.heading("Are mistakes neighbours?"),
+        page.table(("round", "mistake lift", "new points near", "calls so far"), lift_rows(lines)),
+        page.heading("Accuracy by calls"),
+        page.table(("calls of Socrates", "report-dev, %"), curve_rows(summary)),
+        page.heading("Checks beforehand"),
+        page.table(("check", "found", "problem"), [tuple(c.values()) for c in summary["checks"]]),
         page.heading("Pseudo-labels added, and proposals of τ refused"),
         page.table(*points_table(lines)),
         page.heading("Distances of all proposals from their parents"),
@@ -198,6 +210,18 @@ def points_table(lines: Sequence[dict]) -> tuple[tuple, list[tuple]]:
         for line in lines
     ]
     return header, rows
+
+
+def lift_rows(lines: Sequence[dict]) -> list[tuple]:
+    return [(line["round"], lift_words(line), NEAR[line["near"]], line["calls"]) for line in lines]
+
+
+def curve_rows(summary: dict) -> list[tuple]:
+    """Calls so far and accuracy; the last point is the run's score: the mean over seeds."""
+    lines, scores = summary["rounds"], summary["agora"]["report"]
+    started = [0, *(line["calls"] for line in lines[:-1])]
+    points = [(asked, 100 * line["report"]) for asked, line in zip(started, lines, strict=True)]
+    return [*points, (lines[-1]["calls"], 100 * float(np.mean(scores)))]
 
 
 def quantiles(line: dict) -> Sequence[float]:

@@ -34,6 +34,8 @@ def round_line(rounds: Sequence[Round], *, report: float) -> dict:
         "removed_by": dict(last.removed_by),
         "refused": last.refused,
         "distances": list(last.distances),
+        "lift": last.lift and list(last.lift),
+        "near": last.near,
     }
 
 

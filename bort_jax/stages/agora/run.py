@@ -16,20 +16,25 @@ from bort_jax.agora import (
     balance_classes,
     drop_unsure,
     fit_temperature,
+    nearest_rows,
     resume,
     score_once,
     spread_budget,
     start,
 )
+from bort_jax.agora.diagnostics import Finding
 from bort_jax.data.row_text import point_texts
 from bort_jax.engine.joining import PLACE
 from bort_jax.engine.processes import leader_folder
 from bort_jax.interop import Checkpoint, save
 from bort_jax.report.terminal import say
 from bort_jax.stages.agora import page
+from bort_jax.stages.agora.augment import unit_states_of
+from bort_jax.stages.agora.checks import checks_of, pool_checks
 from bort_jax.stages.agora.config import Config
 from bort_jax.stages.agora.curve import agora_curve, random_curve
 from bort_jax.stages.agora.labellers import Socrates, is_paid, socrates_of
+from bort_jax.stages.agora.labelled import write_contradictions, write_labelled
 from bort_jax.stages.agora.material import Material, Splits, cast_of, read_material
 from bort_jax.stages.agora.models import (
     Models,
@@ -38,6 +43,7 @@ from bort_jax.stages.agora.models import (
     unflatten_params,
 )
 from bort_jax.stages.agora.outcome import compare, write_submission
+from bort_jax.stages.agora.plain import Plain, plain_of
 from bort_jax.stages.agora.pool.retrieval import open_pool, random_texts
 from bort_jax.stages.agora.record import card_facts, example_points, round_line
 from bort_jax.stages.finetune.splits import inputs_of
@@ -48,6 +54,7 @@ from bort_jax.storage.run_folder import claim, claim_inputs
 from bort_jax.tasks import Points
 
 ASKING = ("calls", "cost_per_call", "calls_per_minute", "call_timeout")  # may change on the way
+FEW_SETS = 4
 
 
 def run(config: Config) -> dict:
@@ -67,7 +74,8 @@ def run_here(config: Config) -> dict:
     socrates = socrates_of(
         config.socrates, models.socrates, material, config, folder=Path(config.out)
     )
-    out = claim(config.out, config, free=("out", "allow_weak_socrates", *ASKING, *PLACE))
+    free = ("out", "allow_weak_socrates", "ignore_checks", *ASKING, *PLACE)
+    out = claim(config.out, config, free=free)
     claim_inputs(out, inputs_of(config, **models._asdict()))
     if (out / "results.json").is_file():
         say(f"{out} is finished; its results:")
@@ -78,22 +86,35 @@ def run_here(config: Config) -> dict:
     tuner = tuner_of(config, models.timaeus, material)
     if config.soft_labels:
         label_fn, temperature = soften(socrates, material)
+    plain = plain_of(config, tuner, material, out / "plain.json")
     calls = calls_of(config, tuner, models, material, label_fn, folder=out / "pool")
     if config.calls:
         calls = calls._replace(allowance_fn=spread_budget(socrates.new_texts(config.calls)))
+    judged = [socrates.judge(half.points) for half in (material.steer, material.report)]
+    findings = checks_of(plain, calls, judged, material)
+    if config.retrieves:
+        encoder = config.encoder_of(models, material.seq_len)
+        pool = open_pool(config.pool, material, encoder, out / "pool")
+        findings += pool_checks(pool, encoder, material, config.calls)
+    judge(findings, sets=len(config.sets()), ignore=config.ignore_checks)
     store, first = store_of(out / "rounds", material), start(material.train, config.sets())
     if config.replay and not store.folder.is_dir():
         begin_replay(config, store, first)
     state = run_rounds(store, first, material, calls=calls, tuner=tuner)
-    summary = score_once(out / "scores.json", lambda: scores_of(config, tuner, state, material))
+    compared = lambda: scores_of(config, tuner, state, material, plain=plain, store=store)
+    summary = score_once(out / "scores.json", compared)
     summary |= record(store, state, material, trust) | {"temperature": temperature}
     if config.curve and config.calls and config.retrieves:
         drawn = lambda: curves_of(config, tuner, models, material, state, calls, summary)
         summary |= score_once(out / "curve.json", drawn)
     summary |= socrates.bill(state.asked, cost_per_call=config.cost_per_call)
-    write_submission(out, tuner, state.champion.model, material)
-    facts = card_facts(summary, source=config.source)
-    save(tuner.checkpoint(state.champion.model, facts), out / "model")
+    summary |= {"checks": [finding._asdict() for finding in findings]}
+    best = store.read_final()
+    write_submission(out, tuner, best, material)
+    save(tuner.checkpoint(best, card_facts(summary, source=config.source)), out / "model")
+    write_labelled(out, store, len(state.rounds), material)
+    if models.socrates:  # who is paid is asked about no row that is labelled
+        write_contradictions(out, label_fn, material)
     write_json(out / "results.json", summary)
     page.write(out, summary, source=config.source)
     page.show(summary, out)
@@ -138,16 +159,38 @@ def calls_of(
         label_fn=label_fn,
         keep_fn=drop_unsure(balance, min_confidence=config.min_confidence),
         soft_labels=config.soft_labels,
-        correct_per_error=config.correct_per_error,
+        parents=config.parents,
+        neighbours=nearest_rows(unit_states_of(models.timaeus, "mean")(material.steer.points.x)),
+        first_fraction=config.first_fraction,
     )
 
 
-def scores_of(config: Config, tuner: FineTuner, state: AgoraState, material: Material) -> dict:
-    """Plain fine-tuning and Agora, each with the θ that steer-dev chose for it: plain the best of
-    round 1, which is fine-tuning with all of Θ, and Agora the best of all rounds."""
-    chosen = {"plain": state.rounds[0].best, "agora": state.champion.theta}
+def judge(findings: Sequence[Finding], *, sets: int, ignore: bool) -> None:
+    """Prints what the checks found, before anything new is asked of Socrates.
+
+    Raises:
+      ValueError: one says that Agora will not help, and checks are not ignored.
+    """
+    if sets < FEW_SETS:
+        say(f"WARNING: Θ has {sets} of at least {FEW_SETS} sets: rounds have little to choose from")
+    for finding in findings:
+        say(f"check, {finding.name}: {finding.number}")
+    wrong = [finding.problem for finding in findings if finding.problem]
+    if wrong and not ignore:
+        raise ValueError("; ".join(wrong) + "; --ignore-checks true goes on")
+    for problem in wrong:
+        say(f"WARNING: {problem}")
+
+
+def scores_of(
+    config: Config, tuner: FineTuner, state: AgoraState, material: Material,
+    *, plain: Plain, store: Store,
+) -> dict:  # fmt: skip
+    """Plain fine-tuning and Agora, each with the θ that steer-dev chose for it."""
+    chosen = {"plain": plain.theta, "agora": state.champion.theta}
     thetas = {side: config.full(theta) for side, theta in chosen.items()}
-    return compare(tuner, state, material, thetas=thetas, seeds=config.final_seeds)
+    seeds = config.final_seeds
+    return compare(tuner, state, material, thetas=thetas, seeds=seeds, keep_fn=store.write_final)
 
 
 def curves_of(

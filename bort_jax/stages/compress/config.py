@@ -273,6 +273,7 @@ def agora_config(
         batch_sizes=(AGORA_BATCH,),
         dropout=NO_DROPOUT,
         curve=False,  # its fine-tunings would take as long again
+        ignore_checks=True,  # plain fine-tuning stands beside it in any case
         **vars(config.agora),
     )
 

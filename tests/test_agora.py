@@ -20,6 +20,7 @@ from bort_jax.agora import (
     agora,
     assess,
     ball_tau,
+    cross_validate,
     describe,
     euclidean,
     generator,
@@ -394,6 +395,44 @@ def test_a_replay_redoes_rounds_with_new_draws():
     assert fresh[-1].champion.accuracy >= states[0].champion.accuracy
     with pytest.raises(ValueError, match="at least one set"):
         replay(states[-1])
+
+
+# Without a dev set
+
+
+def test_cross_validate_scores_every_given_row_by_a_model_that_never_saw_it():
+    given = Dataset(np.arange(10)[:, None], np.arange(10) % 2)
+    fitted = []
+
+    def fit(thetas, data):
+        fitted.append(data.x[:, 0].tolist())
+        return (set(data.x[:, 0].tolist()) for _ in thetas)
+
+    unseen = lambda model, dev: np.array([x not in model for x in dev.x[:, 0]])
+    calls = CALLS._replace(fit_fn=fit, score_fn=unseen)
+    mine = cross_validate(calls, given, folds=3)
+    (models,) = mine.fit_fn([A], given.append(Dataset(np.array([[77]]), np.array([0]))))
+    assert len(models) == 3 and all(77 in rows for rows in fitted)
+    assert mine.score_fn(models, given).all()
+    left_out = [set(range(10)) - model for model in models]
+    assert sorted(row for rows in left_out for row in rows) == list(range(10))
+
+
+def test_cross_validate_makes_points_near_given_rows_that_are_missed():
+    given = Dataset(np.arange(12)[:, None], np.arange(12) % 2)
+    calls = CALLS._replace(
+        fit_fn=lambda thetas, data: (data for _ in thetas),
+        score_fn=lambda data, dev: nearest(data, dev.x) == dev.y,  # neighbours are of other classes
+    )
+    states = list(agora(start(given, [A, C]), given, calls=cross_validate(calls, given, folds=4)))
+    assert states[0].rounds[0].mistakes > 6 and len(states[-1].train.y) > 12
+    assert set(states[0].origins[0].parents) <= set(range(12))
+
+
+@pytest.mark.parametrize("folds", [1, 7])
+def test_cross_validate_refuses_folds_that_are_none(folds):
+    with pytest.raises(ValueError, match="between 2 and the number of rows, 6; got"):
+        cross_validate(CALLS, POINTS, folds=folds)
 
 
 # What Agora does to accuracy, on points where everything is known.

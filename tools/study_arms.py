@@ -134,4 +134,4 @@ def nearest(ground: Ground, queries: Int[np.ndarray, " q"], k: int, used) -> tup
     alike[:, list(used)] = -np.inf
     rows = np.argsort(-alike, axis=1, kind="stable")[:, :k]
     found = np.take_along_axis(alike, rows, axis=1)
-    return np.where(np.isneginf(found), -1, rows), (1 - found).astype(float)
+    return np.where(np.isneginf(found), -1, rows), np.maximum(1 - found, 0).astype(float)

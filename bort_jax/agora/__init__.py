@@ -6,6 +6,7 @@ It works on callables and imports neither models nor devices.
 
 from bort_jax.agora.casting import OneVsRest, Thresholds, Uncast, most_positive
 from bort_jax.agora.dataset import Dataset, one_hot
+from bort_jax.agora.folds import cross_validate
 from bort_jax.agora.generate import (
     Parents,
     Tau,
@@ -77,6 +78,7 @@ __all__ = [
     "ball_tau",
     "cache_labels",
     "changed_fraction",
+    "cross_validate",
     "describe",
     "drop_unsure",
     "euclidean",

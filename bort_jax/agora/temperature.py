@@ -9,7 +9,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 SMALLEST = 1e-12  # a probability of 0 has no logarithm
-RANGE = (0.05, 20.0)
+RANGE = (0.5, 20.0)  # few rows, all of them right, would make every answer certain
 
 
 def fit_temperature(answers: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> float:

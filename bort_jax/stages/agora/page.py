@@ -38,7 +38,8 @@ def sentence(line: dict) -> str:
     return (
         f"round {line['round']}: {line['sets']} sets, steer-dev {line['steer']:.4f} (best so far "
         f"{line['best_steer']:.4f}), report-dev {line['report']:.4f}, gap {line['gap']:+.4f}, "
-        f"{line['mistakes']} mistakes{reach}, {line['added']} pseudo-labelled points added, "
+        f"{line['mistakes']} mistakes{reach} (lift {lift_words(line)}), {line['added']} "
+        f"pseudo-labelled points added near {NEAR[line['near']]}, "
         f"Socrates asked about {line['calls']} in all"
         + (f" (refused: {refused})" if refused else "")
         + f", {len(line['removed'])} sets removed"
@@ -147,8 +148,6 @@ def blocks(summary: dict) -> list[str]:
         page.table(HEADER, round_rows(summary)),
         page.heading("Are mistakes neighbours?"),
         page.table(("round", "mistake lift", "new points near", "calls so far"), lift_rows(lines)),
-        page.heading("Accuracy by calls"),
-        page.table(("calls of Socrates", "report-dev, %"), curve_rows(summary)),
         page.heading("Checks beforehand"),
         page.table(("check", "found", "problem"), [tuple(c.values()) for c in summary["checks"]]),
         page.heading("Pseudo-labels added, and proposals of τ refused"),
@@ -214,14 +213,6 @@ def points_table(lines: Sequence[dict]) -> tuple[tuple, list[tuple]]:
 
 def lift_rows(lines: Sequence[dict]) -> list[tuple]:
     return [(line["round"], lift_words(line), NEAR[line["near"]], line["calls"]) for line in lines]
-
-
-def curve_rows(summary: dict) -> list[tuple]:
-    """Calls so far and accuracy; the last point is the run's score: the mean over seeds."""
-    lines, scores = summary["rounds"], summary["agora"]["report"]
-    started = [0, *(line["calls"] for line in lines[:-1])]
-    points = [(asked, 100 * line["report"]) for asked, line in zip(started, lines, strict=True)]
-    return [*points, (lines[-1]["calls"], 100 * float(np.mean(scores)))]
 
 
 def quantiles(line: dict) -> Sequence[float]:

@@ -33,8 +33,8 @@ from bort_jax.stages.agora.augment import unit_states_of
 from bort_jax.stages.agora.checks import checks_of, pool_checks
 from bort_jax.stages.agora.config import Config
 from bort_jax.stages.agora.curve import agora_curve, random_curve
-from bort_jax.stages.agora.labellers import Socrates, is_paid, socrates_of
 from bort_jax.stages.agora.labelled import write_contradictions, write_labelled
+from bort_jax.stages.agora.labellers import Socrates, is_paid, socrates_of
 from bort_jax.stages.agora.material import Material, Splits, cast_of, read_material
 from bort_jax.stages.agora.models import (
     Models,

@@ -30,7 +30,7 @@ from bort_jax.interop import Checkpoint, save
 from bort_jax.report.terminal import say
 from bort_jax.stages.agora import page
 from bort_jax.stages.agora.augment import unit_states_of
-from bort_jax.stages.agora.checks import checks_of, pool_checks
+from bort_jax.stages.agora.checks import Plain, checks_of, plain_of, pool_checks
 from bort_jax.stages.agora.config import Config
 from bort_jax.stages.agora.curve import agora_curve, random_curve
 from bort_jax.stages.agora.labelled import write_contradictions, write_labelled
@@ -43,7 +43,6 @@ from bort_jax.stages.agora.models import (
     unflatten_params,
 )
 from bort_jax.stages.agora.outcome import compare, write_submission
-from bort_jax.stages.agora.plain import Plain, plain_of
 from bort_jax.stages.agora.pool.retrieval import open_pool, random_texts
 from bort_jax.stages.agora.record import card_facts, example_points, round_line
 from bort_jax.stages.finetune.splits import inputs_of

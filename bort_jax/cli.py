@@ -32,7 +32,8 @@ VERBS = {
     "evaluate": "score a checkpoint and write its predictions",
     "predict": "answer a file of any size: labels, filled masks or embeddings",
     "submit": "predict test sets, write the leaderboards' files, and check them",
-    "convert": "write a checkpoint as a folder that stock transformers loads",
+    "convert": "write a checkpoint as a folder that stock transformers or ONNX Runtime loads",
+    "bench": "time a model in every form that it can be served in, side by side",
     "push": "upload a model, its card and its report to the Hugging Face hub",
     "doctor": "say what this machine has and whether training would work on it",
 }
@@ -150,8 +151,10 @@ def read_options(verb: str, module, argv: list[str]) -> dict:
     )
     parser.add_argument("--config", action="config", help="YAML preset; later options override it")
     optional = {field.name for field in fields(module.Config) if field.default is not MISSING}
+    several = {field.name for field in fields(module.Config) if field.type == tuple[str, ...]}
     for name, text in getattr(module, "POSITIONAL", {}).items():
         kept: dict = {"nargs": "?", "default": ""} if name in optional else {}
+        kept |= {"nargs": "+"} if name in several else {}
         parser.add_argument(name, type=str, help=text, **kept)
     skip = set(getattr(module, "POSITIONAL", {}))
     parser.add_class_arguments(module.Config, skip=skip)
@@ -161,7 +164,7 @@ def read_options(verb: str, module, argv: list[str]) -> dict:
     settings = parser.parse_args(spell_out(argv, {*switches(module.Config), "--huge_pages"}))
     values = vars(parser.instantiate(settings))
     values.pop("config", None)
-    return values
+    return values | {name: tuple(values[name]) for name in several & {*values}}
 
 
 def with_presets(verb: str, argv: list[str]) -> list[str]:

@@ -152,6 +152,25 @@ def test_open_session_says_what_cannot_be_run(tmp_path, wrong):
         open_session(tmp_path / "model.onnx")
 
 
+def test_bench_refuses_shapes_that_are_none(capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "bort", "--shapes", "[a]"])
+    assert "wants BATCHxLENGTH such as 1x128, got 'a'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_bench_times_every_form(tmp_path, classifier):
+    model, rows = str(classifier / "model"), str(classifier / "rows.jsonl")
+    command = ["bench", model, "--data", rows, "--seq-len", "24", "--out", str(tmp_path)]
+    main([*command, "--shapes", "[1x8,2x16]", "--repeats", "1"])
+    records = json.loads((tmp_path / "bench.json").read_text())
+    assert {"this package", "StableHLO", "ONNX float32", "ONNX int8"} <= {
+        r["form"] for r in records
+    }
+    assert all(r["median"] > 0 and "accuracy" in r["scores"] for r in records)
+    assert (tmp_path / "bench.png").is_file()
+
+
 def optimum():
     """Of optimum-onnx 0.1, which needs transformers 4."""
     return pytest.importorskip("optimum.onnxruntime", exc_type=ImportError)

@@ -55,3 +55,12 @@ def rounds(numbers: Sequence[int], series: Mapping[str, Sequence[float]], sizes:
     lower.bar(numbers, sizes, color=GREY)
     lower.set(xlabel="round", ylabel="train rows", xticks=list(numbers))
     return drawn
+
+
+def bars(labels: Sequence[str], values: Sequence[float], xlabel: str):
+    """A bar for each value, the first on top."""
+    drawn, axis = plt.subplots(figsize=(8, 0.3 * len(values) + 1))
+    axis.barh(labels, values, color=BLUE)
+    axis.invert_yaxis()
+    axis.set_xlabel(xlabel)
+    return drawn

@@ -346,7 +346,7 @@ def test_numbers_of_ones_own(model, tmp_path):
         ("--task glue/rte --model x --patience 1 --eval-every 0", "must be at least 1; got 0"),
         ("--data x --head rank --model x", "classification, regression; got 'rank'"),
         ("--data x --head regression --labels [1] --model x", "must be the two ends of the scale"),
-        ("--data x --labels [no,yes] --model x", "labels must differ; got [no,yes], [no,yes] (no,"),
+        ("--data x --labels [yes,yes] --model x", "labels must differ; 'yes' is there 2 times"),
         ("--data x --model x --unlabelled y", "unlabelled rows need a --teacher"),
         ("--tasks [glue/rte] --model x --teacher y", "one --teacher answers one task"),
     ],

@@ -67,7 +67,7 @@ def _open_zstd(file: Path, mode: str) -> IO[bytes]:
     return io.BufferedReader(stream)
 
 
-PACKED: dict[str, Callable[..., IO[bytes]]] = {
+PACKED: dict[str, Callable[..., Any]] = {
     ".gz": gzip.open,
     ".bz2": bz2.open,
     ".xz": lzma.open,

@@ -344,7 +344,7 @@ def test_a_run_knows_its_rows_and_models_by_content(tmp_path, tiny):
     rows = tmp_path / "rows"
     rows.mkdir()
     for split in ("train", "validation"):
-        (rows / f"{split}.csv").write_text("text,label\ngood film,1\n")
+        (rows / f"{split}.csv").write_text("text,label\ngood film,1\nbad plot,0\n")
     (tmp_path / "more.txt").write_text("more\n")
     config = FinetuneConfig(model="m", data=str(rows), unlabelled=str(tmp_path / "more.txt"))
     out = claim(tmp_path / "out", config)

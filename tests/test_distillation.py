@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from bort_jax.arch import Arch
 from bort_jax.data.prepared import prepare_corpus
 from bort_jax.data.tokenizer import Tokenizer
-from bort_jax.engine.checkpoint import OtherRun
 from bort_jax.engine.loop import read_metrics
 from bort_jax.interop import Checkpoint, save
 from bort_jax.interop.description import fingerprint
@@ -471,7 +470,7 @@ def test_a_run_does_not_go_on_with_another_teacher_of_the_same_name(
     pretrain(live)
     (tmp_path / "run" / "scores.json").unlink()
     save(small_model(corpus.tokenizer, seed=6, arch=LARGER), tmp_path / "teacher")
-    with pytest.raises(OtherRun, match="teacher"):
+    with pytest.raises(RunMismatch, match=r"other inputs \(teacher"):
         pretrain(live)
 
 

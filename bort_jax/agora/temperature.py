@@ -2,6 +2,7 @@
 """Soft labels that are as sure as they are right: one temperature, fitted by likelihood."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,7 +24,8 @@ def fit_temperature(answers: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "
         return 1.0
     logits, rows = log_answers(answers), np.arange(len(labels))
     surprise = lambda log_t: -log_softmax(logits / np.exp(log_t), axis=1)[rows, labels].mean()
-    return float(np.exp(minimize_scalar(surprise, bounds=np.log(RANGE), method="bounded").x))
+    found: Any = minimize_scalar(surprise, bounds=np.log(RANGE), method="bounded")
+    return float(np.exp(found.x))
 
 
 def at_temperature(label_fn: Callable, temperature: float) -> Callable:

@@ -73,8 +73,14 @@ def prepare_corpus(
         return open_corpus(source, tokenizer=tokenizer)
     complete = holds_corpus(folder) and read_parts(Path(folder), CORPUS).complete
     if not complete or is_there(source):
-        settings = dict(column=column, tokenizer=tokenizer, vocab_size=vocab_size)
-        build_corpus(source, folder, **settings, check=not complete)
+        build_corpus(
+            source,
+            folder,
+            column=column,
+            tokenizer=tokenizer,
+            vocab_size=vocab_size,
+            check=not complete,
+        )
     return open_corpus(folder, tokenizer=tokenizer)
 
 

@@ -122,7 +122,7 @@ class Tokenizer:
 
     def with_backend(self, backend) -> "Tokenizer":
         """The same roles and limits with other tokens."""
-        roles = dict(zip(ROLES, self.names, strict=True))
+        roles: dict[str, str] = dict(zip(ROLES, self.names, strict=True))
         return Tokenizer(backend, roles=roles, max_length=self.max_length, split=self.split)
 
     def save(self, folder: str | Path, *, positions: int | None = None) -> None:

@@ -166,7 +166,8 @@ class Points(NamedTuple):
     targets: Float[np.ndarray, "n c"] | None = None
 
     def take(self, indices) -> "Points":
-        return Points(*(None if part is None else part[indices] for part in self))
+        targets = None if self.targets is None else self.targets[indices]
+        return Points(self.x[indices], self.y[indices], targets)
 
 
 class Examples(NamedTuple):

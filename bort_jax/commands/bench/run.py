@@ -34,8 +34,14 @@ def run(config: Config) -> list[dict[str, Any]]:
             file = ScoredFile(config.data, **{one: getattr(config, one) for one in names})
             score = scorer(checkpoint, file, reference=our_program(checkpoint))
         with TemporaryDirectory() as folder:
-            given = dict(shapes=shapes, repeats=config.repeats, compiled=config.compiled)
-            found = race(checkpoint, Path(folder), score=score, **given)
+            found = race(
+                checkpoint,
+                Path(folder),
+                shapes=shapes,
+                repeats=config.repeats,
+                compiled=config.compiled,
+                score=score,
+            )
         records += [{"model": name, **one} for one in found]
         show(found, name)
     out = Path(config.out)

@@ -71,8 +71,7 @@ def save_model(model: Any, file: Path, *, largest: int) -> None:
 
     file.parent.mkdir(parents=True, exist_ok=True)
     size = sum(len(weight.raw_data) for weight in model.graph.initializer)
-    aside = dict(save_as_external_data=True, location=file.name + "_data") if size > largest else {}
-    onnx.save_model(model, file, **aside)
+    onnx.save_model(model, file, save_as_external_data=size > largest, location=file.name + "_data")
     onnx.checker.check_model(file, full_check=True)
 
 

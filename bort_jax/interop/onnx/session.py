@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -54,7 +55,7 @@ def run_rows(checkpoint: Checkpoint, file: Path) -> Callable:
     group = (lambda x: x[:, None]) if checkpoint.head == "choice" else (lambda x: x)
 
     def run(ids: Int[np.ndarray, "b s"], mask: Bool[np.ndarray, "b s"]):
-        types = np.asarray(token_types(ids, mask, separator=separator))
+        types = np.asarray(token_types(jnp.asarray(ids), jnp.asarray(mask), separator=separator))
         return session(group(ids), group(mask), group(types))
 
     return run

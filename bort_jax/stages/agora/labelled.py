@@ -56,12 +56,11 @@ def contradictions(label_fn: Callable, material: Material) -> Iterator[dict]:
 def write_table(file: Path, rows: list[dict]) -> None:
     """Writes `FILE.parquet` and `FILE.csv`; none of them where there are no rows."""
     import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
+    from pyarrow import csv, parquet
 
     if not rows:
         return
     table = pa.Table.from_pylist(rows)
-    for ending, write in ((".parquet", pa.parquet.write_table), (".csv", pa.csv.write_csv)):
+    for ending, write in ((".parquet", parquet.write_table), (".csv", csv.write_csv)):
         with whole_file(file.with_suffix(ending)) as partial:
             write(table, str(partial))

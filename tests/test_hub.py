@@ -212,7 +212,8 @@ print(len(options.read("test").texts), options.has("validation"))
 @pytest.mark.slow
 def test_data_sets_of_the_hub_are_read_at_a_commit(tmp_path):
     """Rows of a corpus, and a labelled split by its name."""
-    rows = lambda texts: "".join(json.dumps({"text": t, "label": 1}) + "\n" for t in texts).encode()
+    row = lambda k, text: json.dumps({"text": text, "label": k % 2}) + "\n"
+    rows = lambda texts: "".join(row(k, text) for k, text in enumerate(texts)).encode()
     with serve(Hub()) as started:
         files = {
             "train.jsonl": rows("ab"),
@@ -224,7 +225,8 @@ def test_data_sets_of_the_hub_are_read_at_a_commit(tmp_path):
         online = one_device() | {"HF_HUB_OFFLINE": "0"} | places
         call = [sys.executable, "-c", ROWS, "hub:org/rows"]
         done = subprocess.run(call, env=online, capture_output=True, text=True)
-    said = [f"hub:org/rows@{sha}", "['a', 'b']", "3 False"]
+    place = f"hub:org/rows@{sha}"
+    said = [place, "['a', 'b']", f"labels, from {place}: 0, 1", "3 False"]
     assert done.stdout.splitlines() == said, done.stderr
     assert "load.py" not in started.downloads()
 

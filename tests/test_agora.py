@@ -192,6 +192,7 @@ def test_step_2_takes_the_mistakes_of_the_best():
 RING = (np.arange(60)[:, None] + [-1, 1]) % 60  # each row's neighbours
 
 
+@settings(max_examples=4)
 @given(seed=st.integers(0, 30))
 def test_mistake_lift_of_scattered_mistakes_is_by_chance_and_of_clustered_ones_above(seed):
     rng = np.random.default_rng(seed)

@@ -434,6 +434,7 @@ def pairs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_run_writes_a_submission_file_where_test_labels_are_withheld(
     tiny, pairs, argv, tmp_path, capsys
 ):

@@ -207,6 +207,7 @@ def test_elastic_error_gives_each_of_a_list_its_own(corpus):
     assert len(set(errors)) == 5
 
 
+@pytest.mark.slow
 def test_trained_error_falls_with_training_and_keeps_the_best_rate(corpus):
     def error(steps, *rates):
         wanted = recipe(steps=steps, learning_rates=rates, eval_rows=64, measure="error")

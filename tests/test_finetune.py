@@ -185,6 +185,7 @@ def model(small, tmp_path_factory):
 OPTIONS = "--steps 2 --seq-len 16 --dropout 0.0 --batch-sizes [2]"
 
 
+@pytest.mark.slow
 def test_many_tasks_then_evaluate_and_submit(model, data, tmp_path, capsys):
     """A number and classes, with two seeds each, in one command; the zips are valid."""
     tasks = ("glue/stsb", "superglue/wic")

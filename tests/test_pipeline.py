@@ -46,6 +46,7 @@ def stock(checkpoint, task, folder):
     return pipeline(task, model=str(save(checkpoint, folder)), device="cpu")
 
 
+@pytest.mark.slow
 def test_text_classification_answers_as_stock_does(classifier, tmp_path):
     theirs = stock(classifier, "text-classification", tmp_path)
     ours = bort_jax.pipeline(tmp_path)

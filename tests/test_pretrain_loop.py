@@ -184,6 +184,7 @@ def test_a_run_of_hours_ends_when_they_are_used_up_with_the_rate_at_zero(
     assert rates[-1] == 0 and rates.max() > 0.9e-2
 
 
+@pytest.mark.slow
 def test_time_that_was_used_before_a_stop_counts(corpus, tmp_path, monkeypatch):
     def stop(step, state, metrics):
         if step == 5:
@@ -461,6 +462,7 @@ def test_load_run_keeps_the_family_that_the_run_started_from(corpus, tiny, tmp_p
     assert load_run(tmp_path / "run").family == "roberta"
 
 
+@pytest.mark.slow
 def test_pretrain_goes_on_with_layers_of_different_sizes(corpus, tiny, tmp_path):
     """Of the start's architecture where none is given; kept in the folder for stock classes."""
     arch = LayerwiseArch(16, 8, ((1, 8), (0, 0), (2, 5)))

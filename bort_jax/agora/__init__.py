@@ -18,31 +18,22 @@ from bort_jax.agora.generate import (
 )
 from bort_jax.agora.ledger import Ledger, Pace, Texts, Unanswered, read_answer
 from bort_jax.agora.lift import Lift, mistake_lift, nearest_rows
-from bort_jax.agora.loop import (
-    Agora,
-    AgoraState,
-    Copy,
-    Generated,
-    Mistakes,
-    Origin,
-    Round,
-    agora,
-    replay,
-    start,
-)
+from bort_jax.agora.loop import Agora, agora, replay, start
 from bort_jax.agora.protocol import Guard, Leak, score_once
+from bort_jax.agora.records import AgoraState, Copy, Generated, Mistakes, Origin, Round
 from bort_jax.agora.retrieve import Candidates, Retrieval, retriever, spread_budget
 from bort_jax.agora.socrates import (
     Trust,
     assess,
+    at_temperature,
     balance_classes,
     cache_labels,
     drop_unsure,
+    fit_temperature,
     hard_labels,
 )
 from bort_jax.agora.store import Store, resume
 from bort_jax.agora.taus import ball_tau, mix_tau, mlm_tau, neighbour_tau
-from bort_jax.agora.temperature import at_temperature, fit_temperature
 from bort_jax.agora.theta import describe, grid, prune, worst_run
 
 __all__ = [

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from bort_jax.agora.dataset import Dataset
-from bort_jax.agora.loop import Agora, Generated, Mistakes
+from bort_jax.agora.loop import Agora
+from bort_jax.agora.records import Generated, Mistakes
 from bort_jax.agora.theta import Theta
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from bort_jax.agora.loop import Generated, Mistakes, Origin
+from bort_jax.agora.records import Generated, Mistakes, Origin
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 

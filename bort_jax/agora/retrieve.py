@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bort_jax.agora.generate import QUANTILES, KeysFn, ProposalFilter, Window
-from bort_jax.agora.loop import AgoraState, Generated, Mistakes, Origin
+from bort_jax.agora.records import AgoraState, Generated, Mistakes, Origin
 
 BREADTH = 4  # candidates for each text that is picked
 ROUNDS = 3  # over which a budget is spread, at the most

@@ -22,7 +22,8 @@ from safetensors.numpy import load_file, save_file
 
 from bort_jax.agora.dataset import Dataset
 from bort_jax.agora.lift import Lift
-from bort_jax.agora.loop import Agora, AgoraState, Copy, Origin, Round, agora, replay
+from bort_jax.agora.loop import Agora, agora, replay
+from bort_jax.agora.records import AgoraState, Copy, Origin, Round
 from bort_jax.agora.theta import Theta
 from bort_jax.storage.files import whole_file, write_json, write_text
 

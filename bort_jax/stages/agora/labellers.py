@@ -88,9 +88,8 @@ class Socrates(NamedTuple):
     def judge(self, points: Dataset) -> tuple[np.ndarray, np.ndarray]:
         """His answers on some rows of validation, evenly spread, and their labels."""
         count = len(points.y)
-        rows = np.arange(count) * count // count
-        if self.judged and self.judged < count:
-            rows = np.arange(self.judged) * count // self.judged
+        picked = min(self.judged or count, count)
+        rows = np.arange(picked) * count // max(1, picked)
         answers = self.label_fn(points.x[rows])
         answered = ~np.isnan(answers).any(axis=1)
         return answers[answered], points.y[rows][answered]

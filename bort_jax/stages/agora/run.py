@@ -4,6 +4,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from bort_jax.agora import (
     Agora,
@@ -23,6 +24,7 @@ from bort_jax.agora import (
     start,
 )
 from bort_jax.agora.diagnostics import Finding
+from bort_jax.agora.loop import no_limit
 from bort_jax.data.row_text import point_texts
 from bort_jax.engine.joining import PLACE
 from bort_jax.engine.processes import leader_folder
@@ -80,44 +82,58 @@ def run_here(config: Config) -> dict:
         say(f"{out} is finished; its results:")
         page.show(summary := read_json(out / "results.json"), out)
         return summary
-    label_fn, temperature = socrates.label_fn, 1.0
     trust = check_socrates(socrates, material, allow_weak=config.allow_weak_socrates)
-    tuner = tuner_of(config, models.timaeus, material)
-    if config.soft_labels:
-        label_fn, temperature = soften(socrates, material)
-    plain = plain_of(config, tuner, material, out / "plain.json")
-    calls = calls_of(config, tuner, models, material, label_fn, folder=out / "pool")
-    if config.calls:
-        calls = calls._replace(allowance_fn=spread_budget(socrates.new_texts(config.calls)))
-    judged = [socrates.judge(half.points) for half in (material.steer, material.report)]
-    findings = checks_of(plain, calls, judged, material)
-    if config.retrieves:
-        encoder = config.encoder_of(models, material.seq_len)
-        pool = open_pool(config.pool, material, encoder, out / "pool")
-        findings += pool_checks(pool, encoder, material, config.calls)
+    ready = Ready(out, models, material, socrates, tuner_of(config, models.timaeus, material))
+    label_fn, temperature = soften(socrates, material, soft=config.soft_labels)
+    plain = plain_of(config, ready.tuner, material, out / "plain.json")
+    calls = calls_of(config, ready, label_fn)
+    findings = findings_of(config, ready, plain, calls)
     judge(findings, sets=len(config.sets()), ignore=config.ignore_checks)
-    store, first = store_of(out / "rounds", material), start(material.train, config.sets())
-    if config.replay and not store.folder.is_dir():
-        begin_replay(config, store, first)
-    state = run_rounds(store, first, material, calls=calls, tuner=tuner)
-    compared = lambda: scores_of(config, tuner, state, material, plain=plain, store=store)
-    summary = score_once(out / "scores.json", compared)
+    store = store_of(out / "rounds", material)
+    state = run_rounds(config, ready, store, calls=calls)
+    summary = scores_of(config, ready, state, plain, store)
     summary |= record(store, state, material, trust) | {"temperature": temperature}
     if config.curve and config.calls and config.retrieves:
-        drawn = lambda: curves_of(config, tuner, models, material, state, calls, summary)
-        summary |= score_once(out / "curve.json", drawn)
+        summary |= curves_of(config, ready, state, calls, summary)
     summary |= socrates.bill(state.asked, cost_per_call=config.cost_per_call)
     summary |= {"checks": [finding._asdict() for finding in findings]}
-    best = store.read_final()
-    write_submission(out, tuner, best, material)
-    save(tuner.checkpoint(best, card_facts(summary, source=config.source)), out / "model")
-    write_labelled(out, store, len(state.rounds), material)
     if models.socrates:  # who is paid is asked about no row that is labelled
         write_contradictions(out, label_fn, material)
+    write_results(config, ready, store, summary)
+    return summary
+
+
+class Ready(NamedTuple):
+    """What a run works with."""
+
+    out: Path
+    models: Models
+    material: Material
+    socrates: Socrates
+    tuner: FineTuner
+
+
+def findings_of(config: Config, ready: Ready, plain: Plain, calls: Agora) -> list[Finding]:
+    """The checks of a run, and of its pool where it has one."""
+    material = ready.material
+    judged = [ready.socrates.judge(half.points) for half in (material.steer, material.report)]
+    findings = checks_of(plain, calls, judged, material)
+    if not config.retrieves:
+        return findings
+    encoder = config.encoder_of(ready.models, material.seq_len)
+    pool = open_pool(config.pool, material, encoder, ready.out / "pool")
+    return findings + pool_checks(pool, encoder, material, config.calls)
+
+
+def write_results(config: Config, ready: Ready, store: Store, summary: dict) -> None:
+    """The model, the labelled set, a submission where labels are withheld, numbers and page."""
+    out, best = ready.out, store.read_final()
+    write_submission(out, ready.tuner, best, ready.material)
+    save(ready.tuner.checkpoint(best, card_facts(summary, source=config.source)), out / "model")
+    write_labelled(out, store, len(summary["rounds"]), ready.material)
     write_json(out / "results.json", summary)
     page.write(out, summary, source=config.source)
     page.show(summary, out)
-    return summary
 
 
 def read_inputs(config: Config) -> tuple[Models, Material]:
@@ -141,26 +157,28 @@ def tuner_of(config: Config, timaeus: Checkpoint, material: Material) -> FineTun
     return FineTuner.of(timaeus, tuple(material.cast.labels), head=material.head, **recipe)
 
 
-def calls_of(
-    config: Config, tuner: FineTuner, models: Models, material: Material, label_fn: Callable,
-    *, folder: Path,
-) -> Agora:  # fmt: skip
+def calls_of(config: Config, ready: Ready, label_fn: Callable) -> Agora:
     """Agora's callables."""
+    models, material, tuner = ready.models, ready.material, ready.tuner
 
     def fit(thetas: Sequence, train: Dataset) -> Iterator:
         return tuner.fit_all([config.full(theta) for theta in thetas], Points(*train))
 
     balance = balance_classes(material.shares, max_class_shift=config.max_class_shift)
+    new_texts = ready.socrates.new_texts(config.calls)
     return Agora(
         fit_fn=material.guard.wrap(fit),
         score_fn=lambda params, dev: tuner.correct(params, Points(*dev)),
-        generate_fn=config.generate_fn(models, material, label_fn, tuner.outputs, folder=folder),
+        generate_fn=config.generate_fn(
+            models, material, label_fn, tuner.outputs, folder=ready.out / "pool"
+        ),
         label_fn=label_fn,
         keep_fn=drop_unsure(balance, min_confidence=config.min_confidence),
         soft_labels=config.soft_labels,
         parents=config.parents,
         neighbours=nearest_rows(unit_states_of(models.timaeus, "mean")(material.steer.points.x)),
         first_fraction=config.first_fraction,
+        allowance_fn=spread_budget(new_texts) if config.calls else no_limit,
     )
 
 
@@ -181,40 +199,50 @@ def judge(findings: Sequence[Finding], *, sets: int, ignore: bool) -> None:
         say(f"WARNING: {problem}")
 
 
-def scores_of(
-    config: Config, tuner: FineTuner, state: AgoraState, material: Material,
-    *, plain: Plain, store: Store,
-) -> dict:  # fmt: skip
+def scores_of(config: Config, ready: Ready, state: AgoraState, plain: Plain, store: Store) -> dict:
     """Plain fine-tuning and Agora, each with the θ that steer-dev chose for it."""
     chosen = {"plain": plain.theta, "agora": state.champion.theta}
     thetas = {side: config.full(theta) for side, theta in chosen.items()}
-    seeds = config.final_seeds
-    return compare(tuner, state, material, thetas=thetas, seeds=seeds, keep_fn=store.write_final)
+
+    def compared() -> dict:
+        return compare(
+            ready.tuner,
+            state,
+            ready.material,
+            thetas=thetas,
+            seeds=config.final_seeds,
+            keep_fn=store.write_final,
+        )
+
+    return score_once(ready.out / "scores.json", compared)
 
 
 def curves_of(
-    config: Config, tuner: FineTuner, models: Models, material: Material, state: AgoraState,
-    calls: Agora, summary: dict,
-) -> dict[str, dict]:  # fmt: skip
+    config: Config, ready: Ready, state: AgoraState, calls: Agora, summary: dict
+) -> dict[str, dict]:
     """Accuracy by calls, of Agora and, where calls cost nothing, of random texts of the pool."""
-    theta, report = config.full(state.champion.theta), Points(*material.report.points)
+    theta, material = config.full(state.champion.theta), ready.material
+    report = Points(*material.report.points)
 
     def score_fn(train: Dataset) -> list[float]:
         thetas = [theta._replace(seed=seed) for seed in config.final_seeds]
-        models = tuner.fit_all(thetas, Points(*train))
-        return [tuner.accuracy(params, report) for params in models]
+        models = ready.tuner.fit_all(thetas, Points(*train))
+        return [ready.tuner.accuracy(params, report) for params in models]
 
-    scores = {
-        name: summary[side]["report"] for name, side in (("first", "plain"), ("last", "agora"))
-    }
-    lines = {"Agora": agora_curve(state, score_fn, **scores)}
-    if models.socrates:
-        encoder, beside = config.encoder_of(models, material.seq_len), lines["Agora"]
-        pool = open_pool(config.pool, material, encoder, Path(config.out) / "pool")
-        x = random_texts(pool, material, state.asked)
-        lines["the pool at random"] = random_curve(state, x, score_fn, calls=calls, beside=beside)
-    named = lambda points: [point._asdict() for point in points]
-    return {"curve": {name: named(points) for name, points in lines.items()}}
+    def draw() -> dict[str, dict]:
+        ends = {"first": summary["plain"]["report"], "last": summary["agora"]["report"]}
+        lines = {"Agora": agora_curve(state, score_fn, **ends)}
+        if ready.models.socrates:
+            encoder = config.encoder_of(ready.models, material.seq_len)
+            pool = open_pool(config.pool, material, encoder, ready.out / "pool")
+            x = random_texts(pool, material, state.asked)
+            beside = lines["Agora"]
+            random = random_curve(state, x, score_fn, calls=calls, beside=beside)
+            lines["the pool at random"] = random
+        named = lambda points: [point._asdict() for point in points]
+        return {"curve": {name: named(points) for name, points in lines.items()}}
+
+    return score_once(ready.out / "curve.json", draw)
 
 
 def record(store: Store, state: AgoraState, material: Material, trust: Trust) -> dict:
@@ -253,8 +281,10 @@ def check_socrates(socrates: Socrates, material: Material, *, allow_weak: bool) 
     return trust
 
 
-def soften(socrates: Socrates, material: Material) -> tuple[Callable, float]:
-    """Fits the temperature of Socrates' answers on steer-dev, and applies it."""
+def soften(socrates: Socrates, material: Material, *, soft: bool) -> tuple[Callable, float]:
+    """Fits the temperature of Socrates' answers on steer-dev, and applies it; 1 of hard labels."""
+    if not soft:
+        return socrates.label_fn, 1.0
     temperature = fit_temperature(*socrates.judge(material.steer.points))
     say(f"soft labels: Socrates' probabilities at the temperature {temperature:.2f}, by steer-dev")
     return at_temperature(socrates.label_fn, temperature), temperature
@@ -288,16 +318,17 @@ def begin_replay(config: Config, store: Store, first: AgoraState) -> None:
     say(f"replay of {config.replay} from the data set of round {config.replay_after}")
 
 
-def run_rounds(
-    store: Store, first: AgoraState, material: Material, *, calls: Agora, tuner: FineTuner
-) -> AgoraState:
+def run_rounds(config: Config, ready: Ready, store: Store, *, calls: Agora) -> AgoraState:
     """Runs every round that is not yet in the folder; the state after the last."""
+    material, tuner = ready.material, ready.tuner
+    state = start(material.train, config.sets())
+    if config.replay and not store.folder.is_dir():
+        begin_replay(config, store, state)
 
     def watch(state: AgoraState) -> dict:
         return {"report": tuner.accuracy(state.champion.model, Points(*material.report.points))}
 
-    state = first
-    for state in resume(store, first, material.steer.points, calls=calls, watch=watch):
+    for state in resume(store, state, material.steer.points, calls=calls, watch=watch):
         say(page.sentence(round_lines(store, state)[-1]))
     return state
 

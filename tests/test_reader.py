@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bort_jax.data import corpus as corpus_module
-from bort_jax.data import reader
 from bort_jax.data.build import build_corpus
 from bort_jax.data.corpus import clean_pieces, clean_text, open_source, read_rows, read_texts
 from bort_jax.data.prepared import prepare_corpus
-from bort_jax.data.reader import read_file
+from bort_jax.data.reader import lines, read_file
+from bort_jax.data.reader.row import LONGEST
 from bort_jax.data.scan import scan, split_file
 from bort_jax.data.tokenizer import Tokenizer
 from bort_jax.stages.finetune.config import Config as FinetuneConfig
@@ -187,7 +187,7 @@ def test_the_nth_row_of_a_text_file_is_its_nth_line(tmp_path):
 
 
 def test_json_rows_are_lines_or_the_items_of_an_array(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader, "PIECE", 50)
+    monkeypatch.setattr(lines, "PIECE", 50)
     rows = [{"text": f"a ] , [{n}", "more": {"x": [n, None]}} for n in range(40)]
     for indent in (None, 2):
         (tmp_path / "a.json").write_text(json.dumps(rows, indent=indent))
@@ -206,14 +206,13 @@ def test_json_rows_are_lines_or_the_items_of_an_array(tmp_path, monkeypatch):
     ]
 
 
-def test_a_line_longer_than_a_row_may_be_is_told_and_passed(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader, "PIECE", 64)
-    monkeypatch.setattr(reader, "LONGEST", 1000)
-    for name, line in (("a.txt", "word " * 300), ("a.jsonl", json.dumps({"text": "x" * 1001}))):
+def test_a_line_longer_than_a_row_may_be_is_told_and_passed(tmp_path):
+    long_text = "x" * (LONGEST + 1)
+    for name, line in (("a.txt", long_text), ("a.jsonl", json.dumps({"text": long_text}))):
         (tmp_path / name).write_text(f"{line}\n" + '{"text": 1}\n')
         long, short = read_file(tmp_path / name)
         assert long.wrong.startswith(f"{tmp_path / name}, line 1: longer than") and not short.wrong
-    (tmp_path / "a.csv").write_text('text\na\n"' + "b\n" * 600)
+    (tmp_path / "a.csv").write_text('text\na\n"' + f"{'b' * 999}\n" * (LONGEST // 999))
     with pytest.raises(ValueError, match="a.csv, line 3: a cell is longer than .* a quote missing"):
         list(read_file(tmp_path / "a.csv"))
 
@@ -238,7 +237,7 @@ def test_clean_pieces_are_the_cleaned_text(parts, size):
 
 def test_a_long_text_is_tokenized_in_pieces_and_one_alone_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus_module, "PIECE", 64)
-    monkeypatch.setattr(reader, "PIECE", 100)
+    monkeypatch.setattr(lines, "PIECE", 100)
     long = " ".join(f"word{n}\n" * (n % 7 == 0) + f"word{n}" for n in range(500)).replace(
         "\n", "\r"
     )

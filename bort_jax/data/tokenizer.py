@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 
 from bort_jax.data.corpus import batches, cut_text
 from bort_jax.storage.files import check_pointer, read_json, write_json
-from bort_jax.storage.hub import tokenizer_folder
+from bort_jax.storage.hub import TOKENIZER, tokenizer_folder
 from bort_jax.storage.native import native_errors
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -24,7 +24,6 @@ AT_ONCE = 1 << 21  # characters
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 ROLES = ("cls_token", "pad_token", "sep_token", "unk_token", "mask_token")  # as `Special` has them
 SETTINGS = "tokenizer_config.json"
-VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
 BESIDE = ("special_tokens_map.json", "added_tokens.json")  # in older folders
 # What stock classes call a tokenizer that has no limit.
 NO_LIMIT = 10**30
@@ -281,7 +280,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer | None:
       ValueError: a file is damaged, or lacks the special tokens.
     """
     folder = Path(folder)
-    files = [folder / name for name in (*VOCABULARIES, *BESIDE, SETTINGS)]
+    files = [folder / name for name in TOKENIZER]
     there = [file for file in files if file.is_file()]
     names = {file.name for file in there}
     if not {"tokenizer.json", "vocab.txt"} & names and not {"vocab.json", "merges.txt"} <= names:

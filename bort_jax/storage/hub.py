@@ -17,6 +17,7 @@ NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
 # A data set has a prefix: a misspelt path is not looked for on the network.
 DATA = "hub:"
 DATA_NAME = re.compile(r"hub:([\w./-]+)(?::([\w.-]+))?(?:@([\w./-]+))?(?:#(\w+))?")
+# All that a tokenizer is read from.
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",

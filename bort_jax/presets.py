@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """YAML presets: values as they are typed, in a bounded size and depth."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +70,19 @@ def load_typed(text: str) -> Any:
     """
     import yaml
 
-    value = _library_load(text)
+    value = _library_loader()(text)
     if not isinstance(value, (list, dict)):
         return value
     check_yaml(text)
     return yaml.load(text, Loader=yaml.CBaseLoader)
 
 
-def _library_load(text: str) -> Any:
-    from jsonargparse._loaders_dumpers import yaml_load
+@cache
+def _library_loader() -> Callable[[str], Any]:
+    """jsonargparse's own reader of YAML, as it was before `keep_texts`."""
+    from jsonargparse import get_loader
 
-    return yaml_load(text)
+    return get_loader("yaml")
 
 
 def keep_texts() -> None:
@@ -87,4 +90,5 @@ def keep_texts() -> None:
     import yaml
     from jsonargparse import set_loader
 
+    _library_loader()
     set_loader("yaml", load_typed, (yaml.YAMLError, ValueError))

@@ -63,6 +63,8 @@ def test_costs_as_a_table(capsys):
         ("cost bort --vocb-size 3", "did you mean 'vocab_size'"),
         ("cost D4-A7-H1024-I768", "heads must divide hidden"),
         ("cost bort --seq-len 513", "longer than the 512 positions"),
+        ("cost bort --seq-len 0", "expected 1 or more; got seq_len 0"),
+        ("cost bort --vocab-size -1 --labels 0", "got vocab_size -1, labels 0"),
         ("cost bort --head tail", "must be one of none, mlm, classifier"),
         ("quickstart --preset tiny", "no preset 'tiny' of quickstart; there are: smoke"),
         ("quickstart --agora.sede 1", "did you mean 'agora.seeds'"),

@@ -66,6 +66,14 @@ def test_large_constants_stand_in_a_file_beside(tmp_path):
     np.testing.assert_allclose(theirs, logits(before, ids), atol=1e-5)
 
 
+def test_run_rows_takes_a_separator_of_the_texts_own_for_its_token(tmp_path):
+    before = checkpoint()
+    save_onnx(before, tmp_path, source=tmp_path)
+    ids = np.array([[5, 17, 3, 29]])
+    theirs = run_rows(before, tmp_path / MODEL)(np.array([[5, ~17, 3, 29]]), ids > 0)
+    np.testing.assert_allclose(theirs, logits(before, ids), atol=1e-5)
+
+
 def test_choices_stand_in_groups(tmp_path):
     before = MODELS["choice"]()
     save_onnx(before, tmp_path, source=tmp_path)

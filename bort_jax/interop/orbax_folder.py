@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A checkpoint as an orbax folder: any architecture, on any device."""
 
+import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import clear_frames
 
 import jax
 import numpy as np
@@ -61,11 +63,14 @@ def load_orbax(folder: str | Path) -> Checkpoint:
 
 @contextmanager
 def _let_threads_end() -> Iterator[None]:
-    """After an error waits for orbax's own threads, which print that their loop is closed."""
+    """After an error waits for orbax's own threads, which print that their loop is closed, and
+    collects its tasks, which print that nobody asked for their errors."""
     try:
         yield
-    except Exception:
+    except Exception as error:
         time.sleep(THREADS_END)
+        clear_frames(error.__traceback__)  # they hold the tasks
+        gc.collect()
         raise
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from bort_jax.data.tokenizer import plain_ids
 from bort_jax.interop.checkpoint import Checkpoint
 from bort_jax.interop.onnx.folder import require
 from bort_jax.model import forward
@@ -56,7 +57,7 @@ def run_rows(checkpoint: Checkpoint, file: Path) -> Callable:
 
     def run(ids: Int[np.ndarray, "b s"], mask: Bool[np.ndarray, "b s"]):
         types = np.asarray(token_types(jnp.asarray(ids), jnp.asarray(mask), separator=separator))
-        return session(group(ids), group(mask), group(types))
+        return session(group(plain_ids(ids)), group(mask), group(types))
 
     return run
 

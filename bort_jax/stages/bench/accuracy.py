@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bort_jax.data.corpus import read_texts
+from bort_jax.data.tokenizer import plain_ids
 from bort_jax.interop import Checkpoint
 from bort_jax.stages.predict.forward import lengths
 from bort_jax.stages.predict.outputs import task_of_checkpoint
@@ -74,7 +75,7 @@ def _classifier(checkpoint: Checkpoint, file: ScoredFile) -> Scorer:
 
 
 def _masked_lm(checkpoint: Checkpoint, x: np.ndarray) -> Scorer:
-    special = checkpoint.required_tokenizer.special
+    special, x = checkpoint.required_tokenizer.special, plain_ids(x)
     chosen = (np.random.default_rng(0).random(x.shape) < MASKED) & ~np.isin(x, special)
     masked = np.where(chosen, special.mask, x)
 

@@ -164,7 +164,7 @@ class QuickstartConfig(Pipeline):
     seq_len: int = 40
     vocab: int | None = 16_000
     search: SearchStage = field(default_factory=lambda: FEW_OPTIONS)
-    agora: AgoraStage = field(default_factory=lambda: AgoraStage(steps=80))
+    agora: AgoraStage = field(default_factory=lambda: AgoraStage(steps=70))
     sentences: SentenceCounts = field(default_factory=SentenceCounts)
 
 

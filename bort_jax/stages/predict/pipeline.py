@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answers to texts from Python, as stock `transformers` pipelines give them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -53,7 +54,7 @@ def pipeline(
     return kind.get(wanted, Embeddings)(for_device(checkpoint), seq_len)
 
 
-class Pipeline:
+class Pipeline(ABC):
     """A model that answers texts, rows of like lengths together; a call compiles a program for each
     number of rows (`BATCHES`) and width (`widths`) that it is the first to need."""
 
@@ -78,9 +79,9 @@ class Pipeline:
                 self.answer(x)
         return self
 
+    @abstractmethod
     def answer(self, x: np.ndarray) -> Any:
         """One answer a row."""
-        raise NotImplementedError
 
 
 class TextClassification(Pipeline):

@@ -29,7 +29,7 @@ from bort_jax.stages.extract.parent.search import best_of_depths, least_error
 from bort_jax.stages.extract.parent.vocabulary import with_vocabulary
 
 PARENT = Arch(3, 4, 16, 64)
-SIZES = ("--seq-len", 16, "--calibration-rows", 128, "--search", "layerwise")
+SIZES = ("--seq-len", 16, "--calibration-rows", 128)
 
 
 def scaled(params):
@@ -224,7 +224,7 @@ def test_a_run_that_was_damaged_or_whose_parent_changed_is_refused(
         (("--seq-len", 600), "the parent has 16 positions"),
         (("--depth", "[4]"), "--depth must lie between 1 and 3"),
         (("--steps", 3), "inside a parent does not read --steps"),
-        (("--search", "bounded"), "give --search layerwise"),
+        (("--search", "bounded"), "got bounded: leave --search out"),
         (("--stock", "true", "--heads", "[1]"), "leave --heads out"),
         (("--inference", "operations"), "i is macs or latency_ms"),
         (("--vocab", 5), "tokens must stay; asked for 5"),

@@ -238,7 +238,6 @@ def extract_config(config: Pipeline, parent: Path, text: Path, out: Path) -> Ext
         data=str(text),
         parent=str(parent),
         out=str(out),
-        search="layerwise",
         seq_len=config.seq_len,
         seed=config.seed,
         **{name: getattr(config, name) for name in LIMITS},

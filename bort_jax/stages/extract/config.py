@@ -61,9 +61,10 @@ class Config:
       heads: choices of A; a tuple is valid where A divides H.
       hidden: choices of H.
       intermediate: choices of I.
-      search: over uniform networks: interval (the published scheme), bounded (assumes less,
-        trains what may be best) or exhaustive. Or layerwise: every layer has its own heads and
-        intermediate size, or is skipped; errors of layers are taken to add up.
+      search: over uniform networks: interval (the published scheme, where nothing is given),
+        bounded (assumes less, trains what may be best) or exhaustive. Or layerwise, which it is
+        inside a parent: every layer has its own heads and intermediate size, or is skipped;
+        errors of layers are taken to add up.
       epsilon: ε in (0, 1): the winner's W is at least (1 − ε) of the best, see report.html.
       errors: trained (each candidate by itself), elastic (one masked network serves all) or fitted
         (a polynomial through a sample that is trained, which predicts the rest).
@@ -110,7 +111,7 @@ class Config:
     heads: tuple[int, ...] = (4, 8, 12, 16)
     hidden: tuple[int, ...] = (512, 768, 1024)
     intermediate: tuple[int, ...] = (256, 512, 768, 1024, 3072)
-    search: str = "interval"
+    search: str | None = None
     epsilon: float = 0.25
     errors: str = "trained"
     fit_points: int = 24
@@ -141,6 +142,11 @@ class Config:
     column: str = "text"
     seed: int = 0
 
+    @property
+    def search_kind(self) -> str:
+        """The search that is given, or what it is otherwise."""
+        return self.search or ("layerwise" if self.parent else "interval")
+
 
 def check(config: Config) -> None:
     """Raises ValueError before any text is read."""
@@ -158,7 +164,7 @@ def check(config: Config) -> None:
     if not config.learning_rates:
         raise ValueError("learning_rates is empty: each candidate needs at least one")
     check_measure(config.measure, has_teacher=config.teacher is not None)
-    if config.search == "layerwise":
+    if config.search_kind == "layerwise":
         check_layerwise(config, space)
 
 
@@ -170,17 +176,17 @@ def check_read(config: Config) -> None:
         ("inference", INFERENCES),
     ):
         got = getattr(config, name)
-        if got not in choices:
+        if got is not None and got not in choices:
             raise ValueError(f"{name} must be one of {', '.join(choices)}; got {got!r}")
     given = {f.name for f in fields(Config) if getattr(config, f.name) != f.default}
     if config.from_run:
         what, unread = "--from RUN, which trains nothing,", given - READ_FROM_RUN
     elif config.parent:
         what, unread = "extraction inside a parent", given - READ_PARENT
-    elif config.search == "layerwise":
+    elif config.search_kind == "layerwise":
         what, unread = "a layerwise search", given - READ_LAYERWISE
     else:
-        what, unread = f"search {config.search}", given & UNREAD_UNIFORM
+        what, unread = f"search {config.search_kind}", given & UNREAD_UNIFORM
     if unread:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(unread))
         raise ValueError(f"{what} does not read {names}: leave it out")
@@ -188,10 +194,10 @@ def check_read(config: Config) -> None:
 
 def check_parent(config: Config) -> None:
     """Raises ValueError for a search that is not one inside a parent, and for too few rows."""
-    if config.search not in ("layerwise", "exhaustive"):
+    if config.search_kind not in ("layerwise", "exhaustive"):
         raise ValueError(
             "inside a parent the search is layerwise, or exhaustive over equal layers; got "
-            f"{config.search}: give --search layerwise"
+            f"{config.search}: leave --search out"
         )
     if config.stock and given_sizes(config, "heads"):
         raise ValueError("--stock keeps every head of a layer: leave --heads out")

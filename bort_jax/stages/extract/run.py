@@ -45,7 +45,7 @@ def run(config: Config) -> Extraction | LayerwiseSolution:
     """Searches, or goes on with a search that was stopped."""
     check(config)
     config = pin_revisions(config)
-    return search_layers(config) if config.search == "layerwise" else search_uniform(config)
+    return search_layers(config) if config.search_kind == "layerwise" else search_uniform(config)
 
 
 def search_uniform(config: Config) -> Extraction:
@@ -60,12 +60,12 @@ def search_uniform(config: Config) -> Extraction:
     question: dict[str, Any] = dict(
         cost_fn=cost_columns(space, latency, **sizes),
         epsilon=config.epsilon,
-        search=config.search,
+        search=config.search_kind,
         budget=budget_of(config),
         inference=config.inference,
     )
     first = plan(space, **question)
-    more = "" if config.search != "bounded" else " first, then what may be best"
+    more = "" if config.search_kind != "bounded" else " first, then what may be best"
     say(f"{len(space.archs())} architectures, {len(first)} to train{more}")
     error_fn = error_function(config, corpus, space, out, planned=len(first))
     extraction = extract(space, error_fn=error_fn, **question)
@@ -141,7 +141,7 @@ def error_function(config: Config, corpus: Corpus, space: SearchSpace, out: Path
     else:
         error_fn = trained_error(corpus, recipe)
     points = designed_sample(space, size=config.fit_points) if config.errors == "fitted" else []
-    total = len(points) or (planned if config.search != "bounded" else None)
+    total = len(points) or (planned if config.search_kind != "bounded" else None)
     shared = SharedErrors(error_fn, out, chunk=CHUNKS[config.errors], on_result=Announcer(total))
     if not points:
         return shared

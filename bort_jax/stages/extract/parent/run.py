@@ -73,7 +73,7 @@ def run_inside(config: Config) -> Found:
     costs = costs_of(parent, arch, seq_len=config.seq_len)
     say(f"parent: {arch}, e {inheritance.base:.4g}, {_seconds(start)}")
     latency = timed(config, parent, arch, sizes)
-    equal = config.stock or config.search == "exhaustive"
+    equal = config.stock or config.search_kind == "exhaustive"
     choices = measured_choices(
         inheritance, sizes, costs, latency=latency, inference=config.inference, equal=equal
     )

@@ -37,6 +37,12 @@ def test_usage_names_every_verb_and_every_verb_explains_itself(capsys):
             assert field.name in text, f"{verb} --{field.name} is not explained"
 
 
+def test_doctor_finds_nothing_broken(capsys):
+    code, out, err = run(capsys, "doctor")
+    assert code == 0 and "BROKEN" not in out, err
+    assert "sum over devices: works" in out and "exact 64-bit costs: works" in out
+
+
 def test_costs_as_json(capsys):
     line = "cost D4-A8-H1024-I768 --vocab-size 50265 --json"
     counts = json.loads(run(capsys, *line.split())[1])

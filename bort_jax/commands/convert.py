@@ -22,7 +22,6 @@ from bort_jax.interop.verify import FORMATS, verify
 from bort_jax.report.terminal import say, show_box
 from bort_jax.stages.bench.accuracy import ScoredFile
 from bort_jax.stages.bench.export import export_onnx
-from bort_jax.stages.predict.outputs import check_length
 from bort_jax.stages.pretrain.stored_run import is_run, load_run
 
 POSITIONAL = {"source": "checkpoint folder, .params file, or run folder", "out": "new folder"}
@@ -102,7 +101,6 @@ def to_onnx(checkpoint: Checkpoint, config: Config) -> tuple[list[str], str]:
     """As `to_format`."""
     file = None
     if config.quantize:
-        check_length(config.seq_len, checkpoint)
         names = ("columns", "label", "task", "seq_len")
         file = ScoredFile(config.data, **{name: getattr(config, name) for name in names})
     source, out = checkpoint_folder(config.source), Path(config.out)

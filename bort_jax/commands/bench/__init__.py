@@ -3,7 +3,7 @@
 Each is timed in every form that this machine can run, in turns: this package, StableHLO, ONNX
 Runtime in float32 and int8, torch. The table, a plot and JSON stand in OUT."""
 
-from bort_jax.commands.bench.config import POSITIONAL, Config
-from bort_jax.commands.bench.run import run
+from bort_jax.stages.bench.config import POSITIONAL, Config
+from bort_jax.stages.bench.run import run
 
 __all__ = ["POSITIONAL", "Config", "run"]

@@ -9,8 +9,8 @@ import numpy as np
 from bort_jax.data.corpus import read_texts
 from bort_jax.data.tokenizer import plain_ids
 from bort_jax.interop import Checkpoint
-from bort_jax.stages.predict.forward import lengths
-from bort_jax.stages.predict.outputs import task_of_checkpoint
+from bort_jax.stages.predict.forward import lengths, widths
+from bort_jax.stages.predict.outputs import check_length, task_of_checkpoint
 from bort_jax.tasks import align_outputs, decide, find_task, read_examples, score
 
 AT_ONCE = 16  # rows
@@ -50,6 +50,7 @@ def scorer(checkpoint: Checkpoint, file: ScoredFile, *, reference: Program) -> S
     Raises:
       FileNotFoundError, ValueError: the file cannot be read, or does not fit the model.
     """
+    check_length(file.seq_len, checkpoint)
     if checkpoint.labels:
         return _classifier(checkpoint, file)
     x = _tokens(checkpoint, file)
@@ -113,9 +114,11 @@ def _tokens(checkpoint: Checkpoint, file: ScoredFile) -> np.ndarray:
 
 
 def _run(program: Program, x: np.ndarray, checkpoint: Checkpoint):
-    """Pairs of rows and their outputs, a batch at a time, each as wide as its longest row."""
+    """Pairs of rows and their outputs, a batch at a time, each as wide as its longest row, rounded
+    up to one of `widths`: a program that is compiled is compiled for few of them."""
     pad = checkpoint.required_tokenizer.special.pad
     for start in range(0, len(x), AT_ONCE):
         rows = slice(start, start + AT_ONCE)
-        ids = x[rows, : lengths(x[rows], pad=pad).max()]
+        longest = lengths(x[rows], pad=pad).max()
+        ids = x[rows, : next(width for width in widths(x.shape[1]) if width >= longest)]
         yield rows, np.asarray(program(ids, ids != pad))

@@ -66,13 +66,15 @@ def _torch(checkpoint: Checkpoint, folder: Path, size: int, *, compiled: bool) -
     import transformers
 
     save(checkpoint, folder)
+    transformers.utils.logging.disable_progress_bar()
     plain = {"add_pooling_layer": False} if checkpoint.headless else {}
     model = getattr(transformers, hf_class(checkpoint)).from_pretrained(folder, **plain).eval()
 
     def runner(model) -> Program:
         def run(ids, mask):
             with torch.inference_mode():
-                outputs = model(torch.from_numpy(ids).long(), torch.from_numpy(mask).long())
+                inputs = {name: torch.from_numpy(x) for name, x in feeds(ids, mask).items()}
+                outputs = model(**inputs)
             return (outputs.last_hidden_state if checkpoint.headless else outputs.logits).numpy()
 
         return run

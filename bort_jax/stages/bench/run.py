@@ -5,8 +5,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bort_jax.arch import NAMED, Arch
-from bort_jax.commands.bench.config import Config
+from bort_jax.arch import NAMED, PATTERN, Arch
+from bort_jax.stages.bench.config import Config
 from bort_jax.interop import Checkpoint, read
 from bort_jax.model import BertConfig, Headless, random_params
 from bort_jax.report.plots import bars
@@ -20,6 +20,8 @@ VOCABULARY = 50265  # of architectures with random weights
 
 
 def run(config: Config) -> list[dict[str, Any]]:
+    if config.repeats < 1:
+        raise ValueError(f"--repeats must be at least 1; got {config.repeats}")
     shapes = [shape_of(text) for text in config.shapes]
     models = {name: checkpoint_of(name) for name in config.models}
     for name, checkpoint in models.items():
@@ -65,7 +67,7 @@ def shape_of(text: str) -> tuple[int, int]:
 
 def checkpoint_of(name: str) -> Checkpoint:
     """The checkpoint, or an encoder of the architecture with random weights."""
-    if name not in NAMED and not (name.startswith("D") and not Path(name).exists()):
+    if Path(name).exists() or not (name in NAMED or PATTERN.fullmatch(name)):
         return read(name)
     config = BertConfig(Arch.parse(name), VOCABULARY)
     return Checkpoint(config, random_params(Headless(config), seed=0), headless=True)

@@ -3,7 +3,7 @@
 
     exported = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
     weights = safetensors.numpy.load_file("weights.safetensors")
-    logits = exported.call(weights, ids, mask)     # masked LM: one more, positions int32[b, m]
+    logits = jax.jit(exported.call)(weights, ids, mask)  # masked LM: and positions int32[b, m]
 
 `ids` is int32[b, s], `mask` bool[b, s]; b, s and m are free, s up to the learned positions.
 """
@@ -76,11 +76,11 @@ def load_program(folder: str | Path) -> Callable:
     check_pointer(file)
     with native_errors(f"{file} is no program that can be read"):
         program = jax.export.deserialize(bytearray(file.read_bytes()))
-    weights = read_safetensors(folder / WEIGHTS)
+    weights, call = jax.device_put(read_safetensors(folder / WEIGHTS)), jax.jit(program.call)
 
     def run(*inputs):
         with native_errors(f"{file} is no program that can be run"):
-            return jax.block_until_ready(program.call(weights, *inputs))
+            return jax.block_until_ready(call(weights, *inputs))
 
     return run
 

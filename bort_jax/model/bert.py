@@ -14,6 +14,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from bort_jax.arch import Arch, LayerwiseArch
@@ -140,17 +141,20 @@ class Embeddings(nn.Module):
 
 
 def token_types(
-    ids: Int[Array, "b s"], mask: Bool[Array, "b s"], *, separator: int | None
-) -> Int[Array, "b s"]:
+    ids: Int[Array | np.ndarray, "b s"],
+    mask: Bool[Array | np.ndarray, "b s"],
+    *,
+    separator: int | None,
+) -> Int[Array | np.ndarray, "b s"]:
     """1 for tokens after the first separator, as in `[CLS] a [SEP] b [SEP]`; 0 before, and in
     padding: what BERT's tokenizer gives for a text and for a pair.
 
-    A separator that stands in a text is `~id`, and ends nothing.
+    A separator that stands in a text is `~id`, and ends nothing. Arrays of numpy give one of numpy.
     """
     if separator is None:
-        return jnp.zeros_like(ids)
-    ends = (ids == separator).astype(jnp.int32)
-    return ((jnp.cumsum(ends, axis=1) > ends) & mask).astype(jnp.int32)
+        return 0 * ids
+    ends = (ids == separator).astype("int32")
+    return ((ends.cumsum(axis=1) > ends) & mask).astype("int32")
 
 
 class Attention(nn.Module):

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -44,22 +43,28 @@ def open_session(file: Path) -> Callable:
 
     def run(ids, mask, types):
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-        feeds = {name: np.asarray(given[name], np.int64) for name in names}
-        return session.run([first], feeds)[0]
+        return session.run([first], {name: np.asarray(given[name], np.int64) for name in names})[0]
 
     return run
 
 
 def run_rows(checkpoint: Checkpoint, file: Path) -> Callable:
     """As `open_session`, of `(ids, mask)` as our model takes them; a choice has one row."""
-    session, separator = open_session(file), checkpoint.config.separator
+    session, inputs = open_session(file), stock_inputs(checkpoint)
     group = (lambda x: x[:, None]) if checkpoint.head == "choice" else (lambda x: x)
+    return lambda ids, mask: session(*map(group, inputs(ids, mask)))
 
-    def run(ids: Int[np.ndarray, "b s"], mask: Bool[np.ndarray, "b s"]):
-        types = np.asarray(token_types(jnp.asarray(ids), jnp.asarray(mask), separator=separator))
-        return session(group(plain_ids(ids)), group(mask), group(types))
 
-    return run
+def stock_inputs(checkpoint: Checkpoint) -> Callable:
+    """Builds `(ids: int[b, s], mask: bool[b, s]) -> ids, mask, token types`, int64[b, s], as stock
+    programs take them."""
+    separator = checkpoint.config.separator
+
+    def inputs(ids: Int[np.ndarray, "b s"], mask: Bool[np.ndarray, "b s"]):
+        types = token_types(ids, mask, separator=separator)
+        return tuple(np.asarray(x, np.int64) for x in (plain_ids(ids), mask, types))
+
+    return inputs
 
 
 def compare(checkpoint: Checkpoint, file: Path, *, texts: Sequence[str] = ()) -> str:

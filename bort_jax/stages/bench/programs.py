@@ -10,9 +10,10 @@ import jax
 import numpy as np
 
 from bort_jax.interop import Checkpoint, hf_class, save
+from bort_jax.interop.onnx.bert import input_names
 from bort_jax.interop.onnx.folder import MODEL, save_onnx
 from bort_jax.interop.onnx.quantise import quantise, size_of
-from bort_jax.interop.onnx.session import run_rows
+from bort_jax.interop.onnx.session import run_rows, stock_inputs
 from bort_jax.interop.stablehlo import load_program, save_stablehlo
 from bort_jax.model import forward
 from bort_jax.stages.bench.accuracy import Program
@@ -68,17 +69,18 @@ def _torch(checkpoint: Checkpoint, folder: Path, size: int, *, compiled: bool) -
     save(checkpoint, folder)
     transformers.utils.logging.disable_progress_bar()
     plain = {"add_pooling_layer": False} if checkpoint.headless else {}
+    inputs, taken = stock_inputs(checkpoint), len(input_names(checkpoint))
     model = getattr(transformers, hf_class(checkpoint)).from_pretrained(folder, **plain).eval()
 
     def runner(model) -> Program:
         def run(ids, mask):
             with torch.inference_mode():
-                inputs = {name: torch.from_numpy(x) for name, x in feeds(ids, mask).items()}
-                outputs = model(**inputs)
+                outputs = model(*map(torch.from_numpy, inputs(ids, mask)[:taken]))
             return (outputs.last_hidden_state if checkpoint.headless else outputs.logits).numpy()
 
         return run
 
     yield Form("torch", runner(model), size)
     if compiled:
+        torch.compiler.reset()  # it counts the shapes of all models, and gives up after eight
         yield Form("torch.compile", runner(torch.compile(model, dynamic=False)), size)

@@ -6,12 +6,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bort_jax.arch import NAMED, PATTERN, Arch
-from bort_jax.stages.bench.config import Config
 from bort_jax.interop import Checkpoint, read
 from bort_jax.model import BertConfig, Headless, random_params
 from bort_jax.report.plots import bars
 from bort_jax.report.terminal import say, show_table
 from bort_jax.stages.bench.accuracy import ScoredFile, scorer
+from bort_jax.stages.bench.config import Config
 from bort_jax.stages.bench.programs import our_program
 from bort_jax.stages.bench.race import race
 from bort_jax.storage.files import write_json

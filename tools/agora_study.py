@@ -10,6 +10,7 @@ the scarce rows and the pool stand in the other, which he never saw. The next dr
 Classes have their natural shares. Three regimes: the scarce rows are a random draw
 (representative), stand in one of 8 clusters (patch), or the pool is 16 % in domain (mixed).
 
+  TF-IDF           the scarce rows, in logistic regression on words
   plain            the scarce rows
   train + dev      and dev, with true labels
   pool at random   and so many pool texts with Socrates' answers
@@ -20,38 +21,47 @@ Classes have their natural shares. Three regimes: the scarce rows are a random d
   true labels      so many pool texts with their true labels
   whole pool       all of it with Socrates' answers
 
-Every arm chooses among one Θ on dev and has the mean of three seeds on its last set as its score
-(balanced accuracy would be the same: both tasks are balanced). The primary contrast, Agora − pool
-at random at equal calls, was written down before the first run. Each draw is kept when it is
-finished; the same command goes on. `--probe` has logistic regression on frozen embeddings in place
-of both networks, a minute a task: it ranks arms and proves nothing about a fine-tuned student.
+A network has one learning rate, and as many steps as plain fine-tuning needs on dev, chosen once a
+task; the score of an arm is the mean of two seeds on its last set (balanced accuracy would be the
+same: both tasks are balanced). The primary contrast, Agora − pool at random at equal calls, was
+written down before the first run. Each draw is kept when it is finished; the same command goes on.
+`--probe` has logistic regression on frozen embeddings in place of both networks, its strength
+chosen on dev, minutes a task: it screens arms and proves nothing about a fine-tuned student.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jsonargparse import auto_cli
-from study_arms import Ground, arms_of, score, socrates_of
-from study_sets import REGIMES, Table, draw_rows, read_table
-from study_students import Probe, TextStudent
+from study_arms import Ground, arms_of, score, socrates_answers
+from study_sets import DRAWS, REGIMES, Draw, Table, draw_rows, read_table
+from study_students import Probe, Student, TextStudent
 
-from bort_jax.interop import Checkpoint, read
+from bort_jax.interop import read
 from bort_jax.report.paired import gain
 from bort_jax.report.terminal import say, show_table
 from bort_jax.stages.agora.pool.store import Encoder
+from bort_jax.stages.compress.baseline import tfidf_right
 from bort_jax.stages.finetune.tuner import FineTuner
 from bort_jax.storage.files import read_json, whole_file, write_json
 from bort_jax.storage.run_folder import claim
 
 TASKS = ("reviews/rotten_tomatoes", "reviews/imdb")
+ARMS = (
+    "plain", "train + dev", "pool at random", "pool by doubt", "near any dev", "near mistakes",
+    "Agora", "true labels", "whole pool",
+)  # fmt: skip
+FREE = ("plain", "train + dev", "whole pool")  # whatever the budget
 PRIMARY = ("Agora", "pool at random")
 PAIRS = (
     PRIMARY,
     ("near mistakes", "near any dev"),
     ("pool by doubt", "pool at random"),
+    ("Agora", "near any dev"),
     ("Agora", "plain"),
     ("whole pool", "plain"),
 )
@@ -71,13 +81,16 @@ class Settings:
       rows: most rows of a task.
       draws: how many, from 0 on.
       regimes: of representative, patch and mixed.
+      arms: those that are tried.
       calls: budgets.
       scarce: labelled rows.
       dev: rows that steer.
       test: rows that are scored.
       seq_len: tokens in a row.
-      steps: of each fine-tuning of the student.
-      socrates_steps: of Socrates'.
+      steps: choices of the student's training steps: the fewest within a point of the best on dev.
+      learning_rate: of the student.
+      socrates_steps: of Socrates.
+      socrates_rate: his learning rate.
       batch_size: rows in a step.
     """
 
@@ -90,14 +103,33 @@ class Settings:
     rows: int = 8000
     draws: int = 8
     regimes: tuple[str, ...] = REGIMES
+    arms: tuple[str, ...] = ARMS
     calls: tuple[int, ...] = (100, 300)
     scarce: int = 200
     dev: int = 300
     test: int = 1500
     seq_len: int = 48
-    steps: int = 200
-    socrates_steps: int = 600
+    steps: tuple[int, ...] = (50, 100, 200)
+    learning_rate: float = 3e-4
+    socrates_steps: int = 200
+    socrates_rate: float = 1e-4
     batch_size: int = 16
+
+
+class Task(NamedTuple):
+    """A task, and who learns it.
+
+    Attributes:
+      folder: of its results.
+      socrates: he learns from many rows.
+      student: learns from few.
+    """
+
+    folder: Path
+    table: Table
+    vectors: np.ndarray
+    socrates: Student
+    student: Student
 
 
 def main(settings: Settings) -> None:
@@ -105,64 +137,98 @@ def main(settings: Settings) -> None:
 
 
 def run(settings: Settings) -> None:
-    """Every draw that is not finished; then the tables."""
+    """Every draw that is not finished, the first of all tasks first; then the tables."""
     out = claim(settings.out, settings, free=("out", "draws", "tasks", "regimes"))
-    encoder = Encoder(read(settings.encoder), settings.seq_len)
-    for task in settings.tasks:
-        table = read_table(task, settings.data_dir, most=settings.rows)
-        folder = out / task.replace("/", "-")
-        vectors = kept_vectors(encoder, table, folder / "vectors.npy")
-        for seed, regime in product(range(settings.draws), settings.regimes):
-            file = folder / f"{regime}-{seed}.json"
-            if not file.is_file():
-                write_json(file, run_draw(table, vectors, regime, seed, encoder, settings))
-                say(f"{task}, {regime}, draw {seed} is finished")
+    tasks = [prepare(name, out / name.replace("/", "-"), settings) for name in settings.tasks]
+    for seed, task, regime in product(range(settings.draws), tasks, settings.regimes):
+        file = task.folder / f"{regime}-{seed}.json"
+        if not file.is_file():
+            write_json(file, run_draw(task, regime, seed, settings))
+            say(f"{task.folder.name}, {regime}, draw {seed} is finished")
     report(out, settings)
 
 
-def kept_vectors(encoder: Encoder, table: Table, file: Path) -> np.ndarray:
-    """The table's embeddings, from their file where they are made."""
+def prepare(name: str, folder: Path, settings: Settings) -> Task:
+    encoder = Encoder(read(settings.encoder), settings.seq_len)
+    table = read_table(name, settings.data_dir, most=settings.rows)
+    vectors = kept(folder / "vectors.npy", lambda: encoder.vectors(encoder.tokens(table.examples)))
+    if settings.probe:
+        probe = Probe(vectors, table.classes)
+        return Task(folder, table, vectors, probe, probe)
+    teach = network(settings.encoder, table, settings, settings.socrates_rate)
+    learn = network(settings.student, table, settings, settings.learning_rate)
+    steps = kept(folder / "steps.npy", lambda: fewest_steps(learn, table, vectors, settings))
+    return Task(folder, table, vectors, teach(settings.socrates_steps), learn(int(steps)))
+
+
+def network(
+    source: str, table: Table, settings: Settings, rate: float
+) -> Callable[[int], TextStudent]:
+    """Builds a student by its training steps."""
+    start, labels = read(source), tuple(map(str, range(table.classes)))
+    tokens = table.examples.encode(start.required_tokenizer, seq_len=settings.seq_len).x
+
+    def with_steps(steps: int) -> TextStudent:
+        tuner = FineTuner.of(start, labels, steps=steps, dropout=0.0)
+        return TextStudent(tuner, tokens, settings.batch_size, rate)
+
+    return with_steps
+
+
+def fewest_steps(
+    learn: Callable[[int], TextStudent], table: Table, vectors: np.ndarray, settings: Settings
+) -> np.ndarray:
+    """The fewest steps with which plain fine-tuning is within a point of its best on dev."""
+    draw = draw_of(table, vectors, "representative", 0, settings)
+    train = Ground(table, vectors, draw, learn(1), vectors).labelled(draw.scarce)
+
+    def accuracy(steps: int) -> float:
+        student = learn(steps)
+        ground = Ground(table, vectors, draw, student, vectors)
+        models = student.fit_all(student.thetas, train)
+        return float(np.mean([ground.right(model, draw.dev).mean() for model in models]))
+
+    found = {steps: accuracy(steps) for steps in sorted(settings.steps)}
+    say("; ".join(f"{steps} steps: {100 * right:.1f} % on dev" for steps, right in found.items()))
+    return np.asarray(next(k for k, right in found.items() if right >= max(found.values()) - 0.01))
+
+
+def kept(file: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """An array from its file, or made and put there."""
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        vectors = encoder.vectors(encoder.tokens(table.examples))
+        made = make()
         with whole_file(file) as partial, partial.open("wb") as opened:
-            np.save(opened, vectors.astype(np.float32))
+            np.save(opened, made)
     return np.load(file)
 
 
-def run_draw(
-    table: Table, vectors: np.ndarray, regime: str, seed: int, encoder: Encoder, settings: Settings
-) -> dict[str, dict[str, float]]:
-    """Test accuracy of every arm, by budget."""
+def draw_of(table: Table, vectors: np.ndarray, regime: str, seed: int, settings: Settings) -> Draw:
     sizes = dict(scarce=settings.scarce, dev=settings.dev, test=settings.test)
-    draw = draw_rows(table, vectors, regime, seed, **sizes)
-    unknown = lambda x: np.zeros((len(x), table.classes))
-    ground = Ground(table, vectors, draw, unknown, lambda seed: Probe(vectors, table.classes))
-    teacher = ground.student_of(0)
-    if not settings.probe:
-        students = text_students(table, encoder, settings)
-        ground, teacher = ground._replace(student_of=students[0]), students[1](seed)
-    ground = ground._replace(label_fn=socrates_of(ground, teacher))
-    answers = ground.label_fn(draw.test[:, None]).argmax(axis=1)
-    socrates = float((answers == table.labels[draw.test]).mean())
-    found = {}
-    for calls in settings.calls:
-        sets = arms_of(ground, calls)
-        found[str(calls)] = {name: score(ground, make()) for name, make in sets.items()}
-        found[str(calls)]["Socrates"] = socrates
-    return found
+    return draw_rows(table, vectors, regime, seed, **sizes)
 
 
-def text_students(table: Table, encoder: Encoder, settings: Settings):
-    """The student by seed, and Socrates by seed: networks on one table's tokens."""
-    tokens, labels = encoder.tokens(table.examples), tuple(map(str, range(table.classes)))
+def run_draw(task: Task, regime: str, seed: int, settings: Settings) -> dict[str, dict[str, float]]:
+    """Test accuracy of every arm, by budget."""
+    table, draw = task.table, draw_of(task.table, task.vectors, regime, seed, settings)
+    file = task.folder / f"socrates-{seed // DRAWS}-{seed % 2}.npy"
+    answers = kept(file, lambda: socrates_answers(table, draw, task.socrates))
+    ground = Ground(table, task.vectors, draw, task.student, answers)
+    right = answers[draw.test].argmax(axis=1) == table.labels[draw.test]
+    sets = {calls: arms_of(ground, calls) for calls in settings.calls}
+    first, chosen = sets[settings.calls[0]], settings.arms
+    free = {name: score(ground, first[name]()) for name in chosen if name in FREE}
+    free |= {"Socrates": float(right.mean()), "TF-IDF": tfidf_accuracy(table, draw)}
+    return {
+        str(calls): free | {name: score(ground, of[name]()) for name in chosen if name not in FREE}
+        for calls, of in sets.items()
+    }
 
-    def network(start: Checkpoint, steps: int):
-        tuner = FineTuner.of(start, labels, steps=steps, dropout=0.0)
-        return lambda seed: TextStudent(tuner, tokens, settings.batch_size, seed)
 
-    student = network(read(settings.student), settings.steps)
-    return student, network(encoder.checkpoint, settings.socrates_steps)
+def tfidf_accuracy(table: Table, draw: Draw) -> float:
+    texts, labels = table.texts[0], table.labels
+    of = lambda rows: ([texts[row] for row in rows], labels[rows])
+    return float(tfidf_right(*of(draw.scarce), *of(draw.test))[0].mean())
 
 
 def report(out: Path, settings: Settings) -> None:
@@ -171,11 +237,11 @@ def report(out: Path, settings: Settings) -> None:
         found = {task: list(scores(out, task, regime, calls)) for task in settings.tasks}
         found = {task: draws for task, draws in found.items() if len(draws) > 1}
         if found:
-            title = f"{regime}, {calls} calls"
-            arms = tuple(next(iter(found.values()))[0])
-            show_table(f"{title}: accuracy, %", ("task", *arms), mean_rows(found, arms))
-            pairs = [f"{a} − {b}" for a, b in PAIRS]
-            show_table(f"{title}: differences", ("task", *pairs), gain_rows(found))
+            title = f"{regime}, {calls} calls, " + ", ".join(
+                f"{len(draws)} draws of {task}" for task, draws in found.items()
+            )
+            show_table(f"{title}: accuracy, %", ("arm", *found), mean_rows(found))
+            show_table("differences", ("pair", *found, "all"), gain_rows(found))
 
 
 def scores(out: Path, task: str, regime: str, calls: int) -> Iterator[dict[str, float]]:
@@ -185,17 +251,19 @@ def scores(out: Path, task: str, regime: str, calls: int) -> Iterator[dict[str, 
         yield read_json(file)[str(calls)]
 
 
-def mean_rows(found: dict[str, list], arms: Sequence[str]) -> Iterator[tuple]:
-    for task, draws in found.items():
-        yield task, *(f"{100 * np.mean([one[arm] for one in draws]):.1f}" for arm in arms)
+def mean_rows(found: dict[str, list]) -> Iterator[tuple]:
+    for arm in next(iter(found.values()))[0]:
+        means = (100 * np.mean([one[arm] for one in draws]) for draws in found.values())
+        yield arm, *(f"{mean:.1f}" for mean in means)
 
 
 def gain_rows(found: dict[str, list]) -> Iterator[tuple]:
-    """Paired by draw; the last row has the draws of all tasks."""
-    every = {**found, "all": [one for draws in found.values() for one in draws]}
-    for task, draws in every.items():
-        of = lambda arm, draws=draws: [100 * one[arm] for one in draws]
-        yield task, *(str(gain(of(a), of(b))) for a, b in PAIRS)
+    """Paired by draw; the last column has the draws of all tasks."""
+    every = [*found.values(), [one for draws in found.values() for one in draws]]
+    for a, b in PAIRS:
+        if {a, b} <= set(every[0][0]):
+            of = lambda arm, draws: [100 * one[arm] for one in draws]
+            yield f"{a} − {b}", *(str(gain(of(a, draws), of(b, draws))) for draws in every)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arms of `agora_study.py`: uses of the same rows, the same Socrates and as many calls."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from study_sets import Draw, Table
 from study_students import Student
 
@@ -22,8 +22,8 @@ from bort_jax.agora import (
     spread_budget,
     start,
 )
+from bort_jax.agora.theta import Theta as Pairs
 
-SEEDS = 3  # of the last fine-tuning; the score is their mean
 FIRST = 0.25  # of dev, near which Agora's first points are
 
 
@@ -31,15 +31,18 @@ class Ground(NamedTuple):
     """All that an arm may use.
 
     Attributes:
-      label_fn: Socrates, at his temperature: points to probabilities.
-      student_of: a seed to a student.
+      answers: Socrates' probabilities at his temperature; NaN for the rows that he learnt from.
     """
 
     table: Table
     vectors: Float[np.ndarray, "n h"]
     draw: Draw
-    label_fn: Callable[[np.ndarray], Float[np.ndarray, "n c"]]
-    student_of: Callable[[int], Student]
+    student: Student
+    answers: Float[np.ndarray, "n c"]
+
+    def label_fn(self, x: Int[np.ndarray, "n 1"]) -> Float[np.ndarray, "n c"]:
+        """Socrates: points to probabilities."""
+        return self.answers[x[:, 0]]
 
     def labelled(self, rows: Int[np.ndarray, " n"]) -> Dataset:
         """Rows with their true labels."""
@@ -49,17 +52,27 @@ class Ground(NamedTuple):
         """Rows with Socrates' answers."""
         return Dataset.of_answers(rows[:, None], self.label_fn(rows[:, None]))
 
-    def right(self, model, rows: Int[np.ndarray, " n"], student: Student) -> np.ndarray:
-        return student.chances(model, rows).argmax(axis=1) == self.table.labels[rows]
+    def right(self, model, rows: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Which rows a model has right."""
+        return self.student.chances(model, rows).argmax(axis=1) == self.table.labels[rows]
+
+    def best(self, thetas: Sequence[Pairs], train: Dataset) -> Any:
+        """The model that is best on dev."""
+        models = list(self.student.fit_all(thetas, train))
+        return max(models, key=lambda one: self.right(one, self.draw.dev).mean())
 
 
-def socrates_of(ground: Ground, student: Student) -> Callable:
-    """He learns the taught half; his temperature is fitted on dev."""
+def socrates_answers(table: Table, draw: Draw, student: Student) -> Float[np.ndarray, "n c"]:
+    """He learns the taught half and answers for all else; his temperature is fitted on dev."""
     theta = student.thetas[len(student.thetas) // 2]
-    model = next(iter(student.fit_all([theta], ground.labelled(ground.draw.taught))))
-    answers = lambda x: student.chances(model, x[:, 0])
-    dev = ground.draw.dev
-    return at_temperature(answers, fit_temperature(answers(dev[:, None]), ground.table.labels[dev]))
+    taught = Dataset(draw.taught[:, None], table.labels[draw.taught].astype(np.int32))
+    model = next(iter(student.fit_all([theta], taught)))
+    raw = lambda x: student.chances(model, x[:, 0])
+    temperature = fit_temperature(raw(draw.dev[:, None]), table.labels[draw.dev])
+    others = np.setdiff1d(np.arange(len(table.labels)), draw.taught)
+    answers = np.full((len(table.labels), table.classes), np.nan, np.float32)
+    answers[others] = at_temperature(raw, temperature)(others[:, None])
+    return answers
 
 
 def arms_of(ground: Ground, calls: int) -> dict[str, Callable[[], Dataset]]:
@@ -80,14 +93,9 @@ def arms_of(ground: Ground, calls: int) -> dict[str, Callable[[], Dataset]]:
 
 
 def score(ground: Ground, train: Dataset) -> float:
-    """Test accuracy, the mean over seeds, with the θ that is best on dev."""
-    found = []
-    for seed in range(SEEDS):
-        student = ground.student_of(seed)
-        models = list(student.fit_all(student.thetas, train))
-        best = max(models, key=lambda one: ground.right(one, ground.draw.dev, student).mean())
-        found.append(ground.right(best, ground.draw.test, student).mean())
-    return float(np.mean(found))
+    """Test accuracy: the mean over the groups of Θ."""
+    best = [ground.best(group, train) for group in ground.student.groups]
+    return float(np.mean([ground.right(model, ground.draw.test).mean() for model in best]))
 
 
 def margin(chances: Float[np.ndarray, "n c"]) -> Float[np.ndarray, " n"]:
@@ -97,16 +105,14 @@ def margin(chances: Float[np.ndarray, "n c"]) -> Float[np.ndarray, " n"]:
 
 def most_doubted(ground: Ground, calls: int) -> Int[np.ndarray, " n"]:
     """The pool's rows that plain fine-tuning doubts most."""
-    student, scarce = ground.student_of(0), ground.labelled(ground.draw.scarce)
-    models = list(student.fit_all(student.thetas, scarce))
-    best = max(models, key=lambda one: ground.right(one, ground.draw.dev, student).mean())
-    doubt = margin(student.chances(best, ground.draw.pool))
+    best = ground.best(ground.student.thetas, ground.labelled(ground.draw.scarce))
+    doubt = margin(ground.student.chances(best, ground.draw.pool))
     return ground.draw.pool[np.argsort(doubt, kind="stable")[:calls]]
 
 
 def agora_set(ground: Ground, calls: int, *, parents: str) -> Dataset:
     """The last set of a run of Agora: τ retrieve within the budget."""
-    draw, student = ground.draw, ground.student_of(0)
+    draw, student = ground.draw, ground.student
     retrieval = Retrieval(
         search_fn=lambda rows, k, used: nearest(ground, draw.dev[rows], k, used),
         read_fn=lambda found: draw.pool[found][:, None],
@@ -115,7 +121,7 @@ def agora_set(ground: Ground, calls: int, *, parents: str) -> Dataset:
     )
     callables = Agora(
         fit_fn=student.fit_all,
-        score_fn=lambda model, dev: ground.right(model, dev.x[:, 0], student),
+        score_fn=lambda model, dev: ground.right(model, dev.x[:, 0]),
         generate_fn=retriever(retrieval, keys_fn=row_keys),
         label_fn=ground.label_fn,
         parents=parents,

@@ -12,6 +12,7 @@ from bort_jax.tasks import Examples, find_task, read_task
 
 CLUSTERS = 8
 IN_DOMAIN = 0.16  # of the mixed pool
+DRAWS = 4  # of one division, for a Socrates costs as much as three of them
 REGIMES = ("representative", "patch", "mixed")
 
 
@@ -88,14 +89,15 @@ def draw_rows(
     *, scarce: int, dev: int, test: int,
 ) -> Draw:  # fmt: skip
     """The rows of a draw. Halves A and B change roles from one seed to the next: Socrates learns
-    one and labels the other, in which the scarce rows and the pool stand.
+    one and labels the other, in which the scarce rows and the pool stand. Draws of one division
+    have the same test and dev, and two Socrates between them.
 
     Raises:
       ValueError: no such regime.
     """
     if regime not in REGIMES:
         raise ValueError(f"regime must be one of {', '.join(REGIMES)}; got {regime!r}")
-    rng = np.random.default_rng((seed // 2, 7))  # both roles of one division
+    rng = np.random.default_rng((seed // DRAWS, 7))
     rows = rng.permutation(np.flatnonzero(table.labels >= 0))
     tested, steering, rest = np.split(rows, [test, test + dev])
     halves = np.array_split(rest, 2)

@@ -13,15 +13,23 @@ from bort_jax.agora.theta import Theta as Pairs
 from bort_jax.stages.finetune.tuner import FineTuner, Theta
 from bort_jax.tasks import Points
 
-RATES = (3e-4, 1e-4, 5e-5, 2e-5)
 STRENGTHS = (0.03, 0.1, 0.3, 1.0)
+SEEDS = (10, 11)  # of the last fine-tunings; the score is their mean
 
 
 class Student(Protocol):
-    """Fits Θ to labelled rows, and says how likely the classes of rows are."""
+    """Fits Θ to labelled rows, and says how likely the classes of rows are.
+
+    Attributes:
+      thetas: Agora's Θ.
+      groups: the score is the mean over groups, each by its θ that is best on dev.
+    """
 
     @property
     def thetas(self) -> Sequence[Pairs]: ...
+
+    @property
+    def groups(self) -> Sequence[Sequence[Pairs]]: ...
 
     def fit_all(self, thetas: Sequence[Pairs], train: Dataset) -> Iterator[Any]: ...
 
@@ -29,11 +37,12 @@ class Student(Protocol):
 
 
 class Probe(NamedTuple):
-    """Logistic regression on frozen embeddings: a minute a task, and no proof."""
+    """Logistic regression on frozen embeddings: minutes a task, and no proof."""
 
     vectors: Float[np.ndarray, "n h"]
     classes: int
     thetas: Sequence[Pairs] = tuple(grid(strength=STRENGTHS))
+    groups: Sequence[Sequence[Pairs]] = (tuple(grid(strength=STRENGTHS)),)
 
     def fit_all(self, thetas: Sequence[Pairs], train: Dataset) -> Iterator[Any]:
         from sklearn.linear_model import LogisticRegression
@@ -51,21 +60,24 @@ class Probe(NamedTuple):
 
 
 class TextStudent(NamedTuple):
-    """A fine-tuned network."""
+    """A fine-tuned network, with one learning rate: Θ has seeds."""
 
     tuner: FineTuner
     tokens: Int[np.ndarray, "n s"]
     batch_size: int
-    seed: int
-    thetas: Sequence[Pairs] = tuple(grid(learning_rate=RATES))
+    learning_rate: float
+    thetas: Sequence[Pairs] = tuple(grid(seed=(0, 1)))
+    groups: Sequence[Sequence[Pairs]] = tuple(((("seed", seed),),) for seed in SEEDS)
 
     def fit_all(self, thetas: Sequence[Pairs], train: Dataset) -> Iterator[Any]:
         fixed: dict[str, Any] = dict(
-            weight_decay=0.01, warmup_ratio=0.1, batch_size=self.batch_size
+            learning_rate=self.learning_rate,
+            weight_decay=0.01,
+            warmup_ratio=0.1,
+            batch_size=self.batch_size,
         )
-        full = [Theta(**{"seed": self.seed} | fixed | dict(theta)) for theta in thetas]
         points = Points(self.tokens[train.x[:, 0]], train.y, train.targets)
-        return self.tuner.fit_all(full, points)
+        return self.tuner.fit_all([Theta(**fixed | dict(theta)) for theta in thetas], points)
 
     def chances(self, model: Any, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n c"]:
         return softmax(self.tuner.outputs(model, self.tokens[rows]), axis=1).astype(np.float32)

@@ -244,6 +244,25 @@ for line in sys.stdin:
 
 
 @pytest.mark.slow
+def test_run_without_a_validation_split_has_its_mistakes_by_folds(argv, data, tmp_path, capsys):
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    for split in ("train", "test"):
+        (rows / f"{split}.jsonl").write_text((data / f"{split}.jsonl").read_text())
+    wanted = [*swapped(argv, "--data", rows), "--learning-rates", "[3e-3,1e-3]", "--out"]
+    code, _, err = run(capsys, *wanted, tmp_path / "none")
+    assert code == 2 and "no validation split: --folds 5" in err
+    code, out, err = run(capsys, *wanted, tmp_path / "run", "--folds", 2)
+    assert code == 0, err
+    found, lines = results(tmp_path / "run"), lineage(tmp_path / "run")
+    given = len((rows / "train.jsonl").read_text().splitlines())
+    assert 0 < found["plain"]["train_rows"] < given  # a part is kept aside
+    assert lines and {line["dev_row"] for line in lines} <= set(range(given))
+    assert "cross-validation" in (tmp_path / "run" / "report.html").read_text()
+    code, _, err = run(capsys, *argv, "--folds", 2, "--out", tmp_path / "both")
+    assert code == 2 and "has a validation split" in err
+
+
 def test_run_asks_a_command_within_a_budget(argv, data, tmp_path, capsys):
     (tmp_path / "label.py").write_text(LABELLER)
     mine, texts = pool_argv(argv, data, tmp_path)
@@ -380,7 +399,7 @@ def test_run_refuses_a_round_of_diverged_copies(argv, tmp_path, capsys):
         ("--min-distance 0.9 --max-distance 0.1", "min distance ≤ max distance"),
         ("--score-thresholds [0.5]", "has classes, no --score-thresholds"),
         ("--one-vs-rest 7", "'7' is not one of 0, 1"),
-        ("--steer-fraction 1.0", "leaves one half of validation empty"),
+        ("--steer-fraction 1.0", "steer_fraction 1.0 leaves no rows to steer by, or none"),
         ("--max-class-shift 7", "max_class_shift must lie in [0, 1]"),
     ],
 )

@@ -171,6 +171,37 @@ def test_a_budget_is_spent_and_never_exceeded(calls, sets):
     assert len(states[-1].train.y) == 6 + len(asked)
 
 
+@pytest.mark.parametrize("share", [0.5, 1])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_perfect_socrates_and_a_pool_that_covers_the_task_reach_the_whole_pool(share, seed):
+    """1-NN on a chequered square, given rows from one corner of it. With a budget of the whole pool
+    the last set is the pool; with half of it, near mistakes, it is two points short at the most,
+    and no worse than half of it at random."""
+    rng = np.random.default_rng(seed)
+    truth = lambda x: np.floor(4 * x).astype(int).sum(axis=1) % 2
+    of = lambda x: Dataset(x, truth(x))
+    nearest = lambda data, x: data.y[
+        np.linalg.norm(x[:, None] - data.x[None], axis=-1).argmin(axis=1)
+    ]
+    given, pool, dev = rng.uniform(0, 0.3, (20, 2)), rng.random((600, 2)), rng.random((300, 2))
+    test, calls = rng.random((1000, 2)), int(share * len(pool))
+    source = retrieval(pool, dev)._replace(doubt_fn=lambda data, x: np.zeros(len(x)))
+    parts = Agora(
+        fit_fn=lambda thetas, data: (data for _ in thetas),
+        score_fn=lambda data, points: nearest(data, points.x) == points.y,
+        generate_fn=retriever(source, keys_fn=row_keys),
+        label_fn=hard_labels(truth),
+        allowance_fn=spread_budget(calls),
+        first_fraction=0.25,
+    )
+    *_, last = agora(start(of(given), grid(n=list(range(8)))), of(dev), calls=parts)
+    accuracy = lambda data: (nearest(data, test) == truth(test)).mean()
+    whole, random = of(given).append(of(pool)), of(given).append(of(pool[:calls]))
+    assert last.asked == calls and accuracy(of(given)) < accuracy(random) - 0.3
+    assert accuracy(random) <= accuracy(last.train) <= accuracy(whole)
+    assert accuracy(last.train) >= accuracy(whole) - 0.02 * (share < 1)
+
+
 @pytest.mark.parametrize("calls", [0, -3])
 def test_a_budget_of_nothing_is_refused(calls):
     with pytest.raises(ValueError, match="calls must be at least 1"):

@@ -21,7 +21,7 @@ Classes have their natural shares. Three regimes: the scarce rows are a random d
   true labels      so many pool texts with their true labels
   whole pool       all of it with Socrates' answers
 
-A network has one learning rate, and as many steps as plain fine-tuning needs on dev, chosen once a
+A network has one learning rate, and as many steps as the pool at random needs on dev, chosen once a
 task; the score of an arm is the mean of two seeds on its last set (balanced accuracy would be the
 same: both tasks are balanced). The primary contrast, Agora − pool at random at equal calls, was
 written down before the first run. Each draw is kept when it is finished; the same command goes on.
@@ -87,7 +87,8 @@ class Settings:
       dev: rows that steer.
       test: rows that are scored.
       seq_len: tokens in a row.
-      steps: choices of the student's training steps: the fewest within a point of the best on dev.
+      steps: choices of the student's training steps: the fewest with which the pool at random, at
+        the largest budget, is within a point of its best on dev.
       learning_rate: of the student.
       socrates_steps: of Socrates.
       socrates_rate: his learning rate.
@@ -157,8 +158,9 @@ def prepare(name: str, folder: Path, settings: Settings) -> Task:
         return Task(folder, table, vectors, probe, probe)
     teach = network(settings.encoder, table, settings, settings.socrates_rate)
     learn = network(settings.student, table, settings, settings.learning_rate)
-    steps = kept(folder / "steps.npy", lambda: fewest_steps(learn, table, vectors, settings))
-    return Task(folder, table, vectors, teach(settings.socrates_steps), learn(int(steps)))
+    task = Task(folder, table, vectors, teach(settings.socrates_steps), learn(1))
+    steps = kept(folder / "steps.npy", lambda: fewest_steps(task, learn, settings))
+    return task._replace(student=learn(int(steps)))
 
 
 def network(
@@ -175,18 +177,15 @@ def network(
     return with_steps
 
 
-def fewest_steps(
-    learn: Callable[[int], TextStudent], table: Table, vectors: np.ndarray, settings: Settings
-) -> np.ndarray:
-    """The fewest steps with which plain fine-tuning is within a point of its best on dev."""
-    draw = draw_of(table, vectors, "representative", 0, settings)
-    train = Ground(table, vectors, draw, learn(1), vectors).labelled(draw.scarce)
+def fewest_steps(task: Task, learn: Callable[[int], TextStudent], settings: Settings) -> np.ndarray:
+    """The fewest steps with which the pool at random is within a point of its best on dev."""
+    ground = ground_of(task, "representative", 0, settings)
+    train = arms_of(ground, max(settings.calls))[PRIMARY[1]]()
 
     def accuracy(steps: int) -> float:
-        student = learn(steps)
-        ground = Ground(table, vectors, draw, student, vectors)
-        models = student.fit_all(student.thetas, train)
-        return float(np.mean([ground.right(model, draw.dev).mean() for model in models]))
+        mine = ground._replace(student=learn(steps))
+        models = mine.student.fit_all(mine.student.thetas, train)
+        return float(np.mean([mine.right(model, mine.draw.dev).mean() for model in models]))
 
     found = {steps: accuracy(steps) for steps in sorted(settings.steps)}
     say("; ".join(f"{steps} steps: {100 * right:.1f} % on dev" for steps, right in found.items()))
@@ -203,18 +202,20 @@ def kept(file: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     return np.load(file)
 
 
-def draw_of(table: Table, vectors: np.ndarray, regime: str, seed: int, settings: Settings) -> Draw:
+def ground_of(task: Task, regime: str, seed: int, settings: Settings) -> Ground:
+    """A draw, and Socrates' answers, which are kept."""
     sizes = dict(scarce=settings.scarce, dev=settings.dev, test=settings.test)
-    return draw_rows(table, vectors, regime, seed, **sizes)
+    draw = draw_rows(task.table, task.vectors, regime, seed, **sizes)
+    file = task.folder / f"socrates-{seed // DRAWS}-{seed % 2}.npy"
+    answers = kept(file, lambda: socrates_answers(task.table, draw, task.socrates))
+    return Ground(task.table, task.vectors, draw, task.student, answers)
 
 
 def run_draw(task: Task, regime: str, seed: int, settings: Settings) -> dict[str, dict[str, float]]:
     """Test accuracy of every arm, by budget."""
-    table, draw = task.table, draw_of(task.table, task.vectors, regime, seed, settings)
-    file = task.folder / f"socrates-{seed // DRAWS}-{seed % 2}.npy"
-    answers = kept(file, lambda: socrates_answers(table, draw, task.socrates))
-    ground = Ground(table, task.vectors, draw, task.student, answers)
-    right = answers[draw.test].argmax(axis=1) == table.labels[draw.test]
+    ground = ground_of(task, regime, seed, settings)
+    table, draw = task.table, ground.draw
+    right = ground.answers[draw.test].argmax(axis=1) == table.labels[draw.test]
     sets = {calls: arms_of(ground, calls) for calls in settings.calls}
     first, chosen = sets[settings.calls[0]], settings.arms
     free = {name: score(ground, first[name]()) for name in chosen if name in FREE}
@@ -227,7 +228,7 @@ def run_draw(task: Task, regime: str, seed: int, settings: Settings) -> dict[str
 
 def tfidf_accuracy(table: Table, draw: Draw) -> float:
     texts, labels = table.texts[0], table.labels
-    of = lambda rows: ([texts[row] for row in rows], labels[rows])
+    of = lambda rows: ([texts[int(row)] for row in rows], labels[rows])
     return float(tfidf_right(*of(draw.scarce), *of(draw.test))[0].mean())
 
 

@@ -20,9 +20,7 @@ from bort_jax.agora.theta import Theta as Pairs
 from bort_jax.stages.agora.grid import Grid
 from bort_jax.stages.agora.material import Material
 from bort_jax.stages.agora.pool.store import Encoder, Pool
-from bort_jax.stages.finetune.tuner import FineTuner
 from bort_jax.storage.files import read_json, write_json
-from bort_jax.tasks import Points
 
 MOST_SETS = 8  # of Θ, evenly spaced
 
@@ -43,24 +41,23 @@ class Plain(NamedTuple):
         return float(self.correct.mean())
 
 
-def plain_of(grid: Grid, tuner: FineTuner, material: Material, file: Path) -> Plain:
+def plain_of(grid: Grid, calls: Agora, material: Material, file: Path) -> Plain:
     """Fine-tunes on the given rows with some sets of Θ, or reads what was found before.
 
     Raises:
       ValueError: every fine-tuning diverged.
     """
     if not file.is_file():
-        found = fit_plain(grid, tuner, material)
+        found = fit_plain(grid, calls, material)
         write_json(file, {"theta": found.theta, "correct": found.correct.tolist()})
     kept = read_json(file)
     return Plain(tuple(map(tuple, kept["theta"])), np.array(kept["correct"], bool))
 
 
-def fit_plain(grid: Grid, tuner: FineTuner, material: Material) -> Plain:
-    sets = some_sets(grid.sets())
-    models = tuner.fit_all([grid.full(theta) for theta in sets], Points(*material.train))
-    steer = Points(*material.steer.points)
-    tried = [(theta, tuner.correct(one, steer)) for theta, one in zip(sets, models, strict=True)]
+def fit_plain(grid: Grid, calls: Agora, material: Material) -> Plain:
+    sets, steer = some_sets(grid.sets()), material.steer.points
+    models = calls.fit_fn(sets, material.train)
+    tried = [(theta, calls.score_fn(one, steer)) for theta, one in zip(sets, models, strict=True)]
     scored = [(theta, correct) for theta, correct in tried if not np.isnan(correct).any()]
     if not scored:
         raise ValueError(

@@ -33,6 +33,9 @@ class Config(TaskOptions, Grid, Augmentation, Asking, Joining):
       one_vs_rest: a class: the task becomes that class against the rest.
       score_thresholds: rising scores: a task of scores becomes one of classes between them.
       steer_fraction: fraction of validation that guides Agora; it never reads the rest.
+      folds: for a task without a validation split: the train rows guide Agora themselves, by the
+        mistakes of a cross-validation with so many folds; as many rows as a fold has are kept
+        aside, neither trained on nor read, to score the end. A fine-tuning costs `folds` as many.
       drop_leaks: leave out train rows that stand in validation or test, rather than refuse them.
       allow_weak_socrates: go on with a Socrates that is no better than chance.
       ignore_checks: go on where a check beforehand says that Agora will not help.
@@ -60,6 +63,7 @@ class Config(TaskOptions, Grid, Augmentation, Asking, Joining):
     one_vs_rest: str = ""
     score_thresholds: tuple[float, ...] = ()
     steer_fraction: float = 0.5
+    folds: int = 0
     drop_leaks: bool = False
     allow_weak_socrates: bool = False
     ignore_checks: bool = False

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Agora's data: train, the two halves of dev, and the keys of all that is held out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -90,20 +90,30 @@ class Splits(NamedTuple):
     """A task and its rows.
 
     Attributes:
+      validation: that of the task; with folds the train rows that are kept aside.
       test: the test split, or none.
+      folds: of the cross-validation of the train rows, which then steer; 0: validation steers.
     """
 
     task: Task
     train: Examples
     validation: Examples
     test: Examples | None
+    folds: int = 0
 
     @classmethod
-    def read(cls, options: TaskOptions) -> "Splits":
-        """Raises ValueError where the task has no train split."""
+    def read(cls, options: TaskOptions, *, folds: int = 0) -> "Splits":
+        """Raises ValueError where the task has no train split, or not one of a validation split and
+        folds."""
         task = trainable(options, heads=HEADS)
-        test = options.read("test") if options.has("test") else None
-        found = cls(task, options.read("train"), options.read("validation"), test)
+        test, train = options.read("test") if options.has("test") else None, options.read("train")
+        check_folds(folds, validation=options.has("validation"))
+        if folds:
+            kept = split_dev(train, steer=folds / (folds + 1))
+            validation, train = train.take(kept.report), train.take(kept.steer)
+        else:
+            validation = options.read("validation")
+        found = cls(task, train, validation, test, folds)
         check_splits(task, {"train": found.train} | found.held_out)
         return found
 
@@ -127,12 +137,8 @@ def read_material(
       ValueError: half of validation is empty, or train rows stand in validation or test and
         `drop_leaks` is not given.
     """
-    dev, held_out = splits.validation, splits.held_out.items()
-    halves = split_dev(dev, steer=steer_fraction)
-    if not len(halves.steer) or not len(halves.report):
-        raise ValueError(f"steer_fraction {steer_fraction} leaves one half of validation empty")
+    held_out = splits.held_out.items()
     encode = lambda rows: encode_points(rows, cast, tokenizer, seq_len=seq_len)
-    half = lambda rows: half_of(dev, rows, cast, tokenizer, seq_len=seq_len)
     # Rows of tokens may be cut off, and two texts may be cut down to the same row.
     guard = Guard.of(text_keys(tokenizer), {name: encode(rows).x for name, rows in held_out})
     of_texts = Guard.of(list, {name: texts_array(rows) for name, rows in held_out})
@@ -141,18 +147,52 @@ def read_material(
         (of_texts, Dataset(texts_array(splits.train), train.y)),
         (guard, train),
     )
+    clean = clean_rows(forms, drop_leaks=drop_leaks)
+    dev = dev_halves(splits, clean, steer_fraction=steer_fraction)
+    steer, report = (half_of(*part, cast, tokenizer, seq_len=seq_len) for part in dev)
     return Material(
         task=splits.task,
         cast=cast,
         tokenizer=tokenizer,
         seq_len=seq_len,
-        train=train.take(clean_rows(forms, drop_leaks=drop_leaks)),
+        train=train.take(clean),
         given=splits.train,
-        steer=half(halves.steer),
-        report=half(halves.report),
+        steer=steer,
+        report=report,
         test=splits.test,
         guard=guard,
     )
+
+
+def check_folds(folds: int, *, validation: bool) -> None:
+    """Raises ValueError where there is not one of a validation split and folds."""
+    if validation and folds:
+        raise ValueError("the task has a validation split, which steers: leave --folds out")
+    if not validation and not folds:
+        raise ValueError(
+            "the task has no validation split: --folds 5 takes the train rows' own mistakes, by "
+            "cross-validation"
+        )
+
+
+def dev_halves(
+    splits: Splits, clean: Int[np.ndarray, " n"], *, steer_fraction: float
+) -> Iterator[tuple[Examples, Int[np.ndarray, " m"]]]:
+    """Examples, and the rows of them that steer; then those that are never read.
+
+    Args:
+      clean: the train rows that are trained on, and steer where there are folds.
+
+    Raises:
+      ValueError: one half is empty.
+    """
+    halves = split_dev(splits.validation, steer=0.0 if splits.folds else steer_fraction)
+    steer = clean if splits.folds else halves.steer
+    if not len(steer) or not len(halves.report):
+        what = "--folds" if splits.folds else f"steer_fraction {steer_fraction}"
+        raise ValueError(f"{what} leaves no rows to steer by, or none to report on")
+    yield (splits.train if splits.folds else splits.validation), steer
+    yield splits.validation, halves.report
 
 
 def cast_of(task: Task, *, one_vs_rest: str = "", thresholds: Sequence[float] = ()) -> Cast:

@@ -100,8 +100,13 @@ def cast_outputs(outputs: Float[np.ndarray, "n k"], material: Material) -> Float
 
 
 def flatten_params(params) -> dict[str, np.ndarray]:
-    return {name: np.asarray(a) for name, a in flatten_dict(params, sep=".").items()}
+    """Named arrays of a model, or of the models of a cross-validation, each under its number."""
+    nested = dict(enumerate(params)) if isinstance(params, tuple) else params
+    named = lambda path: ".".join(map(str, path))
+    return {named(path): np.asarray(a) for path, a in flatten_dict(nested).items()}
 
 
 def unflatten_params(arrays: dict[str, np.ndarray]):
-    return unflatten_dict(arrays, sep=".")
+    """The reverse of `flatten_params`."""
+    nested = unflatten_dict(arrays, sep=".")
+    return tuple(nested[str(k)] for k in range(len(nested))) if "0" in nested else nested

@@ -126,6 +126,19 @@ def write(out: Path, summary: dict, *, source: str) -> None:
     page.write_page(out / "report.html", f"Agora on {source}", blocks(summary))
 
 
+def folds_note(folds: int) -> list[str]:
+    """What steers where there is no dev set."""
+    if not folds:
+        return []
+    return [
+        page.paragraph(
+            f"There is no validation split. The train rows steer: their mistakes are those of a "
+            f"{folds}-fold cross-validation, in which no row is classified by a model that was "
+            "trained on it. Report-dev is train rows that were kept aside."
+        )
+    ]
+
+
 def blocks(summary: dict) -> list[str]:
     """Agora's part of a report page."""
     lines = summary["rounds"]
@@ -144,6 +157,7 @@ def blocks(summary: dict) -> list[str]:
         *curve_blocks(summary.get("curve", {})),
         page.heading("Round by round"),
         page.paragraph(READING),
+        *folds_note(summary["folds"]),
         page.figure(drawn, f"Socrates on report-dev: {summary['socrates_report_dev']:.4f}."),
         page.table(HEADER, round_rows(summary)),
         page.heading("Are mistakes neighbours?"),

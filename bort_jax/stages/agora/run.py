@@ -15,6 +15,7 @@ from bort_jax.agora import (
     assess,
     at_temperature,
     balance_classes,
+    cross_validate,
     drop_unsure,
     fit_temperature,
     nearest_rows,
@@ -24,6 +25,7 @@ from bort_jax.agora import (
     start,
 )
 from bort_jax.agora.diagnostics import Finding
+from bort_jax.agora.folds import first_of
 from bort_jax.agora.loop import no_limit
 from bort_jax.data.row_text import point_texts
 from bort_jax.engine.joining import PLACE
@@ -85,14 +87,15 @@ def run_here(config: Config) -> dict:
     trust = check_socrates(socrates, material, allow_weak=config.allow_weak_socrates)
     ready = Ready(out, models, material, socrates, tuner_of(config, models.timaeus, material))
     label_fn, temperature = soften(socrates, material, soft=config.soft_labels)
-    plain = plain_of(config, ready.tuner, material, out / "plain.json")
     calls = calls_of(config, ready, label_fn)
+    plain = plain_of(config, calls, material, out / "plain.json")
     findings = findings_of(config, ready, plain, calls)
     judge(findings, sets=len(config.sets()), ignore=config.ignore_checks)
     store = store_of(out / "rounds", material)
     state = run_rounds(config, ready, store, calls=calls)
     summary = scores_of(config, ready, state, plain, store)
-    summary |= record(store, state, material, trust) | {"temperature": temperature}
+    summary |= record(store, state, material, trust)
+    summary |= {"temperature": temperature, "folds": config.folds}
     if config.curve and config.calls and config.retrieves:
         summary |= curves_of(config, ready, state, calls, summary)
     summary |= socrates.bill(state.asked, cost_per_call=config.cost_per_call)
@@ -140,7 +143,7 @@ def read_inputs(config: Config) -> tuple[Models, Material]:
     masked_lm = config.masked_lm if "mlm" in config.weights else None
     checkpoint = None if is_paid(config.socrates) else config.socrates
     models = load_models(config.model, checkpoint, masked_lm, seq_len=config.seq_len)
-    splits = Splits.read(config)
+    splits = Splits.read(config, folds=config.folds)
     material = read_material(
         splits,
         cast_of(splits.task, one_vs_rest=config.one_vs_rest, thresholds=config.score_thresholds),
@@ -166,7 +169,7 @@ def calls_of(config: Config, ready: Ready, label_fn: Callable) -> Agora:
 
     balance = balance_classes(material.shares, max_class_shift=config.max_class_shift)
     new_texts = ready.socrates.new_texts(config.calls)
-    return Agora(
+    calls = Agora(
         fit_fn=material.guard.wrap(fit),
         score_fn=lambda params, dev: tuner.correct(params, Points(*dev)),
         generate_fn=config.generate_fn(
@@ -180,6 +183,7 @@ def calls_of(config: Config, ready: Ready, label_fn: Callable) -> Agora:
         first_fraction=config.first_fraction,
         allowance_fn=spread_budget(new_texts) if config.calls else no_limit,
     )
+    return cross_validate(calls, material.train, folds=config.folds) if config.folds else calls
 
 
 def judge(findings: Sequence[Finding], *, sets: int, ignore: bool) -> None:
@@ -326,7 +330,9 @@ def run_rounds(config: Config, ready: Ready, store: Store, *, calls: Agora) -> A
         begin_replay(config, store, state)
 
     def watch(state: AgoraState) -> dict:
-        return {"report": tuner.accuracy(state.champion.model, Points(*material.report.points))}
+        model = state.champion.model
+        model = first_of(model) if config.folds else model
+        return {"report": tuner.accuracy(model, Points(*material.report.points))}
 
     for state in resume(store, state, material.steer.points, calls=calls, watch=watch):
         say(page.sentence(round_lines(store, state)[-1]))

@@ -13,6 +13,7 @@ from jaxtyping import Int
 
 PATTERN = re.compile(r"D(\d+)-A(\d+)-H(\d+)-I(\d+)")
 LAYERWISE = re.compile(r"H(\d+)-K(\d+)\[((?:(?:skip|A\d+-I\d+) ?)+)\]")
+LARGEST = 1 << 16  # of every field: counts of what is larger would not fit into 64 bits
 
 
 class Arch(NamedTuple):
@@ -63,12 +64,12 @@ class Arch(NamedTuple):
 
     @property
     def is_valid(self) -> bool:
-        return min(self) >= 1 and self.hidden % self.heads == 0
+        return min(self) >= 1 and max(self) <= LARGEST and self.hidden % self.heads == 0
 
     def validate(self) -> "Arch":
         """Returns the same tuple, or raises ValueError if it is not valid."""
-        if min(self) < 1:
-            raise ValueError(f"{self}: every field must be at least 1")
+        if min(self) < 1 or max(self) > LARGEST:
+            raise ValueError(f"{self}: every field must lie between 1 and {LARGEST:,}")
         if self.hidden % self.heads:
             raise ValueError(
                 f"{self}: heads must divide hidden; {self.hidden} is not a multiple "

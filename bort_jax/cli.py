@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bort-jax VERB --config configs/x.yaml --dotted.override value`."""
 
+import dis
 import os
 import re
 import sys
@@ -103,13 +104,29 @@ def answer(error: BaseException, out: str | None) -> NoReturn:
     line = shorten(error, longest=LONGEST)
     if hasattr(error, "exit_code"):  # it says itself what it means
         fail(line, code=error.exit_code)  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(error, (ValueError, OSError, ImportError)):  # the user can mend these
+    if is_refusal(error):
         fail(line, code=1)
     if isinstance(error, MemoryError):
         line = f"not enough memory: {line}"
     file = write_trace(error, out)
     where = f"; the trace is in {file}" if file else ""
     fail(f"unexpected {type(error).__name__}: {line}{where}", code=1)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error is the user's to mend: of a file, of what is not installed, or a ValueError
+    in this package's own words. One that a library raised while it was called is none."""
+    if not isinstance(error, ValueError):
+        return isinstance(error, (OSError, ImportError))
+    last = error.__traceback__
+    while last and last.tb_next:
+        last = last.tb_next
+    if last is None:
+        return True
+    code, module = last.tb_frame.f_code, last.tb_frame.f_globals.get("__name__", "")
+    # A function of C has no frame: it fails in ours, but not in a `raise`.
+    raises = code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return raises and module.partition(".")[0] == "bort_jax"
 
 
 def write_trace(error: BaseException, out: str | None) -> Path | None:

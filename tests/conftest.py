@@ -23,6 +23,8 @@ os.environ |= {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     "HF_HUB_OFFLINE": "1",
     "JAX_PLATFORMS": "cpu",
+    # Stock classes take seconds to import; tests that compare say so.
+    "BORT_JAX_UNCOMPARED": "1",
     # No array gets an axis by accident: what is broadcast has as many.
     "JAX_NUMPY_RANK_PROMOTION": "raise",
 }

@@ -284,7 +284,7 @@ def test_run_asks_a_command_within_a_budget(argv, data, tmp_path, capsys):
     "socrates, options, message",
     [
         ("python:no_such:thing", "", "No module named 'no_such'; expected python:MODULE:FUNCTION"),
-        ("command:cat", "--calls 7", "leaves nothing to judge Socrates by: give 8 or more"),
+        ("command:cat", "--calls 7", "is too little to judge Socrates by: give 16 or more"),
         ("command:cat", "", "neither a class nor 2 probabilities"),
         ("command:true", "--call-timeout 0", "call_timeout must be positive"),
     ],

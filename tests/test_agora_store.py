@@ -2,6 +2,7 @@
 """Rounds on disk: lineage, resuming after and within a round, replay."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -327,3 +328,23 @@ def test_files_are_plain(tmp_path):
     assert endings == {".json", ".jsonl", ".parquet", ".safetensors"}
     for file in tmp_path.rglob("*.json"):
         json.loads(file.read_text())
+
+
+@pytest.mark.parametrize("name", ["round.json", "points.safetensors", "lineage.parquet"])
+@pytest.mark.parametrize("content", [b"", b'{"given": 1, "round": {"best"', b"{}"])
+def test_load_names_the_file_of_a_round_that_is_damaged(finished, name, content):
+    (finished / "round-0001" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}|begun with another train set"):
+        store_at(finished).load(start(problem()[0], THETAS, seed=3))
+
+
+@pytest.fixture
+def finished(rounds, tmp_path):
+    return shutil.copytree(rounds, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def rounds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rounds")
+    run(folder)
+    return folder

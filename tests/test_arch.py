@@ -51,3 +51,8 @@ def test_an_empty_space_says_why():
 def test_rows_are_in_the_order_of_the_fields():
     assert np.array_equal(as_rows([Arch(1, 2, 4, 8)]), [[1, 2, 4, 8]])
     assert as_rows([]).shape == (0, 4)
+
+
+def test_absurd_sizes_are_refused():
+    with pytest.raises(ValueError, match="must lie between 1 and 65,536"):
+        Arch.parse("D4-A8-H1024-I76999999999999999999998")

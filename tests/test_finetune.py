@@ -227,6 +227,19 @@ def test_many_tasks_then_evaluate_and_submit(model, data, tmp_path, capsys):
     assert zipfile.ZipFile(tmp_path / "out/superglue.zip").namelist() == ["WiC.jsonl"]
 
 
+@pytest.mark.slow
+def test_run_compares_what_it_wrote_with_stock(model, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.delenv("BORT_JAX_UNCOMPARED")
+    for split in ("train", "validation"):
+        rows = [{"text": f"the cat {k}", "label": k % 2} for k in range(4)]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    argv = ["finetune", "--model", model, "--data", tmp_path, "--out", tmp_path / "out"]
+    main([str(word) for word in [*argv, "--steps", 1, "--seq-len", 16]])
+    said = capsys.readouterr().out
+    assert "token ids from stock transformers equal ours in 4 texts; logits from stock" in said
+
+
 def test_finish_runs_does_no_run_twice(model, data, tmp_path, capsys):
     argv = f"""finetune --task glue/rte --data-dir {data} --model {model} --seeds [0,1,2,3]
         {OPTIONS} --out {tmp_path}""".split()

@@ -32,12 +32,15 @@ from bort_jax.interop.hf_config import FAMILIES
 from bort_jax.interop.huggingface import from_hf, to_hf
 from bort_jax.interop.layout import to_tensors
 from bort_jax.interop.ndarray_list import parse_ndarray_list
+from bort_jax.interop.onnx.folder import MODEL, save_onnx
+from bort_jax.interop.onnx.session import run_rows
 from bort_jax.interop.orbax_folder import load_orbax, save_orbax
 from bort_jax.interop.stablehlo import load_program, load_stablehlo, save_stablehlo
 from bort_jax.interop.tensor_files import read_tensors
 from bort_jax.interop.verify import inputs_of, logits
 from bort_jax.model import Headless, forward, random_params
-from bort_jax.model.bert import token_types
+from bort_jax.model.bert import Embeddings, token_types
+from bort_jax.stages.predict.pipeline import pipeline
 
 ARRAYS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -258,6 +261,50 @@ def test_token_types_follow_the_separators():
     types = token_types(ids, ids != 0, separator=4)
     assert types.tolist() == [[0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0]]
     assert not token_types(ids, ids != 0, separator=None).any()
+
+
+def test_padding_that_stands_in_a_text_takes_no_position_in_roberta():
+    """By stock's rule, `create_position_ids_from_input_ids`: cumsum(ids ≠ pad) · (ids ≠ pad)."""
+    config, ids = (
+        replace(checkpoint().config, padding=1),
+        np.array([[0, 5, 1, 6, 2], [1, 7, 1, 1, 2]]),
+    )
+    params = checkpoint().params["encoder"]["embeddings"]
+    found = Embeddings(config).apply({"params": params}, ids, method="places")
+    counted = ids != 1
+    table = np.asarray(params["position"]["embedding"])
+    rows = np.concatenate([np.zeros_like(table[:1]), table])[np.cumsum(counted, axis=1) * counted]
+    np.testing.assert_array_equal(found, rows)
+
+
+@pytest.mark.slow
+def test_padding_that_stands_in_a_text_has_stocks_scores(tmp_path, tiny):
+    """Its own random RoBERTa, with a position and a type of padding that are not zero."""
+    torch = pytest.importorskip("torch", reason="needs the parity extra")
+    import transformers
+
+    words = tiny.required_tokenizer
+    sizes = STOCK_SIZES | {"vocab_size": words.vocab_size, "max_position_embeddings": 34}
+    settings = transformers.RobertaConfig(**sizes, type_vocab_size=1, pad_token_id=1)
+    torch.manual_seed(0)
+    stock = transformers.RobertaForSequenceClassification(settings).eval()
+    embeddings = stock.roberta.embeddings
+    with torch.no_grad():
+        for table in (embeddings.position_embeddings, embeddings.token_type_embeddings):
+            table.weight.normal_()
+        stock.classifier.out_proj.weight.normal_()
+    stock.save_pretrained(tmp_path)
+    words.save(tmp_path, positions=32)
+    texts = ["the <pad> cat sat", "<pad> <pad> cat </s> moon", "the cat"]
+    theirs = transformers.pipeline("text-classification", str(tmp_path))(texts, top_k=2)
+    for ours, wanted in zip(pipeline(str(tmp_path))(texts, top_k=2), theirs, strict=True):
+        scores = {one["label"]: one["score"] for one in ours}
+        assert scores == pytest.approx({one["label"]: one["score"] for one in wanted}, abs=1e-5)
+    ours = load(tmp_path)
+    encoded = words.encode([texts], seq_len=12)
+    save_onnx(ours, tmp_path / "served", source=tmp_path)
+    file = tmp_path / "served" / MODEL
+    np.testing.assert_allclose(run_rows(ours, file)(*encoded), logits(ours, *encoded), atol=1e-5)
 
 
 def test_token_types_are_kept_and_used(tmp_path):

@@ -136,3 +136,19 @@ def test_answer_is_one_line_and_keeps_the_trace(tmp_path, capsys, error):
 def test_a_preset_that_is_no_text_is_one_line(tmp_path, capsys):
     (tmp_path / "a.yaml").write_bytes(b"a: \xff\xfe")
     assert "a.yaml is not UTF-8" in refused(capsys, "finetune", "--config", tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    "code, mends",
+    [
+        ("raise ValueError('no such label')", True),
+        ("raise OSError('no room')", True),
+        ("int('seven')", False),
+        ("import json; json.loads('{')", False),
+        ("{}['a']", False),
+    ],
+)
+def test_an_error_in_a_librarys_words_is_no_refusal(code, mends):
+    with pytest.raises(Exception) as raised:
+        exec(code, {"__name__": "bort_jax.somewhere"})
+    assert cli.is_refusal(raised.value) == mends

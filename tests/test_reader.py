@@ -149,16 +149,18 @@ def test_a_folder_says_what_it_reads_and_what_it_leaves_out(tmp_path, capsys):
     (inner / "a.txt").write_text("a")
     (inner / "folder.csv").mkdir()
     (inner / "folder.csv" / "b.CSV").write_text("text\nb\n")
-    (inner / "d.text").write_text("d")
+    (inner / "d.TEXT").write_text("d")
+    (inner / "e.ndjson").write_text('{"text": "e"}\n')
+    (inner / "f.md").write_text("f")
     (inner / "dataset_infos.json").write_text('{"default": {}}')
     (inner / ".hidden.txt").write_text("no")
     (inner / "link").symlink_to(tmp_path / "linked")
     (inner / "link" / "loop").symlink_to(inner)
     (inner / "nowhere.txt").symlink_to(tmp_path / "nothing")
-    assert sorted(texts(tmp_path / "in")) == ["a", "b", "c"]
+    assert sorted(texts(tmp_path / "in")) == ["a", "b", "c", "d", "e"]
     said = capsys.readouterr().out
-    assert f"{tmp_path / 'in'}: 3 files read; left out: " in said and said.count("\n") == 1
-    for name in ("d.text (another ending)", ".hidden.txt (hidden)", "nowhere.txt (a link to not",
+    assert f"{tmp_path / 'in'}: 5 files read; left out: " in said and said.count("\n") == 1
+    for name in ("f.md (another ending)", ".hidden.txt (hidden)", "nowhere.txt (a link to not",
                  "dataset_infos.json (describes the data set)"):  # fmt: skip
         assert f"data/{name}" in said
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bort_jax.storage.checks import explain_damage
 from bort_jax.storage.files import WholeFile, file_sha256, read_json, whole_file, write_json
 
 
@@ -102,3 +103,16 @@ def test_read_json_names_the_file_its_fault_and_the_remedy(tmp_path, content, fa
     (tmp_path / "file.json").write_text(content)
     with pytest.raises(ValueError, match=f"file.json {fault}.*; delete it"):
         read_json(tmp_path / "file.json", remedy="delete it")
+
+
+def test_explain_damage_names_the_file_and_what_is_missing(tmp_path):
+    file = tmp_path / "a.json"
+    with (
+        pytest.raises(ValueError, match="a.json is damaged: no 'steps' in it"),
+        explain_damage(file),
+    ):
+        raise KeyError("steps")
+    with pytest.raises(ValueError, match=f"^{file} is not JSON") as refused, explain_damage(file):
+        file.write_text("{")
+        read_json(file)
+    assert "damaged" not in str(refused.value)

@@ -23,13 +23,14 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-from fuzz_mutations import mutate
-from fuzz_readers import Reader, make_model, readers
+from fuzz_mutations import change
+from fuzz_readers import Reader, make_shared, readers
 
 SECONDS = 20  # that an input may take
 BATCH = 400  # inputs that a child tries
 MEMORY = 3 << 30  # bytes of address space beyond what the parent has
 LONGEST_LINE = 1000
+SHARED = "shared"  # what several inputs are made from
 
 
 def fault_of(code: int, err: str, seconds: float) -> str:
@@ -57,7 +58,7 @@ def fault_of(code: int, err: str, seconds: float) -> str:
 def attempt(argv: list[str], errors: Path) -> tuple[int, str, float]:
     """Exit code, standard error and seconds of a command, through the door, in this process."""
     from bort_jax import cli
-    from bort_jax.interop import read
+    from bort_jax.commands.convert import read_source
 
     began, code = time.monotonic(), 0
     with open(errors, "wb") as file:
@@ -65,7 +66,7 @@ def attempt(argv: list[str], errors: Path) -> tuple[int, str, float]:
     try:
         if argv[0] == "read":
             with cli.door({}):
-                read(argv[1])
+                read_source(Path(argv[1]), heads=2)
         else:
             cli.main(argv)
     except SystemExit as stop:
@@ -85,9 +86,8 @@ def try_one(reader: Reader, valid: Path, scratch: Path, seed: int) -> tuple[str,
         shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(valid, at)
     files = sorted({f for pattern in reader.files for f in at.glob(pattern) if f.is_file()})
-    file = generator.choice(files)
-    file.write_bytes(mutate(file.read_bytes(), generator))
-    argv = reader.argv.format(at=at, out=out).split()
+    change(generator.choice(files), files, generator)
+    argv = reader.argv.format(at=at, out=out, shared=valid.parent / SHARED).split()
     code, err, seconds = attempt(argv, scratch / "stderr")
     return fault_of(code, err, seconds), err, code == 0
 
@@ -146,7 +146,9 @@ def check_valid(kinds: list[Reader], valid: Path) -> None:
     kept = os.dup(2)
     with tempfile.TemporaryDirectory() as folder:
         for reader in kinds:
-            argv = reader.argv.format(at=valid / reader.name, out=f"{folder}/{reader.name}").split()
+            places = {"at": Path(folder, "in", reader.name), "out": f"{folder}/{reader.name}"}
+            shutil.copytree(valid / reader.name, places["at"])
+            argv = reader.argv.format(**places, shared=valid / SHARED).split()
             code, err, _ = attempt(argv, Path(folder, "stderr"))
             os.dup2(kept, 2)
             if code and reader.name != "submission":  # that is one answer of many
@@ -156,7 +158,10 @@ def check_valid(kinds: list[Reader], valid: Path) -> None:
 def worker(number: int, args: argparse.Namespace, ending: float) -> None:
     """Every n-th input, BATCH of them in a child; a line for each goes to a file."""
     kinds = [
-        kind for kind in readers(args.valid / "model") if kind.name in (args.only or kind.name)
+        kind
+        for kind in readers(args.valid / SHARED)
+        for _ in range(kind.turns)
+        if kind.name in (args.only or kind.name)
     ]
     numbers = list(range(number, args.inputs, args.workers))
     with tempfile.TemporaryDirectory() as folder:
@@ -172,7 +177,8 @@ def worker(number: int, args: argparse.Namespace, ending: float) -> None:
             if why and len(done) < BATCH:
                 k = numbers[len(done)]
                 reader = kinds[k % len(kinds)]
-                keep(args.out / "faults", scratch, reader, args.seed * 10**9 + k, why, why)
+                said = (scratch / "stderr").read_text("utf-8", "replace")
+                keep(args.out / "faults", scratch, reader, args.seed * 10**9 + k, why, said)
                 done.append(f"{k}\t{reader.name}\tfault: {why}")
             with (args.out / f"lines{number}").open("a") as lines:
                 lines.write("".join(line + "\n" for line in done))
@@ -189,6 +195,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="kinds of inputs; all without it")
     args = parser.parse_args()
     (args.out / "faults").mkdir(parents=True, exist_ok=True)
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": str(args.out.absolute() / "xla"),
+        "BORT_JAX_UNCOMPARED": "1",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
     args.valid = args.out.absolute() / "valid"
     prepare(args.valid)
     began = time.monotonic()
@@ -209,11 +221,12 @@ def prepare(valid: Path) -> None:
     """The valid inputs, written in a child: they compile, and start threads."""
     child = os.fork()
     if child == 0:
-        for reader in [Reader("model", make_model, (), ""), *readers(valid / "model")]:
+        every = readers(valid / SHARED)
+        for reader in [Reader(SHARED, make_shared, (), ""), *every]:
             if not (valid / reader.name).is_dir():
                 (valid / reader.name).mkdir(parents=True)
                 reader.make(valid / reader.name)
-        check_valid(readers(valid / "model"), valid)
+        check_valid(every, valid)
         os._exit(0)
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
         raise SystemExit("the valid inputs could not be written")

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mutations of a file: bytes, words that parsers stumble over, numbers and keys."""
+"""Mutations of a file: bytes, words that parsers stumble over, numbers and keys; or all of it."""
 
 import random
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 WORDS = [
     b"\xff",
@@ -29,6 +31,21 @@ WORDS = [
     b"\x1f\x8b\x08",
     b"version https://git-lfs.github.com/spec/v1\n",
 ]
+
+
+def change(file: Path, files: Sequence[Path], generator: random.Random) -> None:
+    """Mutates what is in a file; now and then it is gone, a folder, or another one's content."""
+    kind = generator.randrange(40)
+    content = file.read_bytes()
+    if kind > 2:
+        file.write_bytes(mutate(content, generator))
+        return
+    file.unlink()
+    if kind == 1:
+        file.mkdir()
+    elif kind == 2:
+        others = [other for other in files if other != file]
+        file.write_bytes(generator.choice(others).read_bytes() if others else b"")
 
 
 def mutate(content: bytes, generator: random.Random) -> bytes:

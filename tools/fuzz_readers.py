@@ -2,10 +2,17 @@
 """Every kind of input that the command line reads: a valid one, and the command that reads it."""
 
 import json
+import random
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+from fuzz_runs import RUNS, Run
+
+WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] a good bad film ##s with , x".split()
+SPLITS = {"train": 12, "validation": 16, "test": 4}  # rows
 
 
 class Reader(NamedTuple):
@@ -15,14 +22,16 @@ class Reader(NamedTuple):
       name: of the kind of input.
       make: writes a valid input into a folder.
       files: patterns of the files in it that are mutated.
-      argv: the command that reads it; `{at}` is the folder, `{out}` a new one. `read` reads a
-        checkpoint, as every verb does, and nothing more.
+      argv: the command that reads it; `{at}` is the folder, `{out}` a new one, `{shared}` that of
+        `make_shared`. `read` reads a checkpoint, as every verb does, and nothing more.
+      turns: how often it has its turn; slow ones seldom.
     """
 
     name: str
     make: Callable[[Path], None]
     files: tuple[str, ...]
     argv: str
+    turns: int = 4
 
 
 def rows() -> list[dict]:
@@ -38,14 +47,49 @@ def make_model(folder: Path, *, form: str = "hf") -> None:
     from bort_jax.interop.verify import FORMATS
     from bort_jax.model import BertConfig, random_params
 
-    words = "[PAD] [UNK] [CLS] [SEP] [MASK] a good bad film ##s with , x".split()
     with tempfile.TemporaryDirectory() as scratch:
-        Path(scratch, "vocab.txt").write_text("\n".join(words))
+        Path(scratch, "vocab.txt").write_text("\n".join(WORDS))
         tokenizer = load_tokenizer(scratch)
     assert tokenizer is not None
-    config = BertConfig(Arch(1, 2, 8, 8), len(words), positions=16, token_types=2, dropout=0.0)
+    config = BertConfig(Arch(1, 2, 8, 8), len(WORDS), positions=16, token_types=2, dropout=0.0)
     empty = Checkpoint(config, None, ("no", "yes")).with_tokenizer(tokenizer, source="here")
     FORMATS[form].write(empty.with_params(random_params(empty.model, seed=0)), folder)
+
+
+def make_shared(folder: Path) -> None:
+    """What runs are made from: a classifier, a masked LM, texts, and labelled rows."""
+    from bort_jax.interop import Checkpoint, read, save
+    from bort_jax.model import random_params
+
+    make_model(folder / "model")
+    given = read(folder / "model")
+    bare = Checkpoint(given.config, None).with_tokenizer(given.tokenizer, source="here")
+    save(bare.with_params(random_params(bare.model, seed=0)), folder / "masked_lm")
+    draw, words = random.Random(0), [word for word in WORDS[5:] if word != "##s"]
+    texts = [" ".join(draw.choices(words, k=9)) for _ in range(300)]
+    (folder / "texts.txt").write_text("\n".join(texts))
+    (folder / "rows").mkdir()
+    for split, count in SPLITS.items():
+        new = (" ".join(draw.choices(words, k=9)) for _ in range(count))
+        lines = [
+            json.dumps({"text": text, "label": ("no", "yes")[k % 2]}) for k, text in enumerate(new)
+        ]
+        (folder / "rows" / f"{split}.jsonl").write_text("\n".join(lines))
+
+
+def make_run(run: Run, shared: Path) -> Callable[[Path], None]:
+    """A run folder or a cache, by the product's own commands."""
+
+    def make(folder: Path) -> None:
+        from bort_jax import cli
+
+        for command in run.made_by:
+            cli.main(command.format(at=folder, shared=shared).split())
+        for name in run.less:
+            gone = folder / name
+            shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+
+    return make
 
 
 def make_vocabulary(folder: Path) -> None:
@@ -108,9 +152,9 @@ def make_zip(folder: Path) -> None:
         archive.writestr("RTE.tsv", "index\tprediction\n0\tentailment\n")
 
 
-def readers(model: Path) -> list[Reader]:
+def readers(shared: Path) -> list[Reader]:
     """Every kind of input, and the quickest command that reads all of it."""
-    build = f"data build {{at}}/a.{{}} {{out}} --tokenizer {model}"
+    build = "data build {at}/a.{} {out} --tokenizer {shared}/model"
     convert = "read {at}"
     tables = [
         Reader(kind, make_table(kind), (f"a.{kind}",), build.replace("{}", kind))
@@ -137,4 +181,5 @@ def readers(model: Path) -> list[Reader]:
         ),
         Reader("shards", make_corpus, ("*.json", "**/*.bin", "**/*"), "data check {at}"),
         Reader("submission", make_zip, ("a.zip",), "submit check {at}/a.zip"),
+        *(Reader(r.name, make_run(r, shared), r.files, r.argv, r.turns) for r in RUNS),
     ]

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from bort_jax.storage.checks import expect, explain_damage
 from bort_jax.storage.growing import GrowingLines, append_records
 
 Texts = tuple[str, ...]  # the one or two texts of a row
@@ -75,8 +76,9 @@ class Ledger:
         self.classes, self.most, self.pace = classes, most, pace or Pace()
         self.answers: dict[str, list[float]] = {}
         self.sent, self.lost = 0, set()
-        for line in file.read_text().splitlines():
-            self._note(json.loads(line))
+        with explain_damage(file):
+            for line in file.read_bytes().splitlines():
+                self._note(json.loads(line))
 
     @property
     def left(self) -> float:
@@ -135,7 +137,9 @@ class Ledger:
         self.lost.update(sent)
         self.lost.difference_update(failed)
         if "key" in record:
-            self.answers[record["key"]] = record["p"]
+            answer = [float(p) for p in record["p"]]
+            expect(len(answer) == self.classes, f"{len(answer)} probabilities")
+            self.answers[record["key"]] = answer
             self.lost.discard(record["key"])
 
 

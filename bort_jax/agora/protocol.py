@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Guards of honest scores: nothing held out is trained on, and the test is scored once."""
 
-import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from bort_jax.agora.dataset import Dataset
 from bort_jax.agora.generate import KeysFn
 from bort_jax.agora.theta import Theta
-from bort_jax.storage.files import write_json
+from bort_jax.storage.files import read_json, write_json
 
 
 class Leak(ValueError):
@@ -72,4 +71,4 @@ def score_once(file: Path, score_fn: Callable[[], dict]) -> dict:
     """
     if not file.is_file():
         write_json(file, score_fn())
-    return json.loads(file.read_text())
+    return read_json(file)

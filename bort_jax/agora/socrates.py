@@ -58,11 +58,11 @@ def assess(
     proportion, are random by it whatever their accuracy on an unbalanced set.
 
     Raises:
-      ValueError: there are no points.
+      ValueError: there are fewer than two points.
     """
     predicted, labels = np.asarray(predicted), np.asarray(labels)
-    if not len(labels):
-        raise ValueError("Socrates cannot be judged on no points")
+    if len(labels) < 2:
+        raise ValueError(f"Socrates cannot be judged on {len(labels)} rows: at least 2 are needed")
     test = permutation_test(
         (predicted,),
         lambda shuffled, axis: (shuffled == labels).mean(axis=axis),

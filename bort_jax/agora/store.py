@@ -25,10 +25,11 @@ from bort_jax.agora.lift import Lift
 from bort_jax.agora.loop import Agora, agora, replay
 from bort_jax.agora.records import AgoraState, Copy, Origin, Round
 from bort_jax.agora.theta import Theta
-from bort_jax.storage.files import whole_file, write_json, write_text
+from bort_jax.storage.checks import expect, explain_damage
+from bort_jax.storage.files import read_json, whole_file, write_json, write_text
 
 CORRECT = "agora.correct"
-REPLAYS = "replays.json"
+REPLAYS, POINTS = "replays.json", "points.safetensors"
 FINAL = "final.safetensors"
 
 
@@ -61,7 +62,8 @@ class Store:
     def read_copies(self, number: int) -> list[Copy]:
         """The copies of a round that was cut off."""
         file = self.partial(number) / "copies.jsonl"
-        copies = [_parse_copy(line) for line in _read_lines(file)]
+        with explain_damage(file):
+            copies = [_parse_copy(line) for line in _read_lines(file)]
         best = _read_best(self.partial(number), self.unpack)
         if best is None:
             return copies
@@ -86,7 +88,8 @@ class Store:
             save_file(dict(self.pack(model)), str(partial))
 
     def read_final(self) -> Any:
-        return self.unpack(load_file(str(self.folder / FINAL)))
+        with explain_damage(self.folder / FINAL):
+            return self.unpack(load_file(self.folder / FINAL))
 
     def commit(self, state: AgoraState, watched: Mapping[str, Any]) -> None:
         """Makes the state's last round count, with what `watch` said of it."""
@@ -101,7 +104,7 @@ class Store:
             (folder / "best.safetensors").unlink(missing_ok=True)
         kept = {name: part for name, part in points._asdict().items() if part is not None}
         arrays = {name: np.ascontiguousarray(part) for name, part in kept.items()}
-        with whole_file(folder / "points.safetensors") as partial:
+        with whole_file(folder / POINTS) as partial:
             save_file(arrays, str(partial))
         with whole_file(folder / "lineage.parquet") as partial:
             self.write_lineage(partial, origin, points, number)
@@ -140,7 +143,7 @@ class Store:
 
     def about(self, number: int) -> dict:
         """Reads `round.json`."""
-        return json.loads((self.round_folder(number) / "round.json").read_text())
+        return read_json(self.round_folder(number) / "round.json")
 
     def lineage(self, number: int) -> list[dict]:
         """A record for each point that a round added."""
@@ -166,20 +169,24 @@ class Store:
         after = done if after is None else after
         if not 0 <= after <= done:
             raise ValueError(f"{self.folder} has {done} finished rounds; there is no round {after}")
-        replays = {one["after"]: one for one in self.replays()}
+        with explain_damage(self.folder / REPLAYS):
+            replays = {one["after"]: one for one in self.replays()}
         state, best = _apply_replay(first, replays.get(0)), None
         for number in range(1, after + 1):
             about = self.about(number)
-            if about["given"] != digest(first.train, len(first.train.y)):
+            if about.get("given") != digest(first.train, len(first.train.y)):
                 raise ValueError(f"{self.folder} was begun with another train set")
-            best = number if about["improved"] else best
+            best = number if about.get("improved") else best
             state = _apply_replay(self._with_round(state, about, number), replays.get(number))
         return state if best is None else state._replace(best=self._best(best))
 
     def replays(self) -> list[dict]:
         """The replays that led to this run: `after` which round, `number`, and Θ."""
         file = self.folder / REPLAYS
-        return json.loads(file.read_text()) if file.is_file() else []
+        if not file.is_file():
+            return []
+        with explain_damage(file):
+            return [dict(one) for one in json.loads(file.read_bytes())]
 
     def branch(
         self, folder: Path, first: AgoraState, *, after: int, thetas: Sequence[Theta] = ()
@@ -215,14 +222,22 @@ class Store:
 
     def _with_round(self, state: AgoraState, about: dict, number: int) -> AgoraState:
         folder = self.round_folder(number)
-        points = Dataset(**load_file(str(folder / "points.safetensors")))
-        record = _round(about["round"])
+        with explain_damage(folder / POINTS):
+            points = Dataset(**load_file(folder / POINTS))
+            train = state.train.append(points)
+        with explain_damage(folder / "round.json"):
+            record = _round(about["round"])
+            expect(record.added == len(points.y), f"{record.added} points added")
+            thetas = tuple(map(_theta, about["thetas"]))
+        with explain_damage(folder / "lineage.parquet"):
+            origin = read_origin(folder / "lineage.parquet")
+            expect(len(origin.parents) == len(points.y), f"{len(origin.parents)} points")
         return state._replace(
-            train=state.train.append(points),
-            thetas=tuple(map(_theta, about["thetas"])),
-            best_rows=record.fitted_rows if about["improved"] else state.best_rows,
+            train=train,
+            thetas=thetas,
+            best_rows=record.fitted_rows if about.get("improved") else state.best_rows,
             rounds=(*state.rounds, record),
-            origins=(*state.origins, read_origin(folder / "lineage.parquet")),
+            origins=(*state.origins, origin),
         )
 
     def _best(self, number: int) -> Copy | None:
@@ -333,8 +348,9 @@ def _read_best(folder: Path, unpack: Callable) -> Copy | None:
     file = folder / "best.safetensors"
     if not file.is_file():
         return None
-    with safe_open(str(file), "np") as opened:
-        theta = _theta(json.loads(opened.metadata()["theta"]))
-    arrays = load_file(str(file))
-    correct = arrays.pop(CORRECT)
-    return Copy(theta, unpack(arrays), correct)
+    with explain_damage(file):
+        with safe_open(str(file), "np") as opened:
+            theta = _theta(json.loads((opened.metadata() or {})["theta"]))
+        arrays = load_file(file)
+        correct = arrays.pop(CORRECT)
+        return Copy(theta, unpack(arrays), correct)

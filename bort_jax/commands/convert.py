@@ -69,7 +69,9 @@ def run(config: Config) -> None:
     check_free(Path(config.out))
     check_options(config)
     checkpoint = read_source(Path(config.source), heads=config.heads, best=config.best)
-    checkpoint = replace(checkpoint, family=config.family or checkpoint.family)
+    family = config.family or checkpoint.family
+    checkpoint = replace(checkpoint, family=family)
+    checkpoint = checkpoint.with_tokenizer(checkpoint.tokenizer, source=config.source)
     if config.tokenizer:
         checkpoint = replace_tokenizer(checkpoint, config.tokenizer)
     if config.to == "onnx":

@@ -111,7 +111,8 @@ def split_parts(folder: str | Path, name: str) -> str | None:
 def _stem(file: Path) -> str | None:
     """A file's name without its endings; None of one that is not read, or holds no columns."""
     kind, packed = format_of(file)
-    return file.name[: -len(kind + packed)] if kind and kind != ".txt" else None
+    name = Path(file.name[: len(file.name) - len(packed)])
+    return name.stem if kind and kind != ".txt" else None
 
 
 def _matched(pattern: str) -> Scan:

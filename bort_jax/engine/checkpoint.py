@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from bort_jax.engine.processes import from_leader, is_leader
 from bort_jax.storage.checks import differences
 from bort_jax.storage.files import read_json
+from bort_jax.storage.native import native_errors
 from bort_jax.storage.seal import SEAL, faults, is_sealed, seal
 
 log = logging.getLogger(__name__)
@@ -184,16 +185,18 @@ def newest_verified(folder: Path) -> int | None:
     Raises:
       ValueError: there are finished steps, and every one is damaged.
     """
-    damaged = []
+    damaged, passed = [], []
     for step in reversed(steps(folder)):
         if not is_sealed(folder / str(step)):
-            log.warning("checkpoint %s is unfinished; trying the one before", folder / str(step))
+            passed.append(f"checkpoint {folder / str(step)} is unfinished")
             continue
         wrong = faults(folder / str(step))
         if not wrong:
+            for reason in passed:
+                log.warning("%s; trying the one before", reason)
             return step
         damaged += wrong
-        log.warning("checkpoint %s is damaged (%s); trying the one before", step, _some(wrong))
+        passed.append(f"checkpoint {step} is damaged ({_some(wrong)})")
     if damaged:
         raise ValueError(
             f"every checkpoint in {folder} is damaged ({_some(damaged)}): put a copy there, or "
@@ -224,10 +227,12 @@ def read_step(folder: Path, like: Any, *, identity: Mapping[str, Any]) -> Any:
     known = _meta(folder)["identity"]
     found = {name: known.get(name) for name in identity}
     _check_same(folder, "the run of", found, dict(identity))
-    with ocp.StandardCheckpointer() as reader:
-        # orbax would cast to the wanted type, and cut or fill to the shape, without a word.
-        found = _shapes_of(dict(reader.metadata(folder / "state").item_metadata))
-        _check_same(folder, "a state of", found, _shapes_of(like))
+    broken = f"{folder} cannot be read by orbax"
+    with native_errors(broken), ocp.StandardCheckpointer() as reader:
+        described = reader.metadata(folder / "state").item_metadata
+    # orbax would cast to the wanted type, and cut or fill to the shape, without a word.
+    _check_same(folder, "a state of", _shapes_of(dict(described)), _shapes_of(like))
+    with native_errors(broken), ocp.StandardCheckpointer() as reader:
         state = reader.restore(folder / "state", jax.tree.map(np.asarray, like))
     return jax.tree.map(np.asarray, state)
 

@@ -70,7 +70,7 @@ class Checkpoint:
     def with_tokenizer(self, tokenizer: Tokenizer | None, *, source: str) -> "Checkpoint":
         """The same with a tokenizer; BERT's separator is where token types change.
 
-        RoBERTa's tokenizer gives type 0 to both texts of a pair.
+        RoBERTa's tokenizer gives type 0 to both texts of a pair; its padding takes no position.
 
         Raises:
           ValueError: the tokenizer has another number of tokens than the embedding table, or ids
@@ -86,7 +86,8 @@ class Checkpoint:
         tokenizer.check_ids()
         typed = self.config.token_types > 1 and tokenizer.separators == 1
         separator = tokenizer.special.eos if typed else None
-        config = replace(self.config, separator=separator)
+        padding = tokenizer.special.pad if self.family == "roberta" else None
+        config = replace(self.config, separator=separator, padding=padding)
         return replace(self, tokenizer=tokenizer, config=config)
 
     def description(self) -> dict:
@@ -133,8 +134,9 @@ def _config(sizes: dict, source: str) -> BertConfig:
     for name in ("dropout", "layer_norm_eps", "head_norm_eps"):
         if name != "head_norm_eps" or sizes.get(name) is not None:
             fraction_of(sizes, name, source, default=0.0)
-    if config.separator is not None:
-        int_of(sizes, "separator", source, least=0)
+    for name in ("separator", "padding"):
+        if sizes.get(name) is not None:
+            int_of(sizes, name, source, least=0)
     if config.dtype not in DTYPES:
         raise ValueError(
             f"{source}: dtype must be one of {', '.join(DTYPES)}; got {config.dtype!r}"

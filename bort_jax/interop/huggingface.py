@@ -179,7 +179,7 @@ def from_hf(
       ValueError: as `from_tensors`, or numbers beyond the true sizes of layers that differ.
     """
     tensors = _rename_legacy(tensors, like.family, source)
-    notes = like.notes + _drop_unread_positions(tensors, like)
+    notes = like.notes + _fold_padding(tensors, like) + _drop_unread_positions(tensors, like)
     if not like.config.token_types:
         notes += _fold_token_types(tensors, like, source)
     wide = in_hull(like)
@@ -231,6 +231,27 @@ def _drop_unread_positions(tensors: dict, like: Checkpoint) -> tuple[str, ...]:
         return ()
     tensors[table] = tensors[table][first:]
     return (f"the first {first} rows of {table}, which only padding reads",)
+
+
+def _fold_padding(tensors: dict, like: Checkpoint) -> tuple[str, ...]:
+    """Adds to the padding token's embedding that of its position and its only type: it has no other
+    place for them. A masked LM's is its decoder too, and stays."""
+    pad, first = like.config.padding, first_position(like)
+    table = like.family + ENCODER["encoder.embeddings.position.embedding"]
+    word = like.family + ENCODER["encoder.embeddings.word.embedding"]
+    if pad is None or not {table, word} <= tensors.keys():
+        return ()
+    own = tensors[table][first - 1 : first].sum(axis=0, dtype=np.float32)
+    types = tensors.get(_types(like.family))
+    if not like.config.token_types and types is not None and len(types) == 1:
+        own = own + types[0].astype(np.float32)
+    if not own.any() or pad >= len(tensors[word]) or own.shape != tensors[word].shape[1:]:
+        return ()
+    if like.head == "masked_lm":
+        return (f"the position of padding, row {first - 1} of {table}: a text that says it",)
+    tensors[word] = tensors[word].astype(np.float32)
+    tensors[word][pad] += own
+    return (f"row {first - 1} of {table}: it was added to the token of padding",)
 
 
 def _fold_token_types(tensors: dict, like: Checkpoint, source: str) -> tuple[str, ...]:

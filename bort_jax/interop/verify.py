@@ -2,11 +2,13 @@
 """A written folder, read back: by us, and by whom it was written for."""
 
 import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from bort_jax.data.tokenizer import Tokenizer, plain_ids
@@ -14,6 +16,8 @@ from bort_jax.interop import Checkpoint, hf_class, load, save
 from bort_jax.interop.orbax_folder import load_orbax, save_orbax
 from bort_jax.interop.stablehlo import load_program, load_stablehlo, save_stablehlo
 from bort_jax.model import forward
+from bort_jax.report.terminal import say
+from bort_jax.storage.native import shorten
 
 # Real texts, with what tokenizers stumble over.
 TEXTS = (
@@ -22,6 +26,9 @@ TEXTS = (
     "one text [SEP] with [MASK] words </s> of <mask> its own",
     "It went on and on. " * 400,
 )
+
+
+UNCOMPARED = "BORT_JAX_UNCOMPARED"
 
 
 class Format(NamedTuple):
@@ -63,6 +70,23 @@ def verify(checkpoint: Checkpoint, folder: str | Path, *, form: str = "hf") -> l
     if form == "hf":
         return compare_with_stock(checkpoint, folder) or lines
     return lines + ([compare_with_program(checkpoint, folder)] if form == "stablehlo" else [])
+
+
+def compare_written(folder: str | Path) -> None:
+    """Compares the stock folder that a training wrote with stock transformers, as `convert` does,
+    and says so in a line; does nothing where torch is missing or `UNCOMPARED` is set.
+
+    Raises:
+      ValueError: the tokens differ, or the logits by more than 1e-4.
+    """
+    if os.environ.get(UNCOMPARED):
+        return
+    try:
+        lines = compare_with_stock(load(folder), folder)
+    except ImportError as error:  # of versions that do not go together: the model is there
+        lines = [f"{folder} was not compared with stock transformers: {shorten(error)}"]
+    if lines:
+        say("; ".join(lines))
 
 
 def compare_with_program(checkpoint: Checkpoint, folder: str | Path) -> str:
@@ -145,7 +169,8 @@ def logits(checkpoint: Checkpoint, ids: np.ndarray, mask: np.ndarray | None = No
     """Logits, or the hidden states where there is no head; 0 at padding."""
     mask = np.ones(ids.shape, bool) if mask is None else mask
     inputs = inputs_of(checkpoint, ids, mask)
-    return _at_tokens(forward(checkpoint.model, checkpoint.params, *inputs), mask)
+    with jax.default_matmul_precision("float32"):  # accelerators round to less by default
+        return _at_tokens(forward(checkpoint.model, checkpoint.params, *inputs), mask)
 
 
 def inputs_of(checkpoint: Checkpoint, ids: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:

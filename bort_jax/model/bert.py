@@ -39,6 +39,8 @@ class BertConfig:
       head_norm_eps: ε of that one, where it is another (GluonNLP); stock BERT cannot express it.
       token_types: rows of the token-type table; 0: there is none.
       separator: id of the token after which types are 1, not 0; None: all are 0.
+      padding: id of the token that takes no position, as RoBERTa's padding that stands in a text;
+        None: every token takes one.
       dtype: of the operands of products of matrices, `float32` or `bfloat16`; parameters are
         always float32.
     """
@@ -51,6 +53,7 @@ class BertConfig:
     head_norm_eps: float | None = None
     token_types: int = 0
     separator: int | None = None
+    padding: int | None = None
     dtype: str = "float32"
 
     def key(self) -> str:
@@ -132,12 +135,22 @@ class Embeddings(nn.Module):
 
     def __call__(self, ids, mask, *, deterministic: bool):
         own = jnp.where(ids < 0, ~ids, ids)  # see `token_types`
-        x = self.word(own) + self.position.embedding[None, : ids.shape[1]]
+        x = self.word(own) + self.places(own)
         if self.config.token_types:
             x = x + self.token_type(token_types(ids, mask, separator=self.config.separator))
         return self.dropout(
             self.norm(x.astype(self.config.activations)), deterministic=deterministic
         )
+
+    def places(self, ids: Int[Array, "b s"]) -> Float[Array, "... s h"]:
+        """Embeddings of positions: counted, by stock RoBERTa, over all tokens but the padding, which
+        has none (`create_position_ids_from_input_ids`)."""
+        table = self.position.embedding
+        if self.config.padding is None:
+            return table[None, : ids.shape[1]]
+        counted = ids != self.config.padding
+        places = jnp.maximum(jnp.cumsum(counted, axis=1) - 1, 0)
+        return jnp.where(counted[..., None], table[places], 0)
 
 
 def token_types(

@@ -11,6 +11,7 @@ import numpy as np
 from bort_jax.ose.budget import Budget
 from bort_jax.ose.candidates import Candidates
 from bort_jax.ose.extraction import Extraction, conclude, start, with_evidence
+from bort_jax.storage.checks import explain_damage
 from bort_jax.storage.files import read_json, write_json
 
 TABLE, ANSWER = "extraction.parquet", "extraction.json"
@@ -76,17 +77,16 @@ def load_table(folder: str | Path, arch_type: type) -> Extraction:
     folder = Path(folder)
     if not (folder / ANSWER).is_file() or not (folder / TABLE).is_file():
         raise ValueError(f"{folder} holds no finished extraction: no {TABLE} or no {ANSWER}")
-    try:
+    with explain_damage(folder):
         return _load(folder, arch_type)
-    except KeyError as missing:
-        raise ValueError(f"{folder} is of another version: it has no {missing}") from missing
 
 
 def _load(folder: Path, arch_type: type) -> Extraction:
     import pyarrow.parquet as pq
 
     found = read_json(folder / ANSWER)
-    table = pq.read_table(folder / TABLE)
+    with explain_damage(folder / TABLE):
+        table = pq.read_table(folder / TABLE)
     columns = {name: np.asarray(table[name]) for name in table.column_names if name != "arch"}
     fields = sorted((n for n in columns if n.startswith("arch.")), key=lambda n: int(n[5:]))
     if len(fields) != len(arch_type._fields):

@@ -2,7 +2,12 @@
 """Small checks of what a stored file says, and how two descriptions differ."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from bort_jax.storage.native import shorten
 
 DIGEST = re.compile("([0-9a-f]{12})[0-9a-f]{52}")
 SHOWN, LONGEST = 5, 80  # differences of one key, characters of a value
@@ -21,6 +26,22 @@ def differences(found: dict, wanted: dict) -> list[str]:
         elif one != other:
             lines.append(f"{key}: {_shown(one)} there, {_shown(other)} asked for")
     return lines
+
+
+@contextmanager
+def explain_damage(file: Path) -> Iterator[None]:
+    """What goes wrong inside is the fault of what a stored file says, which is damaged, or was
+    changed.
+
+    Raises:
+      ValueError: it names the file.
+    """
+    try:
+        yield
+    except Exception as error:  # a library of tensors has kinds of its own
+        fault = f"no {error} in it" if isinstance(error, KeyError) else shorten(error)
+        known = str(file) in fault  # who reads JSON has said it
+        raise ValueError(fault if known else f"{file} is damaged: {fault}") from error
 
 
 def _shown(value: Any) -> str:

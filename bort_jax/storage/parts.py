@@ -17,7 +17,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from bort_jax.storage.checks import differences, expect, require_count, require_sha256
+from bort_jax.storage.checks import (
+    differences,
+    expect,
+    explain_damage,
+    require_count,
+    require_sha256,
+)
 from bort_jax.storage.files import WholeFile, check_sha256, check_size, read_json, write_json
 
 FORMAT = 1
@@ -209,10 +215,8 @@ def read_parts(folder: Path, layout: Layout) -> Parts:
     if not file.is_file():
         raise FileNotFoundError(f"no {layout.manifest} in {folder}: nothing was built there")
     check_size(file, LARGEST)
-    try:
+    with explain_damage(file):
         return _parse(folder, layout, read_json(file))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is damaged, or none of format {FORMAT}: {error}") from None
 
 
 class OpenPart:

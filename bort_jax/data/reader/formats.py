@@ -11,6 +11,7 @@ from typing import IO, Any
 
 TEXT, PARQUET = ".txt", ".parquet"
 FORMATS = (TEXT, ".jsonl", ".json", ".csv", PARQUET)
+ALIASES = {".text": TEXT, ".ndjson": ".jsonl"}
 
 
 def _open_zstd(file: Path, mode: str) -> IO[bytes]:
@@ -29,17 +30,18 @@ PACKED: dict[str, Callable[..., Any]] = {
 
 
 def format_of(file: str | Path) -> tuple[str, str]:
-    """The endings that say what a file is: `.csv` and `.gz` of `A.CSV.gz`; two empty ones of what
-    is not read."""
+    """The endings that say what a file is: `.csv` and `.gz` of `A.CSV.gz`, `.txt` of `a.text`; two
+    empty ones of what is not read."""
     name = Path(file).name.lower()
     packed = next((ending for ending in PACKED if name.endswith(ending)), "")
     kind = Path(name.removesuffix(packed)).suffix
+    kind = ALIASES.get(kind, kind)
     known = kind in FORMATS and not (packed and kind == PARQUET)
     return (kind, packed) if known else ("", "")
 
 
 def known_endings() -> str:
-    return f"{', '.join(FORMATS)} (the first four also with {', '.join(PACKED)})"
+    return f"{', '.join((*FORMATS, *ALIASES))} (all but {PARQUET} also with {', '.join(PACKED)})"
 
 
 def not_read(file: str | Path) -> str:

@@ -73,13 +73,26 @@ def encoder(graph: Graph, inputs: dict[str, str]) -> States:
 def embeddings(graph: Graph, inputs: dict[str, str]) -> str:
     part, ids = "encoder.embeddings", inputs["input_ids"]
     x = graph.add("Gather", graph.param(f"{part}.word.embedding"), ids)
-    length = graph.add("Shape", ids, start=1, end=2)
-    table = graph.param(f"{part}.position.embedding")
-    x = graph.add("Add", x, graph.add("Slice", table, graph.ints(0), length, graph.ints(0)))
+    x = graph.add("Add", x, places(graph, ids))
     if graph.config.token_types:
         types = graph.param(f"{part}.token_type.embedding")
         x = graph.add("Add", x, graph.add("Gather", types, inputs["token_type_ids"]))
     return graph.norm(x, f"{part}.norm", eps=graph.config.layer_norm_eps)
+
+
+def places(graph: Graph, ids: str) -> str:
+    """Embeddings of positions, as `Embeddings.places` has them."""
+    table, padding = graph.param("encoder.embeddings.position.embedding"), graph.config.padding
+    if padding is None:
+        length = graph.add("Shape", ids, start=1, end=2)
+        return graph.add("Slice", table, graph.ints(0), length, graph.ints(0))
+    is_padding = graph.add("Equal", ids, graph.ints(padding))
+    counted = graph.add("Cast", graph.add("Not", is_padding), to=7)  # to int64
+    numbers = graph.add("CumSum", counted, graph.constant("sequence", 1))
+    # Padding before all else has the number −1, which is the last row: its embedding is 0 anyway.
+    rows = graph.add("Gather", table, graph.add("Sub", numbers, graph.ints(1)))
+    weights = graph.add("Unsqueeze", graph.add("Cast", counted, to=1), graph.ints(2))
+    return graph.add("Mul", rows, weights)
 
 
 def layer(graph: Graph, x: str, name: str, *, heads: str, floor: str) -> str:

@@ -91,15 +91,15 @@ def cut_vocabulary(parent: P, kept: Int[np.ndarray, " n"]) -> P:
         raise ValueError(f"expected ids below {config.vocab_size}; got up to {kept.max()}")
     if config.separator is not None and config.separator not in kept:
         raise ValueError(f"the separator, {config.separator}, is not among the {len(kept)} tokens")
-    separator = config.separator
-    separator = None if separator is None else int(np.searchsorted(kept, separator))
+    new_id = lambda id: None if id is None else int(np.searchsorted(kept, id))
+    own = {name: new_id(getattr(config, name)) for name in ("separator", "padding")}
     encoder = params["encoder"]
     table = np.asarray(encoder["embeddings"]["word"]["embedding"])[kept]
     embeddings = {**encoder["embeddings"], "word": {"embedding": table}}
     params = {**params, "encoder": {**encoder, "embeddings": embeddings}}
     if isinstance(given.model, MaskedLM):
         params["head"] = {**params["head"], "bias": np.asarray(params["head"]["bias"])[kept]}
-    config = replace(config, vocab_size=len(kept), separator=separator)
+    config = replace(config, vocab_size=len(kept), **own)
     return replace(given, config=config, params=params)
 
 

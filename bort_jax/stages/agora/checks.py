@@ -20,6 +20,7 @@ from bort_jax.agora.theta import Theta as Pairs
 from bort_jax.stages.agora.grid import Grid
 from bort_jax.stages.agora.material import Material
 from bort_jax.stages.agora.pool.store import Encoder, Pool
+from bort_jax.storage.checks import expect, explain_damage
 from bort_jax.storage.files import read_json, write_json
 
 MOST_SETS = 8  # of Θ, evenly spaced
@@ -50,8 +51,11 @@ def plain_of(grid: Grid, calls: Agora, material: Material, file: Path) -> Plain:
     if not file.is_file():
         found = fit_plain(grid, calls, material)
         write_json(file, {"theta": found.theta, "correct": found.correct.tolist()})
-    kept = read_json(file)
-    return Plain(tuple(map(tuple, kept["theta"])), np.array(kept["correct"], bool))
+    with explain_damage(file):
+        kept = read_json(file)
+        correct = np.array(kept["correct"], bool)
+        expect(correct.shape == material.steer.rows.shape, "another number of rows")
+        return Plain(tuple((str(name), value) for name, value in kept["theta"]), correct)
 
 
 def fit_plain(grid: Grid, calls: Agora, material: Material) -> Plain:

@@ -127,9 +127,9 @@ def socrates_of(
         raise ValueError("a command or a function as Socrates labels in one process only")
     halves = min(len(material.steer.points.y), len(material.report.points.y))
     judged = min(asking.calls // JUDGED // 2, halves) if asking.calls else None
-    if judged == 0:
+    if asking.calls and asking.calls < 4 * JUDGED:  # of either half two
         raise ValueError(
-            f"--calls {asking.calls} leaves nothing to judge Socrates by: give {2 * JUDGED} or more"
+            f"--calls {asking.calls} is too little to judge Socrates by: give {4 * JUDGED} or more"
         )
     classes = classes_of(material)
     open_fn = command_of(name, classes, material.task.columns, timeout=asking.call_timeout)

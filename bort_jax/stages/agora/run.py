@@ -51,6 +51,7 @@ from bort_jax.stages.agora.pool.retrieval import open_pool, random_texts
 from bort_jax.stages.agora.record import card_facts, example_points, round_line
 from bort_jax.stages.finetune.splits import inputs_of
 from bort_jax.stages.finetune.tuner import FineTuner
+from bort_jax.storage.checks import explain_damage
 from bort_jax.storage.files import read_json, write_json
 from bort_jax.storage.hub import pin_revisions
 from bort_jax.storage.run_folder import claim, claim_inputs
@@ -82,7 +83,8 @@ def run_here(config: Config) -> dict:
     claim_inputs(out, inputs_of(config, **models._asdict()))
     if (out / "results.json").is_file():
         say(f"{out} is finished; its results:")
-        page.show(summary := read_json(out / "results.json"), out)
+        with explain_damage(out / "results.json"):
+            page.show(summary := read_json(out / "results.json"), out)
         return summary
     trust = check_socrates(socrates, material, allow_weak=config.allow_weak_socrates)
     ready = Ready(out, models, material, socrates, tuner_of(config, models.timaeus, material))

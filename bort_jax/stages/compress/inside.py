@@ -16,6 +16,7 @@ from bort_jax.stages.extract.parent.run import batch_size
 from bort_jax.stages.extract.parent.search import least_error
 from bort_jax.stages.extract.parent.show import Answer
 from bort_jax.stages.extract.parent.weights import write_again, write_student
+from bort_jax.storage.checks import explain_damage
 from bort_jax.storage.files import read_json
 
 
@@ -54,4 +55,5 @@ def write_inherited(
 
 def shape_of(chosen: Path) -> LayerwiseArch:
     """The network whose weights stand in a folder, as layers of its parent."""
-    return LayerwiseArch.parse(read_json(chosen.parent / RESULT)["best"]["arch"])
+    with explain_damage(chosen.parent / RESULT):
+        return LayerwiseArch.parse(read_json(chosen.parent / RESULT)["best"]["arch"])

@@ -38,13 +38,14 @@ from bort_jax.stages.finetune import run as finetune
 from bort_jax.stages.finetune.config import trainable
 from bort_jax.stages.finetune.splits import inputs_of, read_unlabelled
 from bort_jax.stages.pretrain.run import pretrain
+from bort_jax.storage.checks import explain_damage
 from bort_jax.storage.files import read_json, write_json
 from bort_jax.storage.hub import pin_revisions
 from bort_jax.storage.run_folder import claim, claim_inputs
 from bort_jax.tasks import Task
 from bort_jax.tasks.labels import check_splits
 
-SCORES = "scores.json"
+SCORES, SECONDS = "scores.json", "seconds.json"
 
 
 class Compressed(NamedTuple):
@@ -227,7 +228,8 @@ def scored(config: Config, task: Task, out: Path, folders: Folders) -> list[tabl
         lines = table.lines_of(models, task, examples, seq_len=config.seq_len)
         lines += baseline_line(config.read("train"), examples)
         write_json(file, {"split": split, "lines": [line._asdict() for line in lines]})
-    return [table.Line(**line) for line in read_json(file)["lines"]]
+    with explain_damage(file):
+        return [table.Line(**line) for line in read_json(file)["lines"]]
 
 
 def split_of(config: Config) -> str:
@@ -252,11 +254,12 @@ def time_stage(stage: str, out: Path) -> Iterator[None]:
         yield
     finally:
         known = seconds(out)
-        known[stage] = known.get(stage, 0.0) + time.monotonic() - start
-        write_json(out / "seconds.json", known)
+        with explain_damage(out / SECONDS):
+            known[stage] = known.get(stage, 0.0) + time.monotonic() - start
+        write_json(out / SECONDS, known)
 
 
 def seconds(out: Path) -> dict[str, float]:
     """Seconds of each stage so far."""
-    file = out / "seconds.json"
+    file = out / SECONDS
     return read_json(file) if file.exists() else {}

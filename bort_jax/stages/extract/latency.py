@@ -18,6 +18,7 @@ from bort_jax.ose import Extraction
 from bort_jax.report.terminal import say
 from bort_jax.stages.extract.shared_errors import one_at_a_time
 from bort_jax.stages.extract.tables import ranking
+from bort_jax.storage.checks import explain_damage
 from bort_jax.storage.files import read_json, write_json
 
 WARM = 3
@@ -74,9 +75,11 @@ def run_latency(space: SearchSpace, out: Path, time_fn: TimeFn, *, size: int) ->
     file = out / "latency.json"
     with one_at_a_time(out):
         if file.exists():
-            found = read_json(file)
-            times = dict(zip(map(Arch.parse, found["archs"]), found["seconds"], strict=True))
-            latency = fit_latency(space, lambda archs: [times[a] for a in archs], size=len(times))
+            with explain_damage(file):
+                found = read_json(file)
+                times = dict(zip(map(Arch.parse, found["archs"]), found["seconds"], strict=True))
+                known = lambda archs: [float(times[arch]) for arch in archs]
+                latency = fit_latency(space, known, size=len(times))
         else:
             say(f"timing {min(size, len(space.archs()))} architectures")
             latency = fit_latency(space, time_fn, size=size)

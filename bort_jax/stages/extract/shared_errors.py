@@ -102,7 +102,7 @@ def read_records(folder: Path) -> dict[str, dict]:
                     "error": math.nan if error is None else float(error),
                     "seconds": float(record.get("seconds", 0.0)),
                 }
-            except (json.JSONDecodeError, KeyError, TypeError):  # cut short by a kill
+            except (ValueError, KeyError, TypeError, OverflowError):  # cut short by a kill
                 continue
     return records
 

@@ -14,6 +14,7 @@ from bort_jax.stages.finetune.page import score_text, theta_text
 from bort_jax.stages.finetune.splits import Splits
 from bort_jax.stages.finetune.teacher_answers import TeacherAnswers
 from bort_jax.stages.finetune.tuner import FineTuner, Theta
+from bort_jax.storage.checks import expect, explain_damage
 from bort_jax.storage.files import write_json
 from bort_jax.tasks import headline
 
@@ -35,7 +36,7 @@ def finish_runs(
     Raises:
       ValueError: every run diverged.
     """
-    records = json.loads((out / RUNS).read_text()) if (out / RUNS).is_file() else []
+    records = read_runs(out / RUNS)
     done = {json.dumps(record["theta"]) for record in records}
     left = [theta for theta in thetas if json.dumps(theta._asdict()) not in done]
     finished = f", {len(done)} done" if done else ""
@@ -54,6 +55,18 @@ def finish_runs(
     if best_score(records) == -np.inf:
         rates = ", ".join(f"{rate:g}" for rate in sorted({t.learning_rate for t in thetas}))
         raise ValueError(f"every run diverged, with learning rates {rates}: try smaller ones")
+    return records
+
+
+def read_runs(file: Path) -> list[dict]:
+    """The records of finished runs, if there are any; ValueError where the file is damaged."""
+    if not file.is_file():
+        return []
+    with explain_damage(file):
+        records = json.loads(file.read_bytes())
+        for record in records:
+            sound = Theta(**record["theta"]) and rank(record) <= np.inf
+            expect(sound and isinstance(record["metrics"], dict), f"{record} is no run")
     return records
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from bort_jax.engine.joining import PLACE
 from bort_jax.engine.processes import leader_folder
 from bort_jax.interop import Checkpoint, load, read, save
+from bort_jax.interop.verify import compare_written
 from bort_jax.report.terminal import say
 from bort_jax.stages.finetune.config import (
     HEADS,
@@ -25,6 +26,7 @@ from bort_jax.stages.finetune.splits import inputs_of, read_splits
 from bort_jax.stages.finetune.teacher_answers import Teacher, cache_answers
 from bort_jax.stages.finetune.tuner import FineTuner, visited_rows
 from bort_jax.stages.predict.outputs import check_length
+from bort_jax.storage.checks import explain_damage
 from bort_jax.storage.files import read_json, write_json
 from bort_jax.storage.hub import pin_revisions
 from bort_jax.storage.run_folder import claim, claim_inputs
@@ -66,7 +68,8 @@ def run_one(config: Config) -> dict:
     claim_inputs(out, inputs_of(config, model=start, teacher=taught))
     if (out / "results.json").is_file():
         say(f"{out} is finished; its results:")
-        show(summary := read_json(out / "results.json"), out, metrics)
+        with explain_damage(out / "results.json"):
+            show(summary := read_json(out / "results.json"), out, metrics)
         return summary
     tuner = FineTuner.of(start, task.labels, head=task.head, **asdict(recipe(config)))
     splits = read_splits(
@@ -91,6 +94,7 @@ def run_one(config: Config) -> dict:
     summary = summarise(records, test)
     card = model_card(summary, metrics=metrics, source=config.source)
     save(tuner.checkpoint(best, card), out / "model")
+    compare_written(out / "model")
     write_json(out / "results.json", summary)
     show(summary, out, metrics)
     return summary

@@ -14,6 +14,7 @@ from bort_jax.engine.processes import barrier, is_leader, leader_first
 from bort_jax.engine.watchdog import end_together
 from bort_jax.interop import read, save
 from bort_jax.interop.description import identity
+from bort_jax.interop.verify import compare_written
 from bort_jax.model import MaskedLM
 from bort_jax.stages.predict.mlm_scores import MlmScores
 from bort_jax.stages.pretrain.config import FREE, PretrainConfig, check
@@ -23,6 +24,7 @@ from bort_jax.stages.pretrain.setup import Setup, student_checkpoint
 from bort_jax.stages.pretrain.starting import initial_params
 from bort_jax.stages.pretrain.teacher_cache import CachedTeacherStream
 from bort_jax.stages.pretrain.training import train
+from bort_jax.storage.checks import explain_damage
 from bort_jax.storage.files import read_json, write_json
 from bort_jax.storage.hub import pin_revisions
 from bort_jax.storage.run_folder import claim, claim_inputs, explain_full_disk
@@ -54,7 +56,8 @@ def pretrain(
     leader_first(lambda: claim(out, config, free=FREE))
     if (out / SCORES).is_file():  # written last: there is nothing left to do
         leader_first(lambda: claim_inputs(out, inputs_of(config, config.corpus())))
-        return MlmScores(**read_json(out / SCORES, remedy="delete it, and the run ends again"))
+        with explain_damage(out / SCORES):
+            return MlmScores(**read_json(out / SCORES, remedy="delete it, and the run ends again"))
     with end_together(out) as dog, explain_full_disk(out):
         setup = setup_of(config)
         leader_first(lambda: claim_inputs(out, inputs_of(config, setup.corpus)))
@@ -66,6 +69,7 @@ def pretrain(
             words, start = setup.corpus.tokenizer, setup.start
             done = student_checkpoint(setup.model, state, tokenizer=words, start=start, facts=facts)
             save(done, out / "model")
+            compare_written(out / "model")
             write_json(out / SCORES, scores.as_dict())
         barrier("finished")
     return scores

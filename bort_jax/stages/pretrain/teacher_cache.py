@@ -21,7 +21,7 @@ from jaxtyping import Int, Shaped
 from bort_jax.data.masking import MASKING, Batch, MaskedStream
 from bort_jax.data.prepared import Corpus
 from bort_jax.data.shards import token_type
-from bort_jax.storage.checks import differences, expect, require_count
+from bort_jax.storage.checks import differences, expect, explain_damage, require_count
 from bort_jax.storage.parts import Layout, Parts, read_parts
 
 CACHE = Layout("teacher_cache.json", streams=("",), counts=("batches",))
@@ -176,9 +176,7 @@ def check_cache(folder: str | Path) -> TeacherCache:
 def read_cache(folder: str | Path) -> TeacherCache:
     """Reads the manifest; raises FileNotFoundError without one, ValueError if it is damaged."""
     parts = read_parts(Path(folder), CACHE)
-    try:
+    with explain_damage(parts.folder / CACHE.manifest):
         top_k, vocab_size = (require_count(parts.made_from.get(n)) for n in ("top_k", "vocab_size"))
         expect(0 < top_k <= min(LARGEST_TOP_K, vocab_size), f"top_k {top_k}")
-    except ValueError as error:
-        raise ValueError(f"{parts.folder / CACHE.manifest} is damaged: {error}") from None
     return TeacherCache(parts)

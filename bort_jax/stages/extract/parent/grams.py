@@ -15,6 +15,7 @@ from bort_jax.model.inherit.layer import permute, projection
 from bort_jax.model.inherit.network import Measure, Network
 from bort_jax.model.inherit.part import Part
 from bort_jax.model.inherit.refit import Projection
+from bort_jax.storage.checks import explain_damage
 from bort_jax.storage.files import whole_file
 
 FILE = "gram.safetensors"
@@ -62,31 +63,26 @@ def load_inheritance(parent: Checkpoint, folder: Path, *, base: float) -> Inheri
     _check(parent, file)
     tensors = read_safetensors(file)
     network = Network.of(parent, map_fn=jax.jit)
-    try:
+    with explain_damage(file):
         parts = [_part(network, n, tensors) for n in range(len(network.layers))]
         crossed = {
             (int(name.split(".")[1]), int(name.split(".")[2])): x
             for name, x in tensors.items()
             if name.startswith("cross.")
         }
-    except (KeyError, IndexError, ValueError) as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
     measure = Measure(network, [], [], 1.0, base)
     return Inheritance(parent, network, tuple(parts), [], measure, crossed)
 
 
 def _check(parent: Checkpoint, file: Path) -> None:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     if not file.is_file():
         raise ValueError(f"no {FILE} in {file.parent}: extract again for weights")
     if file.stat().st_size > largest_bytes(parent):
         raise ValueError(f"{file} is larger than the Gram matrices of its parent can be")
-    try:
-        with safe_open(file, "numpy") as opened:
-            owner = (opened.metadata() or {}).get("parent")
-    except SafetensorError as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
+    with explain_damage(file), safe_open(file, "numpy") as opened:
+        owner = (opened.metadata() or {}).get("parent")
     if owner != digest(parent.params):
         raise ValueError(f"{file} is of another parent: its folder has changed since")
 

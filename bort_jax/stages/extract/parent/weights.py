@@ -12,6 +12,7 @@ from bort_jax.stages.extract.parent.grams import load_inheritance
 from bort_jax.stages.extract.parent.page import write_page
 from bort_jax.stages.extract.parent.result import MODEL, RESULT
 from bort_jax.stages.extract.parent.show import Answer
+from bort_jax.storage.checks import explain_damage
 from bort_jax.storage.files import read_json, write_json
 
 
@@ -20,7 +21,8 @@ def write_again(shown: Answer, run: Path, out: Path) -> None:
     if out.resolve() == run.resolve():
         raise ValueError(f"{out} holds the run itself: choose another --out")
     start = time.monotonic()
-    source = str(read_json(run / RESULT)["parent"])
+    with explain_damage(run / RESULT):
+        source = str(read_json(run / RESULT)["parent"])
     inheritance = load_inheritance(read(source), run, base=shown.choices.bases[0])
     out.mkdir(parents=True, exist_ok=True)
     write_student(inheritance.checkpoint(shown.best.arch), out / MODEL)

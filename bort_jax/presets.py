@@ -6,18 +6,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bort_jax.storage.files import check_pointer
+
 LARGEST = 1 << 20  # bytes
 DEEPEST = 32
 MOST = 20_000  # values, each alias counted with all that it stands for
 
 
 def check_files(argv: list[str]) -> None:
-    """Raises ValueError where a preset is too large to be read, or no UTF-8."""
+    """Raises ValueError where a preset is too large to be read, no UTF-8, or a Git LFS pointer."""
     for file in _config_files(argv):
         if not file.is_file():
             continue  # the parser says it
         if file.stat().st_size > LARGEST:
             raise ValueError(f"{file}: {file.stat().st_size} bytes; a preset has at most {LARGEST}")
+        check_pointer(file)
         try:
             check_yaml(file.read_text("utf-8"))
         except UnicodeDecodeError as error:

@@ -33,7 +33,7 @@ def test_heads_that_do_not_divide_name_the_nearest():
 
 
 def test_zero_layers_are_refused():
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="must lie between 1 and"):
         Arch(0, 2, 4, 4).validate()
 
 

@@ -35,7 +35,13 @@ from bort_jax.engine.loop import read_metrics
 from bort_jax.engine.signals import Interrupted, stop_signals
 from bort_jax.interop import load, save
 from bort_jax.stages.pretrain.run import pretrain
-from bort_jax.storage.run_folder import RunMismatch, claim, explain_full_disk
+from bort_jax.storage.run_folder import (
+    RunMismatch,
+    claim,
+    claim_inputs,
+    explain_full_disk,
+    read_claim,
+)
 from bort_jax.storage.seal import faults, is_sealed, seal
 
 TREE = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.int32(4)}
@@ -237,14 +243,26 @@ def test_a_full_disk_is_named_wherever_it_is_met(tmp_path):
 
 def test_a_folder_of_another_configuration_is_refused_naming_it(corpus, tmp_path):
     claim(tmp_path, pretrain_config(corpus, tmp_path))
+    (tmp_path / "data").mkdir()  # it has begun
     claim(tmp_path, pretrain_config(corpus, tmp_path))  # the same: fine
     with pytest.raises(RunMismatch, match="clip: 1.0 there, 2.0 asked for; steps: 6 there, 7"):
         claim(tmp_path, pretrain_config(corpus, tmp_path, steps=7, clip=2.0))
 
 
+def test_a_folder_whose_run_was_refused_before_it_began_is_free(corpus, tmp_path):
+    claim(tmp_path, pretrain_config(corpus, tmp_path))
+    claim_inputs(tmp_path, {"rows": "a"})
+    (tmp_path / "predictions.jsonl").touch()
+    claim(tmp_path, wanted := pretrain_config(corpus, tmp_path, steps=7))
+    claim_inputs(tmp_path, {"rows": "b"})
+    assert read_claim(tmp_path)["steps"] == wanted.steps
+    assert json.loads((tmp_path / "inputs.json").read_text()) == {"rows": "b"}
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"config": 3}', b"\xff\xfe{}"])
 def test_a_damaged_run_file_is_named_with_what_to_do(corpus, tmp_path, content):
     (tmp_path / "run.json").write_bytes(content)
+    (tmp_path / "data").mkdir()
     with pytest.raises(ValueError, match=r"run.json .*delete this file and it resumes"):
         claim(tmp_path, pretrain_config(corpus, tmp_path))
 

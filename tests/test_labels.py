@@ -152,3 +152,9 @@ def test_an_error_in_a_librarys_words_is_no_refusal(code, mends):
     with pytest.raises(Exception) as raised:
         exec(code, {"__name__": "bort_jax.somewhere"})
     assert cli.is_refusal(raised.value) == mends
+
+
+def test_a_preset_that_is_a_pointer_of_git_lfs_is_told(tmp_path, capsys):
+    (tmp_path / "a.yaml").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    line = refused(capsys, "finetune", "--config", tmp_path / "a.yaml")
+    assert "a.yaml is a Git LFS pointer" in line

@@ -126,6 +126,12 @@ def test_a_wrong_file_is_named_by_every_reader(folder, change, message):
             read()
 
 
+def test_continue_parts_begins_anew_where_no_part_was_finished(tmp_path):
+    continue_parts(tmp_path, LAYOUT, {"rows": "with a fault"})
+    assert continue_parts(tmp_path, LAYOUT, {"rows": "mended"}).made_from == {"rows": "mended"}
+    assert read_parts(tmp_path, LAYOUT).made_from == {"rows": "mended"}
+
+
 def test_continue_parts_refuses_other_inputs_naming_each_difference(folder):
     message = "first: 0 there, 1 asked for; last: 9 there, None asked for.*another folder"
     with pytest.raises(ValueError, match=message):

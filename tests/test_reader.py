@@ -350,6 +350,7 @@ def test_a_run_knows_its_rows_and_models_by_content(tmp_path, tiny):
     config = FinetuneConfig(model="m", data=str(rows), unlabelled=str(tmp_path / "more.txt"))
     out = claim(tmp_path / "out", config)
     claim_inputs(out, inputs_of(config, model=tiny, teacher=None))
+    (out / "runs.json").write_text("[]")  # it has begun
     claim_inputs(out, inputs_of(config, model=tiny, teacher=None))
     other = jax.tree.map(lambda x: x + 1, tiny.params)
     with pytest.raises(RunMismatch, match="other inputs .model: "):

@@ -153,3 +153,9 @@ def test_export_writes_the_models_positions(tmp_path):
     save(small(tokenizer), tmp_path / "b")
     settings = json.loads((tmp_path / "b" / "tokenizer_config.json").read_text())
     assert settings["model_max_length"] == 12
+
+
+def test_load_tokenizer_refuses_a_byte_order_mark_in_a_vocabulary(tmp_path):
+    (tmp_path / "vocab.txt").write_bytes(b"\xef\xbb\xbf[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na")
+    with pytest.raises(ValueError, match="vocab.txt begins with a byte order mark"):
+        load_tokenizer(tmp_path)

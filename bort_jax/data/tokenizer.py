@@ -287,9 +287,17 @@ def load_tokenizer(folder: str | Path) -> Tokenizer | None:
         return None
     for file in there:
         check_pointer(file)
+        _check_mark(file)
     settings = _read_settings(folder, SETTINGS)
     written = None if names & {*BESIDE} else _load_own(folder / "tokenizer.json", settings)
     return written or _load_stock(folder, settings, _stock_class(folder, settings))
+
+
+def _check_mark(file: Path) -> None:
+    """Raises ValueError for a byte order mark where stock classes would take it for a token's."""
+    with file.open("rb") as opened:
+        if file.suffix == ".txt" and opened.read(3) == b"\xef\xbb\xbf":
+            raise ValueError(f"{file} begins with a byte order mark: save it as UTF-8 without one")
 
 
 def _read_settings(folder: Path, name: str) -> dict[str, Any]:

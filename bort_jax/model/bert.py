@@ -143,7 +143,7 @@ class Embeddings(nn.Module):
         )
 
     def places(self, ids: Int[Array, "b s"]) -> Float[Array, "... s h"]:
-        """Embeddings of positions: counted, by stock RoBERTa, over all tokens but the padding, which
+        """Embeddings of positions. Stock RoBERTa counts them over all tokens but the padding, which
         has none (`create_position_ids_from_input_ids`)."""
         table = self.position.embedding
         if self.config.padding is None:

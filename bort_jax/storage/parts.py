@@ -181,7 +181,8 @@ class Parts:
 def continue_parts(
     folder: Path, layout: Layout, made_from: dict[str, Any], *, check: bool = True
 ) -> Parts:
-    """Begins a build in `folder`, or continues the one there after reading every byte of it.
+    """Begins a build in `folder`, or continues the one there after reading every byte of it. One
+    that has finished no part is begun anew, whatever it was made from.
 
     Args:
       check: whether to read them.
@@ -193,6 +194,8 @@ def continue_parts(
     if not (folder / layout.manifest).is_file():
         return Parts(folder, layout, made_from).write()
     parts = read_parts(folder, layout)
+    if not parts.parts and not parts.complete:
+        return Parts(folder, layout, made_from).write()
     differing = differences(parts.made_from, json.loads(json.dumps(made_from)))
     if differing:
         raise ValueError(

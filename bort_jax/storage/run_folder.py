@@ -15,6 +15,7 @@ from bort_jax.storage.checks import differences
 from bort_jax.storage.files import read_json, write_json
 
 CONFIG, INPUTS = "run.json", "inputs.json"
+RECORDS = {CONFIG, INPUTS, "error.txt"}  # what a run that was refused leaves
 PACKAGES = ("bort-jax", "jax", "flax", "optax", "orbax-checkpoint")
 
 
@@ -23,7 +24,8 @@ class RunMismatch(ValueError):
 
 
 def claim(folder: str | Path, config: Any, *, free: Collection[str] = ("out",)) -> Path:
-    """Makes the folder this configuration's, or checks that it already is.
+    """Makes the folder this configuration's, or checks that it already is. One in which a run was
+    refused before it began, for a wrong row say, is free again.
 
     Args:
       free: fields that may differ, such as the folder itself, which may be moved.
@@ -35,7 +37,7 @@ def claim(folder: str | Path, config: Any, *, free: Collection[str] = ("out",)) 
     folder, wanted = Path(folder), _as_json(asdict(config))
     wanted.pop("out", None)
     file = folder / CONFIG
-    if file.exists():
+    if file.exists() and has_begun(folder):
         bound = lambda fields: {name: fields[name] for name in fields if name not in free}
         different = differences(bound(read_claim(folder)), bound(wanted))
         if different:
@@ -59,7 +61,7 @@ def claim_inputs(folder: Path, inputs: dict[str, Any]) -> None:
       RunMismatch: another file or model under a name of before; the message names it.
     """
     file = folder / INPUTS
-    if not file.exists():
+    if not file.exists() or not has_begun(folder):
         write_json(file, inputs)
         return
     different = differences(read_json(file), _as_json(inputs))
@@ -68,6 +70,12 @@ def claim_inputs(folder: Path, inputs: dict[str, Any]) -> None:
             f"{folder} holds a run of other inputs ({'; '.join(different)}); choose another --out, "
             "or the same files to resume"
         )
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether there is more in a run folder than records, and files that are empty."""
+    others = (file for file in folder.iterdir() if file.name not in RECORDS)
+    return any(file.is_dir() or file.stat().st_size for file in others)
 
 
 @contextmanager

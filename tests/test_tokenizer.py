@@ -159,3 +159,9 @@ def test_load_tokenizer_refuses_a_byte_order_mark_in_a_vocabulary(tmp_path):
     (tmp_path / "vocab.txt").write_bytes(b"\xef\xbb\xbf[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na")
     with pytest.raises(ValueError, match="vocab.txt begins with a byte order mark"):
         load_tokenizer(tmp_path)
+
+
+def test_load_tokenizer_refuses_to_cut_at_another_end(tmp_path):
+    folder = write_vocabulary(tmp_path, {"tokenizer_config.json": {"truncation_side": "left"}})
+    with pytest.raises(ValueError, match="truncation_side 'left': here texts are cut"):
+        load_tokenizer(folder)

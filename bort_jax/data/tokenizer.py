@@ -349,6 +349,10 @@ def _load_stock(folder: Path, settings: dict[str, Any], name: str) -> Tokenizer:
         stock = kind.from_pretrained(str(folder), local_files_only=True, **mask)
         roles = {role: getattr(stock, role) for role in ROLES}
         split, limit = bool(getattr(stock, "split_special_tokens", False)), stock.model_max_length
+    if getattr(stock, "truncation_side", "right") != "right":
+        raise ValueError(
+            f"{folder}: truncation_side {stock.truncation_side!r}: here texts are cut at their end"
+        )
     given: dict[str, str] = {role: of for role, of in roles.items() if isinstance(of, str)}
     notes = _assumptions(folder, settings)
     try:

@@ -31,7 +31,7 @@ class Reader(NamedTuple):
     make: Callable[[Path], None]
     files: tuple[str, ...]
     argv: str
-    turns: int = 4
+    turns: int = 20
 
 
 def rows() -> list[dict]:

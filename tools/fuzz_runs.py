@@ -79,9 +79,9 @@ RUNS = (
         "extract --from {at} --about-params 700 --out {out}",
         ("*.json", "*.safetensors", "model/*"),
     ),
-    Run("agora-run", (CHECKPOINT,), CHECKPOINT, ("*.json", "rounds/**/*", "pool/**/*"), END, 2),
+    Run("agora-run", (CHECKPOINT,), CHECKPOINT, ("*.json", "rounds/**/*", "pool/**/*"), END, 1),
     Run("agora-record", (CHECKPOINT,), CHECKPOINT, ("*.json",)),
-    Run("paid-answers", (PAID,), PAID, ("*.jsonl", "*.json"), END, 2),
+    Run("paid-answers", (PAID,), PAID, ("*.jsonl", "*.json"), END, 1),
     Run("answers", (PREDICT,), PREDICT, ("*.json*",)),
     Run("embeddings", (EMBED,), EMBED, ("*",)),
 )

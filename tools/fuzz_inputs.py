@@ -26,7 +26,8 @@ from pathlib import Path
 from fuzz_mutations import change
 from fuzz_readers import Reader, make_shared, readers
 
-SECONDS = 20  # that an input may take
+SECONDS = 20  # of processor time that an input may take, and half of those that it may wait
+TICK = 0.05  # seconds
 BATCH = 400  # inputs that a child tries
 MEMORY = 3 << 30  # bytes of address space beyond what the parent has
 LONGEST_LINE = 1000
@@ -56,11 +57,12 @@ def fault_of(code: int, err: str, seconds: float) -> str:
 
 
 def attempt(argv: list[str], errors: Path) -> tuple[int, str, float]:
-    """Exit code, standard error and seconds of a command, through the door, in this process."""
+    """Exit code, standard error and processor seconds of a command, through the door, in this
+    process."""
     from bort_jax import cli
     from bort_jax.commands.convert import read_source
 
-    began, code = time.monotonic(), 0
+    began, code = time.process_time(), 0
     with open(errors, "wb") as file:
         os.dup2(file.fileno(), 2)
     try:
@@ -75,7 +77,7 @@ def attempt(argv: list[str], errors: Path) -> tuple[int, str, float]:
         traceback.print_exc()
         code = 3
     sys.stderr.flush()
-    return code, errors.read_text("utf-8", "replace"), time.monotonic() - began
+    return code, errors.read_text("utf-8", "replace"), time.process_time() - began
 
 
 def try_one(reader: Reader, valid: Path, scratch: Path, seed: int) -> tuple[str, str, bool]:
@@ -95,11 +97,10 @@ def try_one(reader: Reader, valid: Path, scratch: Path, seed: int) -> tuple[str,
 def some_inputs(args, kinds: list[Reader], numbers: list[int], scratch: Path) -> None:
     """Tries inputs one after the other, in a child, and writes a line for each."""
     silence()
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     with (scratch / "lines").open("a", buffering=1) as lines:
         for k in numbers:
             reader, seed = kinds[k % len(kinds)], args.seed * 10**9 + k
+            limit_memory()
             fault, err, answered = try_one(reader, args.valid / reader.name, scratch, seed)
             if fault:
                 keep(args.out / "faults", scratch, reader, seed, fault, err)
@@ -113,22 +114,28 @@ def silence() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def limit_memory() -> None:
+    """Allows `MEMORY` beyond what is in use: programs of earlier inputs stay compiled."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
+
+
 def watch(child: int, lines: Path) -> str:
-    """Waits for a child; returns why it ended early, or nothing. No new line for long: a hang."""
-    size, since = -1, time.monotonic()
+    """Waits for a child; returns why it ended early, or nothing. No new line for long: a hang. Ticks
+    are counted, so that a machine that was stopped meanwhile is none."""
+    size, idle = -1, 0
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             code = os.waitstatus_to_exitcode(status)
             return f"killed by {signal.Signals(-code).name}" if code < 0 else f"{code}" * bool(code)
         now = lines.stat().st_size if lines.exists() else 0
-        if now != size:
-            size, since = now, time.monotonic()
-        if time.monotonic() - since > 2 * SECONDS:
+        size, idle = now, (idle + 1 if now == size else 0)
+        if idle * TICK > 2 * SECONDS:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return "took too long"
-        time.sleep(0.05)
+        time.sleep(TICK)
 
 
 def keep(folder: Path, scratch: Path, reader: Reader, seed: int, fault: str, err: str) -> None:

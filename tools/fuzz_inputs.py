@@ -121,8 +121,9 @@ def limit_memory() -> None:
 
 
 def watch(child: int, lines: Path) -> str:
-    """Waits for a child; returns why it ended early, or nothing. No new line for long: a hang. Ticks
-    are counted, so that a machine that was stopped meanwhile is none."""
+    """Waits for a child; returns why it ended early, or nothing. No new line for long: a hang.
+
+    Ticks are counted: this process may have been stopped as well."""
     size, idle = -1, 0
     while True:
         done, status = os.waitpid(child, os.WNOHANG)

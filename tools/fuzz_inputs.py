@@ -21,6 +21,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 
 from fuzz_mutations import change
@@ -28,7 +29,8 @@ from fuzz_readers import Reader, make_shared, readers
 
 SECONDS = 20  # of processor time that an input may take, and half of those that it may wait
 TICK = 0.05  # seconds
-BATCH = 400  # inputs that a child tries
+BATCH = 1000  # inputs that a child tries
+VERBS = ("agora", "convert", "cost", "data", "extract", "finetune", "predict", "pretrain", "submit")
 MEMORY = 3 << 30  # bytes of address space beyond what the parent has
 LONGEST_LINE = 1000
 SHARED = "shared"  # what several inputs are made from
@@ -171,6 +173,8 @@ def worker(number: int, args: argparse.Namespace, ending: float) -> None:
         for _ in range(kind.turns)
         if kind.name in (args.only or kind.name)
     ]
+    for verb in VERBS:  # once, and not in every child; no device is touched by it
+        import_module(f"bort_jax.commands.{verb}")
     numbers = list(range(number, args.inputs, args.workers))
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)

@@ -386,6 +386,7 @@ def test_columns_of_padding_are_not_trained_on():
         ({}, "give steps or epochs; got 0 and 0"),
         ({"steps": 3, "epochs": 1.0}, "give steps or epochs; got 3 and 1"),
         ({"steps": 3, "layer_decay": 0.0}, r"layer_decay must lie in \(0, 1\]; got 0"),
+        ({"steps": 3, "dropout": 2.0}, "dropout must lie between 0 and 0.999; got 2"),
     ],
 )
 def test_settings_out_of_range_are_refused(recipe, message):

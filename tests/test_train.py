@@ -11,7 +11,13 @@ from helpers import pretrain_config, trees_equal
 
 from bort_jax.arch import Arch
 from bort_jax.data.masking import masked_batch
-from bort_jax.engine.optimizer import Hyper, decay_mask, learning_rate, make_optimizer
+from bort_jax.engine.optimizer import (
+    Hyper,
+    check_numbers,
+    decay_mask,
+    learning_rate,
+    make_optimizer,
+)
 from bort_jax.engine.parallel import parallel_map, parallel_step, shard
 from bort_jax.engine.step import new_state
 from bort_jax.interop import Checkpoint, load, save
@@ -251,3 +257,17 @@ def test_resampling_never_keeps_a_token_nor_draws_a_special_one(tiny, rng):
 def test_counting_does_not_allocate():
     big = MaskedLM(BertConfig(Arch(40, 64, 8192, 32768), 50265))
     assert count_params(big) > 3e10
+
+
+@pytest.mark.parametrize(
+    "theta, message",
+    [
+        (Theta(-1, 1e-3, 0.01, 0.1, 2), "seed must lie between 0 and 4294967295; got -1"),
+        (Theta(0, 1e-3, 0.01, 5.0, 2), "warmup_ratio must lie between 0 and 1; got 5"),
+        (Theta(0, float("nan"), 0.01, 0.1, 2), "learning_rate must lie between 0 and inf; got nan"),
+        (Theta(0, 1e-3, 0.01, 0.1, 0), "batch_size must lie between 1 and 2147483647; got 0"),
+    ],
+)
+def test_check_numbers_names_what_is_out_of_its_range(theta, message):
+    with pytest.raises(ValueError, match=message):
+        check_numbers(theta)

@@ -68,6 +68,10 @@ def make_shared(folder: Path) -> None:
     draw, words = random.Random(0), [word for word in WORDS[5:] if word != "##s"]
     texts = [" ".join(draw.choices(words, k=9)) for _ in range(300)]
     (folder / "texts.txt").write_text("\n".join(texts))
+    pairs = [{"sentence1": one, "sentence2": one, "label": -1} for one in texts[:2]]
+    test = folder / "tasks" / "glue" / "rte" / "test.jsonl"
+    test.parent.mkdir(parents=True)
+    test.write_text("\n".join(json.dumps(row | {"idx": k}) for k, row in enumerate(pairs)))
     (folder / "rows").mkdir()
     for split, count in SPLITS.items():
         new = (" ".join(draw.choices(words, k=9)) for _ in range(count))
@@ -149,7 +153,7 @@ def make_zip(folder: Path) -> None:
     from zipfile import ZipFile
 
     with ZipFile(folder / "a.zip", "w") as archive:
-        archive.writestr("RTE.tsv", "index\tprediction\n0\tentailment\n")
+        archive.writestr("RTE.tsv", "index\tprediction\n0\tentailment\n1\tnot_entailment\n")
 
 
 def readers(shared: Path) -> list[Reader]:
@@ -180,6 +184,11 @@ def readers(shared: Path) -> list[Reader]:
             convert,
         ),
         Reader("shards", make_corpus, ("*.json", "**/*.bin", "**/*"), "data check {at}"),
-        Reader("submission", make_zip, ("a.zip",), "submit check {at}/a.zip"),
+        Reader(
+            "submission",
+            make_zip,
+            ("a.zip",),
+            "submit --check {at}/a.zip --data-dir {shared}/tasks --partial",
+        ),
         *(Reader(r.name, make_run(r, shared), r.files, r.argv, r.turns) for r in RUNS),
     ]

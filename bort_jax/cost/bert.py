@@ -43,13 +43,19 @@ def bert_network(
       labels: outputs of the classifier.
 
     Raises:
-      ValueError: `seq_len` is longer than `positions`, a number is below 1, or `head` is not known.
+      ValueError: `seq_len` is longer than `positions`, a number is below 1 or absurd, or `head`
+        is not known.
     """
     if seq_len > positions:
         raise ValueError(f"seq_len {seq_len} is longer than the {positions} positions")
-    least = {"seq_len": seq_len, "vocab_size": vocab_size, "labels": labels}
-    if too_small := [f"{name} {value}" for name, value in least.items() if value < 1]:
-        raise ValueError(f"expected 1 or more; got {', '.join(too_small)}")
+    counts = {
+        "seq_len": seq_len,
+        "vocab_size": vocab_size,
+        "positions": positions,
+        "labels": labels,
+    }
+    if wrong := [f"{name} {n}" for name, n in counts.items() if not 1 <= n < 2**31]:
+        raise ValueError(f"expected 1 or more, below 2^31; got {', '.join(wrong)}")
     of, s = Polynomial.of, seq_len
     heads = _heads(vocab_size, s, labels)
     if head not in heads:

@@ -77,9 +77,12 @@ def network_cost(network: Network, *, batch: int = 1, bytes_per_number: int = 4)
     Exact as long as no result exceeds 2⁶³ − 1. Each call checks this: a result that wrapped
     around is far from the same count in floating point. Nothing is assumed about how counts grow.
 
-    Raises (by `cost_fn`):
-      ValueError: rows are not integers of shape [n, k], or a result would not fit.
+    Raises:
+      ValueError: `batch` is below 1 or absurd; by `cost_fn`, rows are not integers of shape [n, k],
+        or a result would not fit.
     """
+    if not 1 <= batch < 2**31:
+        raise ValueError(f"batch must be 1 or more, below 2^31; got {batch}")
 
     def one(row):
         return _costs(network, row, batch * bytes_per_number)

@@ -12,6 +12,27 @@ OPTIMIZERS = ("adamw", "lamb")
 DECAYED = ("kernel", "embedding")  # not biases, not LayerNorm
 
 
+COUNTS = (1, 2**31 - 1)
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    "learning_rate": (0, np.inf),
+    "weight_decay": (0, np.inf),
+    "warmup_ratio": (0, 1),
+    "dropout": (0, 0.999),
+    "clip": (0, np.inf),
+    **dict.fromkeys(("batch_size", "seq_len", "positions", "eval_rows"), COUNTS),
+}
+
+
+def check_numbers(settings: object) -> None:
+    """Raises ValueError where a number of a training, by its name, lies outside its range; settings
+    need not have all of them."""
+    for name, (low, high) in RANGES.items():
+        value = getattr(settings, name, low)
+        if not low <= value <= high:
+            raise ValueError(f"{name} must lie between {low} and {high}; got {value}")
+
+
 class Hyper(NamedTuple):
     """Hyperparameters that may differ between members of a population."""
 

@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 from bort_jax.engine.joining import Joining
+from bort_jax.engine.optimizer import check_numbers
 from bort_jax.stages.finetune.distillation import Distillation
 from bort_jax.stages.finetune.tuner import FinetuneRecipe, Theta
 from bort_jax.tasks import Task, TaskOptions, find_task
@@ -107,6 +108,8 @@ def check_settings(config: Config, task: Task) -> None:
     recipe(config)
     if not thetas(config):
         raise ValueError("every list of hyperparameters, such as seeds, must name a value")
+    for theta in thetas(config):
+        check_numbers(theta)
     if config.class_weights and task.head != "classification":
         name = task.name or "the task"
         raise ValueError(f"class_weights are for classes; {name} has a {task.head} head")

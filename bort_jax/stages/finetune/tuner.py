@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from bort_jax.engine.optimizer import Hyper
+from bort_jax.engine.optimizer import Hyper, check_numbers
 from bort_jax.engine.parallel import replicate
 from bort_jax.interop import Checkpoint
 from bort_jax.model import (
@@ -83,7 +83,7 @@ class FinetuneRecipe:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must lie in (0, 1]; got {self.layer_decay:g}")
-
+        check_numbers(self)
         if self.distillation:
             self.distillation.validate()
 

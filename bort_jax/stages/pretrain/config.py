@@ -12,7 +12,7 @@ from bort_jax.data.masking import MaskedStream
 from bort_jax.data.packing import Packing, check_packing
 from bort_jax.data.prepared import Corpus, holds_corpus, prepare_corpus
 from bort_jax.engine.joining import Joining
-from bort_jax.engine.optimizer import Hyper
+from bort_jax.engine.optimizer import Hyper, check_numbers
 from bort_jax.interop import Checkpoint
 from bort_jax.model import DTYPES, BertConfig
 from bort_jax.model.remat import Remat, check_remat
@@ -233,6 +233,7 @@ def check(config: PretrainConfig) -> None:
     check_packing(config.packing, buckets=config.buckets)
     check_weights(config)
     check_remat(config.remat)
+    check_numbers(config)
     if config.seq_len > config.positions:
         raise ValueError(
             f"seq_len {config.seq_len} is longer than the {config.positions} positions"

@@ -10,7 +10,7 @@ the scarce rows and the pool stand in the other, which he never saw. The next dr
 Classes have their natural shares. Three regimes: the scarce rows are a random draw
 (representative), stand in one of 8 clusters (patch), or the pool is 16 % in domain (mixed).
 
-  TF-IDF           the scarce rows, in logistic regression on words
+  TF-IDF           the scarce rows, in logistic regression on as many words as networks read
   plain            the scarce rows
   train + dev      and dev, with true labels
   pool at random   and so many pool texts with Socrates' answers
@@ -219,16 +219,21 @@ def run_draw(task: Task, regime: str, seed: int, settings: Settings) -> dict[str
     sets = {calls: arms_of(ground, calls) for calls in settings.calls}
     first, chosen = sets[settings.calls[0]], settings.arms
     free = {name: score(ground, first[name]()) for name in chosen if name in FREE}
-    free |= {"Socrates": float(right.mean()), "TF-IDF": tfidf_accuracy(table, draw)}
+    free |= {
+        "Socrates": float(right.mean()),
+        "TF-IDF": tfidf_accuracy(table, draw, words=settings.seq_len),
+    }
     return {
         str(calls): free | {name: score(ground, of[name]()) for name in chosen if name not in FREE}
         for calls, of in sets.items()
     }
 
 
-def tfidf_accuracy(table: Table, draw: Draw) -> float:
+def tfidf_accuracy(table: Table, draw: Draw, *, words: int) -> float:
+    """Of the first words of the texts, no more of which the networks read."""
     texts, labels = table.texts[0], table.labels
-    of = lambda rows: ([texts[int(row)] for row in rows], labels[rows])
+    first = lambda row: " ".join(texts[int(row)].split()[:words])
+    of = lambda rows: ([first(row) for row in rows], labels[rows])
     return float(tfidf_right(*of(draw.scarce), *of(draw.test))[0].mean())
 
 

@@ -234,7 +234,7 @@ def explain(message: str, known: list[str]) -> str:
     unknown = re.search(
         r"(?:unrecognized arguments: --|(?:key|option) [\"'])([\w.]+)", line, re.IGNORECASE
     )
-    return line + (suggestion(unknown[1], known) if unknown else "")
+    return line + (suggestion(unknown[1], known) if unknown and unknown[1] not in known else "")
 
 
 def keep_compilations() -> None:

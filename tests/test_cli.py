@@ -85,6 +85,10 @@ def test_costs_as_a_table(capsys):
         ("extract --data x --out y --search layerwise --latency", "does not read --latency"),
         ("extract --data x --out y --heads [5] --hidden [8]", "search space is empty"),
         ("finetune --data x --model nowhere", "no config.json in nowhere"),
+        ("finetune --data x --model y --seeds [0,-1]", "seeds must lie between 0 and 4294967295"),
+        ("data cache-teacher x y --teacher z --batch-size 0", "batch_size must lie between 1"),
+        ("agora --data x --model y --socrates z --warmup-ratios [5]", "warmup_ratios must lie"),
+        ("extract --data x --out y --steps 0", "steps must be at least 1"),
         ("convert nowhere out", "no config.json in nowhere"),
     ],
 )

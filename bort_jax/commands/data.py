@@ -13,6 +13,7 @@ from bort_jax.data.build import SHARD_TOKENS, build_corpus
 from bort_jax.data.packing import Packing
 from bort_jax.data.prepared import check_corpus, open_corpus
 from bort_jax.data.shards import SPLITS, token_count
+from bort_jax.engine.optimizer import check_numbers
 from bort_jax.interop import read
 from bort_jax.report.terminal import show_box
 from bort_jax.stages.pretrain.cache_teacher import TopKTeacher, cache_teacher
@@ -94,6 +95,7 @@ def build(config: Config) -> None:
 def cache(config: Config) -> None:
     if not (config.out and config.teacher):
         raise ValueError("data cache-teacher needs CORPUS, OUT and --teacher")
+    check_numbers(config)
     corpus = open_corpus(config.source)
     stream = corpus.stream(
         seed=config.seed,

@@ -234,8 +234,15 @@ class Tokenizer:
         return Encoded(ids, ids != self.special.pad)
 
     def room(self, segments: int, *, seq_len: int) -> int:
-        """Tokens of text that fit into a row of one or two segments, beside the special ones."""
-        return seq_len - 2 - self.separators * (segments - 1)
+        """Tokens of text that fit into a row of one or two segments, beside the special ones.
+
+        Raises:
+          ValueError: there is not one for each.
+        """
+        room = seq_len - 2 - self.separators * (segments - 1)
+        if room < segments:
+            raise ValueError(f"seq_len {seq_len} is too short for {segments} texts in a row")
+        return room
 
     def frame(self, segments: Sequence[Sequence[int]]) -> list[int]:
         """One or two segments between the special tokens, as `encode` frames them.

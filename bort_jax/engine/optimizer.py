@@ -14,23 +14,24 @@ DECAYED = ("kernel", "embedding")  # not biases, not LayerNorm
 
 COUNTS = (1, 2**31 - 1)
 RANGES: dict[str, tuple[float, float]] = {
-    "seed": (0, 2**32 - 1),
-    "learning_rate": (0, np.inf),
-    "weight_decay": (0, np.inf),
-    "warmup_ratio": (0, 1),
+    **dict.fromkeys(("seed", "seeds", "final_seeds"), (0, 2**32 - 1)),
+    **dict.fromkeys(("learning_rate", "learning_rates"), (0, np.inf)),
+    **dict.fromkeys(("weight_decay", "weight_decays", "clip"), (0, np.inf)),
+    **dict.fromkeys(("warmup_ratio", "warmup_ratios"), (0, 1)),
     "dropout": (0, 0.999),
-    "clip": (0, np.inf),
-    **dict.fromkeys(("batch_size", "seq_len", "positions", "eval_rows"), COUNTS),
+    **dict.fromkeys(("batch_size", "batch_sizes", "seq_len", "positions", "eval_rows"), COUNTS),
+    **dict.fromkeys(("patience", "most_skipped"), (0, COUNTS[1])),
 }
 
 
 def check_numbers(settings: object) -> None:
-    """Raises ValueError where a number of a training, by its name, lies outside its range; settings
-    need not have all of them."""
+    """Raises ValueError where a number of a training, known by its name, lies outside its range, or
+    one of a list of them; settings need not have all."""
     for name, (low, high) in RANGES.items():
-        value = getattr(settings, name, low)
-        if not low <= value <= high:
-            raise ValueError(f"{name} must lie between {low} and {high}; got {value}")
+        given = getattr(settings, name, ())
+        for value in given if isinstance(given, (tuple, list)) else (given,):
+            if not low <= value <= high:
+                raise ValueError(f"{name} must lie between {low} and {high}; got {value}")
 
 
 class Hyper(NamedTuple):

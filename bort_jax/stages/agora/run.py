@@ -29,6 +29,7 @@ from bort_jax.agora.folds import first_of
 from bort_jax.agora.loop import no_limit
 from bort_jax.data.row_text import point_texts
 from bort_jax.engine.joining import PLACE
+from bort_jax.engine.optimizer import check_numbers
 from bort_jax.engine.processes import leader_folder
 from bort_jax.interop import Checkpoint, save
 from bort_jax.report.terminal import say
@@ -142,6 +143,7 @@ def write_results(config: Config, ready: Ready, store: Store, summary: dict) -> 
 
 
 def read_inputs(config: Config) -> tuple[Models, Material]:
+    check_numbers(config)
     masked_lm = config.masked_lm if "mlm" in config.weights else None
     checkpoint = None if is_paid(config.socrates) else config.socrates
     models = load_models(config.model, checkpoint, masked_lm, seq_len=config.seq_len)

@@ -155,8 +155,13 @@ def check(config: Config) -> None:
         return
     if not (config.data and config.out):
         raise ValueError("--data and --out are needed, or --from RUN to ask a finished run again")
+    from bort_jax.engine.optimizer import check_numbers  # takes a second; --from RUN is quicker
+
+    check_numbers(config)
     if config.parent:
         return check_parent(config)
+    if config.steps < 1:
+        raise ValueError(f"steps must be at least 1; got {config.steps}")
     space = space_of(config, vocab_size=config.vocab_size)
     space.archs()
     if not 0 < config.epsilon < 1:

@@ -7,7 +7,7 @@ import numpy as np
 
 from bort_jax.data.masking import masked_batch
 from bort_jax.data.prepared import Corpus
-from bort_jax.engine.optimizer import Hyper, check_numbers
+from bort_jax.engine.optimizer import Hyper
 from bort_jax.engine.parallel import parallel_map
 from bort_jax.interop import Checkpoint
 from bort_jax.model import MaskedLM, forward
@@ -46,7 +46,6 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
-        check_numbers(self)
         check_measure(self.measure, has_teacher=self.teacher is not None)
         if not self.learning_rates:
             raise ValueError("learning_rates is empty: each candidate needs at least one")

@@ -108,8 +108,7 @@ def check_settings(config: Config, task: Task) -> None:
     recipe(config)
     if not thetas(config):
         raise ValueError("every list of hyperparameters, such as seeds, must name a value")
-    for theta in thetas(config):
-        check_numbers(theta)
+    check_numbers(config)
     if config.class_weights and task.head != "classification":
         name = task.name or "the task"
         raise ValueError(f"class_weights are for classes; {name} has a {task.head} head")

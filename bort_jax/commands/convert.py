@@ -20,7 +20,7 @@ from bort_jax.interop.onnx.folder import MODEL
 from bort_jax.interop.padding import padding_note
 from bort_jax.interop.verify import FORMATS, verify
 from bort_jax.report.terminal import say, show_box
-from bort_jax.stages.bench.accuracy import ScoredFile
+from bort_jax.stages.bench.config import scored_file
 from bort_jax.stages.bench.export import export_onnx
 from bort_jax.stages.pretrain.stored_run import is_run, load_run
 
@@ -101,10 +101,7 @@ def to_format(checkpoint: Checkpoint, config: Config) -> tuple[list[str], str]:
 
 def to_onnx(checkpoint: Checkpoint, config: Config) -> tuple[list[str], str]:
     """As `to_format`."""
-    file = None
-    if config.quantize:
-        names = ("columns", "label", "task", "seq_len")
-        file = ScoredFile(config.data, **{name: getattr(config, name) for name in names})
+    file = scored_file(config)
     source, out = checkpoint_folder(config.source), Path(config.out)
     verified = export_onnx(checkpoint, out, source=source, int8_on=file, max_loss=config.max_loss)
     return verified, f"optimum.onnxruntime, or onnxruntime.InferenceSession('{out}/{MODEL}')"

@@ -10,6 +10,7 @@ if not os.environ.get("MPLBACKEND"):  # a notebook's own pictures stay where it 
     matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
+from matplotlib.ticker import LogLocator  # noqa: E402
 
 BLUE, ORANGE, GREY, GREEN = "#0b63b6", "#d9631e", "#8c959f", "#3f7d3a"
 
@@ -57,10 +58,24 @@ def rounds(numbers: Sequence[int], series: Mapping[str, Sequence[float]], sizes:
     return drawn
 
 
-def bars(labels: Sequence[str], values: Sequence[float], xlabel: str):
-    """A bar for each value, the first on top."""
-    drawn, axis = plt.subplots(figsize=(8, 0.3 * len(values) + 1))
-    axis.barh(labels, values, color=BLUE)
-    axis.invert_yaxis()
-    axis.set_xlabel(xlabel)
+def races(rows: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]):
+    """A panel for each shape, a line for each of `rows`, in it a point for each program.
+
+    `panels` holds (least, median, most) in ms, of every shape, program and row.
+    """
+    size = (3 + 4 * len(panels), 1.5 + len(rows))
+    drawn, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    for axis, (shape, programs) in zip(axes[0], panels.items(), strict=True):
+        for n, (name, times) in enumerate(programs.items()):
+            least, median, most = np.transpose(times)
+            places = np.arange(len(rows)) + 0.8 * ((n + 0.5) / len(programs) - 0.5)
+            axis.errorbar(median, places, xerr=(median - least, most - median), fmt="o", label=name)
+        axis.set(xscale="log", xlabel="ms", title=shape)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
+        axis.grid(axis="x", alpha=0.25)
+    axes[0, 0].set_yticks(range(len(rows)), rows)
+    axes[0, 0].invert_yaxis()
+    axes[0, -1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return drawn

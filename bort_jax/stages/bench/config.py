@@ -2,6 +2,9 @@
 """The options of `bort-jax bench`."""
 
 from dataclasses import dataclass
+from typing import Any
+
+from bort_jax.stages.bench.accuracy import ScoredFile
 
 POSITIONAL = {"models": "checkpoints, or architectures such as bort, bert-base, D4-A8-H1024-I768"}
 
@@ -33,3 +36,10 @@ class Config:
     label: str = "label"
     task: str = ""
     seq_len: int = 128
+
+
+def scored_file(options: Any) -> ScoredFile | None:
+    """The rows of `--data`, as `--columns`, `--label`, `--task` and `--seq-len` read them."""
+    names = ("columns", "label", "task", "seq_len")
+    how = {name: getattr(options, name) for name in names}
+    return ScoredFile(options.data, **how) if options.data else None

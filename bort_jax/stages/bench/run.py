@@ -5,13 +5,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from bort_jax.arch import NAMED, PATTERN, Arch
 from bort_jax.interop import Checkpoint, read
 from bort_jax.model import BertConfig, Headless, random_params
-from bort_jax.report.plots import bars
+from bort_jax.report.plots import races
 from bort_jax.report.terminal import say, show_table
-from bort_jax.stages.bench.accuracy import ScoredFile, scorer
-from bort_jax.stages.bench.config import Config
+from bort_jax.stages.bench.accuracy import scorer
+from bort_jax.stages.bench.config import Config, scored_file
 from bort_jax.stages.bench.programs import our_program
 from bort_jax.stages.bench.race import race
 from bort_jax.storage.files import write_json
@@ -28,13 +30,9 @@ def run(config: Config) -> list[dict[str, Any]]:
         if max(length for _, length in shapes) > checkpoint.config.positions:
             limit = checkpoint.config.positions
             raise ValueError(f"{name} has {limit} positions; --shapes asks for more")
-    records = []
+    records, file = [], scored_file(config)
     for name, checkpoint in models.items():
-        score = None
-        if config.data:
-            names = ("columns", "label", "task", "seq_len")
-            file = ScoredFile(config.data, **{one: getattr(config, one) for one in names})
-            score = scorer(checkpoint, file, reference=our_program(checkpoint))
+        score = file and scorer(checkpoint, file, reference=our_program(checkpoint))
         with TemporaryDirectory() as folder:
             found = race(
                 checkpoint,
@@ -48,10 +46,7 @@ def run(config: Config) -> list[dict[str, Any]]:
         show(found, name)
     out = Path(config.out)
     write_json(out / "bench.json", records)
-    labels = [f"{one['model']}, {one['form']}, {one['batch']} × {one['length']}" for one in records]
-    bars(labels, [one["median"] for one in records], "ms").savefig(
-        out / "bench.png", bbox_inches="tight"
-    )
+    draw(records).savefig(out / "bench.png", bbox_inches="tight")
     show_ratios(records, config.models, shapes)
     say(f"all of it: {out}/bench.json, {out}/bench.png")
     return records
@@ -89,6 +84,19 @@ def show(records: list[dict[str, Any]], name: str) -> None:
         for one in records
     ]
     show_table(f"{name}, in turns, medians", header, rows)
+
+
+def draw(records: list[dict[str, Any]]):
+    """Every shape's medians and ranges, by model and form."""
+    times = {}
+    for one in records:
+        shape = f"{one['batch']} × {one['length']}"
+        times[one["model"], one["form"], shape] = [one[key] for key in ("least", "median", "most")]
+    models, forms, shapes = (list(dict.fromkeys(parts)) for parts in zip(*times, strict=True))
+    missing = [np.nan] * 3  # a form that a model has not
+    of_form = lambda *where: [times.get((model, *where), missing) for model in models]
+    panels = {shape: {form: of_form(form, shape) for form in forms} for shape in shapes}
+    return races(models, panels)
 
 
 def show_ratios(records: list[dict[str, Any]], models: tuple[str, ...], shapes) -> None:

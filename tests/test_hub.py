@@ -170,7 +170,8 @@ def test_push_uploads_model_card_and_report_as_one_commit(hub, small, tmp_path, 
     assert code == 0, err
     wanted = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert set(hub.files("me/mine")) == wanted | {"README.md", "report.html"}
-    assert 'from_pretrained("me/mine")' in hub.files("me/mine")["README.md"].decode()
+    card = hub.files("me/mine")["README.md"].decode()
+    assert 'from_pretrained("me/mine")' in card and "pipeline_tag: fill-mask" in card
     assert len(hub.commits) == 1 and trees_equal(load("me/mine").params, small.params)
 
 

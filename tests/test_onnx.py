@@ -2,6 +2,7 @@
 """ONNX: the graph is the model, folders are what stock tools load, int8 is scored first."""
 
 import json
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -15,6 +16,7 @@ from bort_jax.cli import main
 from bort_jax.interop import Checkpoint, hf_class, load, read
 from bort_jax.interop import save as save_hf
 from bort_jax.interop.onnx.folder import INT8, MODEL, save_onnx
+from bort_jax.interop.onnx.quantise import quantise
 from bort_jax.interop.onnx.session import compare, open_session, run_rows
 from bort_jax.interop.verify import logits
 from bort_jax.model import random_params
@@ -154,11 +156,26 @@ def test_convert_refuses_and_writes_nothing(tmp_path, classifier, capsys, option
     assert not list(tmp_path.iterdir())
 
 
+def test_convert_says_that_there_is_no_runtime_for_int8(tmp_path, classifier, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    source, rows = str(classifier / "model"), str(classifier / "rows.jsonl")
+    command = ["convert", source, str(tmp_path / "out"), "--to", "onnx", "--quantize", "int8"]
+    with pytest.raises(SystemExit):
+        main([*command, "--data", rows, "--seq-len", "24"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "onnxruntime is not installed: pip install 'bort-jax[onnx]'" in said
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("wrong", [b"", b"not a model"])
-def test_open_session_says_what_cannot_be_run(tmp_path, wrong):
-    (tmp_path / "model.onnx").write_bytes(wrong)
+def test_what_is_no_model_is_neither_run_nor_quantised(tmp_path, wrong):
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / MODEL).write_bytes(wrong)
     with pytest.raises(ValueError, match="cannot run model.onnx"):
-        open_session(tmp_path / "model.onnx")
+        open_session(tmp_path / MODEL)
+    with pytest.raises(ValueError, match="this ONNX Runtime cannot quantise model.onnx"):
+        quantise(tmp_path)
+    assert not (tmp_path / INT8).exists()
 
 
 def test_bench_refuses_shapes_that_are_none(capsys):

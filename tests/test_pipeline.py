@@ -110,5 +110,5 @@ def test_pipeline_holds_its_memory(classifier):
     call = lambda count: [pipe(texts[n % len(texts)]) for n in range(count)] and None
     call(500)
     before = kilobytes()
-    call(2000)
+    call(10_000)
     assert kilobytes() - before < 4096

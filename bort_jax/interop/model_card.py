@@ -7,6 +7,7 @@ from bort_jax.model import count_params
 
 CARD = """---
 library_name: transformers
+pipeline_tag: {task}
 tags: [bort-jax]
 ---
 # {title}
@@ -21,8 +22,16 @@ from transformers import {imports}
 model = {hf_class}.from_pretrained("{name}"){tokenizer}
 ```
 
-or, in JAX, `bort_jax.load("{name}")`.
+or, in JAX, `bort_jax.load("{name}")`{pipeline}.
 """
+PIPELINE = '; `bort_jax.pipeline("{name}")` answers texts'
+# By the head, as the hub names them.
+TASKS = {
+    "masked_lm": "fill-mask",
+    "classifier": "text-classification",
+    "choice": "multiple-choice",
+    "none": "feature-extraction",
+}
 TOKENIZER = '\ntokenizer = AutoTokenizer.from_pretrained("{name}")'
 
 
@@ -39,7 +48,7 @@ def model_card(checkpoint: Checkpoint, hf_class: str, *, name: str = "this folde
         **checkpoint.facts,
     }
     table = "\n".join(f"| {row} | {_cell(value)} |" for row, value in rows.items())
-    imports, tokenizer = hf_class, ""
+    imports, tokenizer, chooses = hf_class, "", checkpoint.head == "choice"
     if checkpoint.tokenizer:
         imports, tokenizer = f"AutoTokenizer, {hf_class}", TOKENIZER.format(name=name)
     return CARD.format(
@@ -49,6 +58,8 @@ def model_card(checkpoint: Checkpoint, hf_class: str, *, name: str = "this folde
         imports=imports,
         tokenizer=tokenizer,
         name=name,
+        task=TASKS[checkpoint.head],
+        pipeline=PIPELINE.format(name=name) if checkpoint.tokenizer and not chooses else "",
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from task_rows import rows_of_task, write_rows
 
 from bort_jax.interop import read, save
 from bort_jax.ose import Budget
@@ -26,15 +27,17 @@ from bort_jax.stages.compress.run import run, seconds, time_stage
 from bort_jax.stages.compress.table import (
     AGORA,
     COUNTS,
+    EXPLAINED,
     PARENT,
     PLAIN,
     REFITTED,
     STUDENT,
     Line,
+    row_scores,
     verdict,
 )
 from bort_jax.stages.extract.parent.result import read_result
-from bort_jax.tasks import TaskOptions
+from bort_jax.tasks import Task, TaskOptions
 
 QUICK = TuneStage(steps=4, batch_size=8, learning_rate=1e-3)
 
@@ -146,6 +149,56 @@ def test_pairs_are_compressed_too(config, rows, tmp_path):
         STUDENT,
         COUNTS,
     ]
+
+
+@pytest.mark.slow
+def test_scores_are_compressed_too_and_their_model_is_a_parent(config, rows, tmp_path):
+    for name in ("train", "validation", "test"):
+        lines = (rows / f"{name}.jsonl").read_text().splitlines()
+        found = [json.loads(line) for line in lines]
+        scores = [row | {"label": 1.5 + 3 * row["label"]} for row in found]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, scores)))
+    scored = replace(config, data=str(tmp_path), head="regression", labels=("0", "5"))
+    found = run(replace(scored, out=str(tmp_path / "run"), scarce=1000))
+    assert [model["name"] for model in found["models"]] == [
+        PARENT,
+        REFITTED,
+        PLAIN,
+        STUDENT,
+        COUNTS,
+    ]
+    assert {model["measure"] for model in found["models"]} == {EXPLAINED}
+    assert read(tmp_path / "run" / "model").problem == "regression"
+    again = replace(scored, parent=str(tmp_path / "run" / "parent" / "model"), vocab=None)
+    run(replace(again, out=str(tmp_path / "again")))
+    with pytest.raises(ValueError, match="the parent's labels are score, the task's 0, 1"):
+        run(
+            replace(
+                again, data=config.data, head="classification", labels=(), out=str(tmp_path / "no")
+            )
+        )
+
+
+@pytest.mark.slow
+def test_choices_are_compressed_too(config, tmp_path):
+    for split in ("train", "validation"):
+        rows = [row | {"label": k % 2} for k, row in enumerate(32 * rows_of_task("superglue/copa"))]
+        write_rows(tmp_path / "superglue" / "copa" / f"{split}.jsonl", rows)
+    copa = dict(data="", task="superglue/copa", data_dir=str(tmp_path), unlabelled="")
+    found = run(replace(config, out=str(tmp_path / "run"), **copa))
+    assert [model["name"] for model in found["models"]] == [PARENT, REFITTED, PLAIN, STUDENT]
+    assert read(tmp_path / "run" / "model").problem == "choice"
+
+
+def test_row_scores_average_to_the_share_of_variance_explained():
+    labels, scale = (
+        np.array([1.0, 2.0, 3.0, 4.0]),
+        Task(("text",), "label", ("0", "5"), head="regression"),
+    )
+    assert np.mean(row_scores(labels, labels, scale)) == 1
+    assert np.mean(row_scores([2.5] * 4, labels, scale)) == 0
+    classes = Task(("text",), "label", ("a", "b"))
+    assert row_scores([0, 1], np.array([0, 0]), classes) == [1, 0]
 
 
 def test_a_dry_run_writes_nothing(config, tmp_path):

@@ -26,6 +26,7 @@ from bort_jax.stages.extract.parent.choices import Choices, Costs, LayerLatency
 from bort_jax.stages.extract.parent.measured import costs_of
 from bort_jax.stages.extract.parent.run import check_memory
 from bort_jax.stages.extract.parent.search import best_of_depths, least_error
+from bort_jax.stages.extract.parent.uniform import UniformNetworks, uniform_answer
 from bort_jax.stages.extract.parent.vocabulary import with_vocabulary
 
 PARENT = Arch(3, 4, 16, 64)
@@ -224,7 +225,8 @@ def test_a_run_that_was_damaged_or_whose_parent_changed_is_refused(
         (("--seq-len", 600), "the parent has 16 positions"),
         (("--depth", "[4]"), "--depth must lie between 1 and 3"),
         (("--steps", 3), "inside a parent does not read --steps"),
-        (("--search", "bounded"), "got bounded: leave --search out"),
+        (("--epsilon", 0.5), "--epsilon is read by --search interval and bounded"),
+        (("--search", "bounded", "--epsilon", 2), "epsilon must lie in (0, 1)"),
         (("--stock", "true", "--heads", "[1]"), "leave --heads out"),
         (("--inference", "operations"), "i is macs or latency_ms"),
         (("--vocab", 5), "tokens must stay; asked for 5"),
@@ -240,6 +242,24 @@ def test_a_parent_without_tokenizer_is_refused(parent, text_file, tmp_path, caps
     save(replace(read(parent), tokenizer=None), tmp_path / "bare")
     words = ("--parent", tmp_path / "bare", "--data", text_file, "--out", tmp_path / "out", *SIZES)
     assert "has no tokenizer" in refused(capsys, "extract", *words)
+
+
+def test_a_parent_that_chooses_needs_its_tasks_rows(parent, text_file, tmp_path, capsys):
+    found = read(parent)
+    choosing = replace(found, labels=("choice",), problem="choice")
+    save(choosing.with_params(random_params(choosing.model, seed=0)), tmp_path / "choosing")
+    words = (
+        "--parent",
+        tmp_path / "choosing",
+        "--data",
+        text_file,
+        "--out",
+        tmp_path / "o",
+        *SIZES,
+    )
+    assert "chooses among texts, which unlabelled text has not" in refused(
+        capsys, "extract", *words
+    )
 
 
 def test_encoded_says_how_much_of_the_text_is_unknown(parent, capsys):
@@ -336,8 +356,31 @@ def test_equal_layers_are_the_best_of_the_uniform_networks():
     assert len({option for option in best.arch.layers if option != (0, 0)}) == 1
 
 
-def test_stock_networks_load_in_stock_classes(parent, text_file, tmp_path):
-    out = extracted(parent, text_file, tmp_path / "run", "--stock", "true", "--depth", "[2,3]")
+@pytest.mark.parametrize("search", ["interval", "bounded", "exhaustive"])
+@pytest.mark.parametrize("tops", [{}, {"macs": 0.4}, {"params": 0.9, "error": 1.6}])
+def test_uniform_answer_is_within_its_claim_and_its_budget(search, tops):
+    choices = replace(drawn_choices(1), equal=True)
+    space = UniformNetworks(choices)
+    sums = {str(space.network(one)): float(sum(one)) for one in space.archs()}
+    errors_fn = lambda archs: [1 + 40 / sums[str(arch)] for arch in archs]
+    budget = Budget({n: x if n == "error" else x * choices.whole[n] for n, x in tops.items()})
+    (best, *others), known = uniform_answer(choices, budget, errors_fn, search=search, epsilon=0.25)
+    costs = space.costs(np.array(space.archs()))
+    assert all(known[name].error == 1 + 40 / sums[name] for name in known)
+    errors = np.array([1 + 40 / sum(one) for one in space.archs()])
+    within = budget.allows(costs | {"error": errors})
+    w = np.prod([1 - costs[n] / choices.whole[n] for n in ("params", "macs")], axis=0) / errors
+    assert budget.allows(best.columns)[0] and best.measured
+    assert 0.75 * w[within].max() <= best.w <= w[within].max() + 1e-12
+    assert all(best.w >= one.w for one in others)
+    if search == "exhaustive":
+        assert len(known) == len(space.archs()) or tops
+
+
+def test_stock_networks_load_in_stock_classes(parent, text_file, tmp_path, capsys):
+    more = ("--stock", "true", "--depth", "[2,3]", "--search", "interval")
+    out = extracted(parent, text_file, tmp_path / "run", *more)
+    assert "search interval: W is at least" in " ".join(capsys.readouterr().out.split())
     assert isinstance(read(out / "model").config.arch, Arch)
     assert (out / "model" / "config.json").is_file()
 

@@ -106,6 +106,17 @@ def test_at_full_size_it_is_the_parent(head):
         assert found.error(arch) == pytest.approx(found.base, rel=1e-6, abs=1e-9) and found.base > 0
 
 
+def test_the_error_of_a_parent_that_is_sure_of_everything_is_more_than_0():
+    parent = made("classification")
+    sure = jax.tree.map(lambda x: 1e4 * x, parent.params["output"])
+    found = inherit(
+        replace(parent, params=parent.params | {"output": sure}),
+        text("classification"),
+        batch_size=16,
+    )
+    assert 0 < found.base < 1e-3 and found.error(FULL) > 0
+
+
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=10)
 def test_the_order_of_heads_and_units_does_not_matter(seed):

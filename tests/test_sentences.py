@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of the quickstart's data, and the baseline on them."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from bort_jax.stages.compress.baseline import tfidf_right
+from bort_jax.stages.compress.baseline import tfidf_answers
 from bort_jax.stages.compress.sentences import (
     SentenceCounts,
     content_key,
     first_of_each,
     write_sentences,
 )
+from bort_jax.tasks import Examples
 
 PARTS = ("rich/train", "rich/validation", "rich/test", "scarce/train", "pool")
 
@@ -36,7 +38,11 @@ def test_first_of_each_sees_through_case_blanks_and_punctuation():
     assert first_of_each(["A film .", "another", "a  film!", "Another"]) == [0, 1]
 
 
-def test_tfidf_right_learns_words():
-    texts, labels = ["good film", "bad film", "good play", "bad play"], [1, 0, 1, 0]
-    right, weights = tfidf_right(texts, labels, ["a good one", "a bad one"], [1, 0])
-    assert right.all() and weights == 8
+@pytest.mark.parametrize("scores", [False, True])
+def test_tfidf_answers_learn_words(scores):
+    train = Examples.of(
+        [["good film", "bad film", "good play", "bad play"]], np.array([1, 0, 1, 0])
+    )
+    test = Examples.of([["a good one", "a bad one"]], np.array([1, 0]))
+    answers, weights = tfidf_answers(train, test, scores=scores)
+    assert answers[0] > answers[1] and weights == 8

@@ -13,28 +13,20 @@ on a machine that others use, half of the latter is nearer to what two free core
 import argparse
 import resource
 import time
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 from scipy.stats import spearmanr
 
 from bort_jax.arch import LayerwiseArch
 from bort_jax.interop import Checkpoint, load, save
-from bort_jax.model import forward
 from bort_jax.model.inherit import Inheritance, gram_bytes, inherit, refine
-from bort_jax.model.inherit.layer import cut, permute, projection
-from bort_jax.ose import Budget
-from bort_jax.stages.extract.parent.choices import Choices, Sizes
-from bort_jax.stages.extract.parent.measured import costs_of, measured_choices
-from bort_jax.stages.extract.parent.search import least_error
+from bort_jax.model.inherit.layer import cut
 from bort_jax.stages.finetune.tuner import FineTuner, Theta
 from bort_jax.tasks import Points
 
-PARTS = ("pass", "refits", "errors", "task", "layerwise")
+PARTS = ("pass", "refits", "errors", "task")
 SEQ_LEN, TEST, TRAIN = 48, 1000, 6000
 UNIFORM = ((12, 768), (6, 768), (6, 384), (6, 192), (4, 192), (3, 96))  # of parent.md
 OPTIONS = [(a, i) for a in (12, 6, 3) for i in (1536, 768, 384, 96)]
@@ -60,8 +52,6 @@ def main() -> None:
     if "task" in given.parts and given.tuned:
         print(f"TF-IDF and logistic regression: {100 * counted_words(texts, points):.1f}")
         study_task(parent, points, rows, given.tuned, shapes=given.shapes)
-    if "layerwise" in given.parts and given.tuned:
-        study_layerwise(load(given.tuned), points, rows, shapes=given.shapes)
 
 
 def sentences(parent: Checkpoint) -> tuple[list[str], Points]:
@@ -195,85 +185,6 @@ def study_task(parent: Checkpoint, points: Points, rows, folder: Path, *, shapes
             flush=True,
         )
     study_errors(found, shapes=shapes)
-
-
-def study_layerwise(tuned: Checkpoint, points: Points, rows, *, shapes: int) -> None:
-    """The program's choice at shares of the encoder's multiply-adds, beside simpler ways."""
-    test = points.take(np.s_[:TEST])
-    arch: Any = tuned.config.arch
-    right = correct(tuned, test)
-    found = inherit(tuned, rows)
-    sizes = Sizes.of(arch, depths=(), heads=(), units=())
-    choices = measured_choices(found, sizes, costs_of(tuned, arch, seq_len=SEQ_LEN))
-    print(f"parent {100 * right.mean():.1f} on {TEST} rows; differences with 95 % intervals")
-    head = choices.costs.macs
-    encoder = choices.whole["macs"] - head
-
-    def told_network(name: str, shape: LayerwiseArch, checkpoint: Checkpoint) -> None:
-        macs = choices.costs([option for option in shape.layers if option != (0, 0)])[1]
-        difference = 100 * (correct(checkpoint, test) - right.astype(float))
-        half = 1.96 * difference.std() / len(difference) ** 0.5
-        print(
-            f"  {name:34} {(macs - head) / encoder:6.1%} of the encoder's macs: "
-            f"{difference.mean():+5.1f} ± {half:.1f}   {shape}",
-            flush=True,
-        )
-
-    for share in (1 / 2, 1 / 3, 1 / 4, 1 / 8):
-        one = least_error(choices, Budget({"macs": head + share * encoder}), {})
-        if one:
-            told_network(f"least error at {share:.3f}", one.arch, refine(found, one.arch)[0])
-    for heads, units in ((6, 384), (3, 96)):
-        shape = uniform(found, heads, units)
-        told_network("uniform, refitted", shape, refine(found, shape)[0])
-        told_network("uniform, by weights, sliced", shape, magnitude_sliced(found, shape))
-    for kept in ((0, 2, 4), (0, 3), (0,)):
-        option = (arch.heads, arch.intermediate)
-        layers = tuple(option if n in kept else (0, 0) for n in range(arch.depth))
-        shape = LayerwiseArch(arch.hidden, arch.head_size, layers)
-        plain = [(n, found.parts[n].whole) for n in kept]
-        told_network("evenly spaced layers, as they were", shape, found.with_layers(shape, plain))
-    agreement_of_choices(found, choices, shapes)
-
-
-def correct(checkpoint: Checkpoint, test: Points) -> np.ndarray:
-    """Whether each row is answered rightly."""
-    run = jax.jit(partial(forward, checkpoint.model))
-    ids = np.asarray(test.x)
-    parts = np.array_split(ids, len(ids) // 100)
-    logits = [np.asarray(run(checkpoint.params, part, part != 0)) for part in parts]
-    return np.concatenate(logits).argmax(-1) == np.asarray(test.y)
-
-
-def magnitude_sliced(found: Inheritance, arch: LayerwiseArch) -> Checkpoint:
-    """Heads and units of the largest weights, as they were: what needs no rows at all."""
-    layers, k = [], arch.head_size
-    for (n, part), (a, i) in zip(enumerate(found.parts), arch.layers, strict=True):
-        out, down = (projection(part.whole, side) for side in ("heads", "units"))
-        heads = np.argsort(-np.square(out[1:]).reshape(-1, k * out.shape[1]).sum(1))
-        units = np.argsort(-np.square(down[1:]).sum(1))
-        whole = permute(part.whole, heads, units)
-        rows = (projection(whole, "heads")[: 1 + a * k], projection(whole, "units")[: 1 + i])
-        layers.append((n, cut(whole, *rows)))
-    return found.with_layers(arch, layers)
-
-
-def agreement_of_choices(found: Inheritance, choices: Choices, shapes: int) -> None:
-    """Surrogates of random networks of every depth against their joint errors."""
-    generator, archs, sums = np.random.default_rng(0), [], []
-    for k in range(shapes):
-        number = k % len(choices.kept)
-        kept = list(choices.kept[number])
-        heads = generator.integers(len(choices.heads), size=len(kept))
-        units = generator.integers(len(choices.units), size=len(kept))
-        added = choices.of_heads[kept, heads] + choices.of_units[kept, units]
-        archs.append(choices.arch(number, heads, units))
-        sums.append(choices.bases[number] + added.sum())
-    joint = np.array(found.errors_of(archs))
-    ratio = joint / np.array(sums)
-    print(f"{shapes} random networks: Spearman of surrogate and e {spearmanr(sums, joint)[0]:.3f}")
-    print(f"  e/surrogate {ratio.min():.2f} to {ratio.max():.2f}")
-    print(f"  e spreads {joint.max() / joint.min():.1f}x", flush=True)
 
 
 def counted_words(texts: list[str], points: Points) -> float:

@@ -37,7 +37,7 @@ def run(config: Config) -> dict[str, Any]:
         pool = f"{out}/data/{READY}"
         agora_options = agora_config(config, rows, many.folders, pool=pool, out=out / "scarce")
         compared = agora.run(agora_options)
-        counts = baseline_line(rows.read("train"), rows.read("test"))
+        counts = baseline_line(rows.read("train"), rows.read("test"), rows.record())
     scarce = quickstart.few_labels(compared, counts)
     results = {
         "compress": many.results,

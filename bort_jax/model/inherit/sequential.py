@@ -7,8 +7,11 @@ their sums come near the parent's: it also mends what those have lost. That gain
 away, and overfits where little is; so both are measured on held-out rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from jaxtyping import Float
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.model.inherit.gram import SIDES, Side, add, cross_matrix, gram_matrix
@@ -43,17 +46,37 @@ def refine(inheritance: Inheritance[P], arch: Arch | LayerwiseArch) -> Refined[P
     return Refined(inheritance.checkpoint(arch), error)
 
 
-def sequential_layers(inheritance: Inheritance, arch: LayerwiseArch) -> list[tuple[int, Any]]:
-    """Places and parameters of the layers, each refitted on what those before it give."""
+def refitted(side: Projection, cross: Float[np.ndarray, "f h"]) -> Float[np.ndarray, "f h"]:
+    """The projection of all features there, refitted to a target's cross moments with them."""
+    size = (len(side.weights) - 1) // side.grain
+    return refits(side, [size], cross=cross)[size]
+
+
+def sequential_layers(
+    inheritance: Inheritance,
+    arch: LayerwiseArch,
+    *,
+    start: Sequence[tuple[int, Any]] | None = None,
+    fit_fn: Callable = refitted,
+) -> list[tuple[int, Any]]:
+    """Places and parameters of the layers, each refitted on what those before it give.
+
+    Args:
+      start: layers of the architecture's sizes; none: the bank's.
+      fit_fn: from a projection on its own inputs and cross moments to its weights, as `refitted`.
+    """
     network, done, layers = inheritance.network, 0, []
     parents = [network.embed(batch) for batch in inheritance.rows]
-    own, bank = list(parents), dict(inheritance.layers(arch))
+    own, bank = list(parents), dict(start or inheritance.layers(arch))
     for kept in plan(arch):
         attended, totals, parents = _targets(network, kept, done, parents)
         layer, part = bank[kept.number], inheritance.parts[kept.number]
         for side, targets in zip(SIDES, (attended, totals), strict=True):
             ridge = getattr(part, side).ridge
-            layer = _on_own_inputs(network, kept.number, layer, own, targets, side, ridge)
+            found, cross = _own_moments(network, kept.number, layer, own, targets, side)
+            weights = {name: projection(layer, name) for name in SIDES}
+            weights[side] = fit_fn(found._replace(ridge=ridge), cross)
+            layer = cut(layer, weights["heads"], weights["units"])
         layers.append((kept.number, layer))
         whole = network.at_size(kept.number, layer)
         own = [network.through(kept.number, whole, state) for state in own]
@@ -73,18 +96,15 @@ def _targets(network: Network, kept: Kept, done: int, states: Sequence[Batch]):
     return attended, totals, states
 
 
-def _on_own_inputs(
-    network: Network, number: int, layer, states, targets, side: Side, ridge: float
-) -> Any:
-    """The layer with the projection of one side refitted to bring sums near their targets."""
+def _own_moments(
+    network: Network, number: int, layer, states, targets, side: Side
+) -> tuple[Projection, Float[np.ndarray, "f h"]]:
+    """One side of a layer on its own inputs, and its cross moments with the targets."""
     totals: dict = {}
     whole = network.at_size(number, layer)
     for state, target in zip(states, targets, strict=True):
         add(totals, network.sums(number, whole, state | {"target": target}, side)[side])
-    weights = {name: projection(layer, name) for name in ("heads", "units")}
-    n = len(weights[side])
-    grain = network.config.arch.head_size if side == "heads" else 1
-    own = Projection(gram_matrix(totals)[:n, :n], weights[side], grain, ridge)
-    size = (n - 1) // grain
-    weights[side] = refits(own, [size], cross=cross_matrix(totals)[:n])[size]
-    return cut(layer, weights["heads"], weights["units"])
+    weights = projection(layer, side)
+    n, grain = len(weights), network.config.arch.head_size if side == "heads" else 1
+    own = Projection(gram_matrix(totals)[:n, :n], weights, grain)
+    return own, cross_matrix(totals)[:n]

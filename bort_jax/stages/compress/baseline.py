@@ -1,43 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cheap baseline beside every result: TF-IDF with logistic regression on the same labels."""
+"""The cheap baseline beside every result: TF-IDF with a linear model on the same labels."""
 
 import importlib.util
-from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int
 
 from bort_jax.report.terminal import say
-from bort_jax.stages.compress.table import COUNTS, DOUBLE, Line
+from bort_jax.stages.compress.table import COUNTS, DOUBLE, Line, measure_of, row_scores
 from bort_jax.stages.compress.texts import example_texts
-from bort_jax.tasks import Examples
+from bort_jax.tasks import Examples, Task
 
 
-def tfidf_right(
-    texts: Sequence[str],
-    labels: Sequence[int] | Int[np.ndarray, " n"],
-    test_texts: Sequence[str],
-    test_labels: Sequence[int] | Int[np.ndarray, " m"],
-) -> tuple[Bool[np.ndarray, " m"], int]:
-    """Which test texts are classified right, and the number of weights.
+def tfidf_answers(train: Examples, test: Examples, *, scores: bool) -> tuple[np.ndarray, int]:
+    """Its class, or score, of each test row, and the number of weights.
 
-    Words and pairs of words, logarithmic counts, C = 1: settings that are not searched for.
+    Words and pairs of words, logarithmic counts, C = 1 (of scores: a ridge of 1): settings that are
+    not searched for.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import LogisticRegression, Ridge
 
-    words, model = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression()
-    model.fit(words.fit_transform(texts), labels)
-    predicted = np.asarray(model.predict(words.transform(test_texts)))
-    return np.equal(predicted, test_labels), int(model.coef_.size)
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    model = Ridge() if scores else LogisticRegression()
+    model.fit(words.fit_transform(example_texts(train)), train.labels)
+    return np.asarray(model.predict(words.transform(example_texts(test)))), int(model.coef_.size)
 
 
-def baseline_line(train: Examples, test: Examples) -> list[Line]:
-    """The baseline's line of the table; none, and a note, without scikit-learn."""
+def baseline_line(train: Examples, test: Examples, task: Task) -> list[Line]:
+    """The baseline's line of the table; none of choices, and, with a note, without scikit-learn."""
+    if task.head == "choice":
+        return []
     if importlib.util.find_spec("sklearn") is None:
         say("NOTE: no TF-IDF baseline: pip install 'bort-jax[quickstart]'")
         return []
-    right, weights = tfidf_right(
-        example_texts(train), train.labels, example_texts(test), test.labels
-    )
-    return [Line(COUNTS, right.astype(int).tolist(), weights, None, None, DOUBLE * weights)]
+    answers, weights = tfidf_answers(train, test, scores=task.head == "regression")
+    scores = row_scores(answers, test.labels, task)
+    return [Line(COUNTS, scores, weights, None, None, DOUBLE * weights, measure_of(task))]

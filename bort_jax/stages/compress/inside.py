@@ -4,13 +4,13 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bort_jax.arch import LayerwiseArch
 from bort_jax.engine.parallel import parallel_map
 from bort_jax.interop import Checkpoint
 from bort_jax.model.inherit import inherit
 from bort_jax.ose import Budget
-from bort_jax.stages.extract.parent.calibration import drawn_texts, encoded
 from bort_jax.stages.extract.parent.result import MODEL, RESULT, read_result
 from bort_jax.stages.extract.parent.run import batch_size
 from bort_jax.stages.extract.parent.search import least_error
@@ -41,12 +41,11 @@ def write_chosen(run: Path, budget: Budget, folder: Path) -> Path:
 
 
 def write_inherited(
-    parent: Checkpoint, arch: LayerwiseArch, texts: Path, folder: Path, *, rows: int, seq_len: int
+    parent: Checkpoint, arch: LayerwiseArch, rows: Mapping[str, Any], folder: Path
 ) -> None:
-    """A shape with a parent's weights, refitted to the texts; whole or not at all."""
-    drawn = drawn_texts(str(texts), column="text", rows=rows, seed=0)
-    batch = encoded(parent, drawn, seq_len=seq_len, seed=0)
-    inheritance = inherit(parent, batch, batch_size=batch_size(rows), map_fn=parallel_map)
+    """A shape with a parent's weights, refitted to the rows; whole or not at all."""
+    size = batch_size(len(rows["ids"]))
+    inheritance = inherit(parent, dict(rows), batch_size=size, map_fn=parallel_map)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     write_student(inheritance.checkpoint(arch), partial)

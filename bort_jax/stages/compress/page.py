@@ -9,7 +9,7 @@ from bort_jax.arch import LayerwiseArch
 from bort_jax.report import page
 from bort_jax.report.terminal import say, show_box, show_table
 from bort_jax.stages.compress import plots
-from bort_jax.stages.compress.table import HEADER, Line, gap_to, verdict
+from bort_jax.stages.compress.table import Line, gap_to, header, verdict
 from bort_jax.stages.extract import plots as extract_plots
 from bort_jax.stages.extract.parent.page import agreement_plot
 from bort_jax.stages.extract.parent.result import RESULT, read_result
@@ -35,7 +35,7 @@ def record(lines: Sequence[Line], *, exported: Sequence[str], seconds: dict) -> 
 
 def show(out: Path, lines: Sequence[Line], results: dict, *, data: str) -> None:
     """The table, what follows from it, and the next command."""
-    show_table("on the test rows", HEADER, [line.cells() for line in lines])
+    show_table("on the test rows", header(lines), [line.cells() for line in lines])
     say(READING)
     show_box(
         "compression",
@@ -60,9 +60,9 @@ def blocks(out: Path, lines: Sequence[Line], results: dict, *, chosen: Layerwise
     choices, known, front = read_result(out / "extract")
     parts = [
         *map(page.paragraph, results["verdict"]),
-        page.table(HEADER, [line.cells() for line in lines]),
+        page.table(header(lines), [line.cells() for line in lines]),
         page.paragraph(READING),
-        page.figure(plots.staircase(lines), "Right on test, stage by stage; bars are intervals."),
+        page.figure(plots.staircase(lines), "The models, stage by stage; bars are intervals."),
         page.figure(
             extract_plots.layers(parent_itself(choices).arch, chosen),
             "The parent and the student, layer by layer: heads in blue, units in orange. A layer "
@@ -70,7 +70,7 @@ def blocks(out: Path, lines: Sequence[Line], results: dict, *, chosen: Layerwise
         ),
         page.figure(
             plots.accuracy_by_cost(lines),
-            "What the models cost and what they have right; the line is the count of words.",
+            "What the models cost and how good they are; the line is the count of words.",
         ),
         page.figure(
             plots.error_by_cost(front, parent_itself(choices), chosen),

@@ -26,7 +26,8 @@ def staircase(lines: Sequence[Line]):
         axis.errorbar(score.mean, place, xerr=score.margin, color="black", capsize=3)
         axis.text(0.5, place, f"{score.mean:.1f}", va="center", color="white", fontsize=10)
     axis.set(yticks=range(len(shown)), yticklabels=[line.name for line in shown])
-    axis.set(xlabel="right on test, %", xlim=(0, 100))
+    least = min(0.0, *(line.accuracy.mean for line in shown))  # scores may explain less than none
+    axis.set(xlabel=shown[0].measure, xlim=(least, 100))
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25, axis="x")
     return drawn
@@ -58,7 +59,7 @@ def accuracy_by_cost(lines: Sequence[Line]):
         axis.set(xlabel=name, xlim=(0, 1.35 * max(cost(line) or 0 for line in lines)))
         axis.xaxis.set_major_formatter(EngFormatter())
         axis.grid(alpha=0.25)
-    axes[0].set_ylabel("right on test, %")
+    axes[0].set_ylabel(lines[0].measure)
     return drawn
 
 

@@ -13,7 +13,7 @@ from bort_jax.stages.agora import page as agora_page
 from bort_jax.stages.compress.inside import shape_of
 from bort_jax.stages.compress.page import READING, blocks
 from bort_jax.stages.compress.run import Compressed
-from bort_jax.stages.compress.table import HEADER, Line
+from bort_jax.stages.compress.table import Line, header
 
 SCARCE_HEADER = ("few labels", "right on test, %", "train rows", "seeds")
 
@@ -76,7 +76,7 @@ def write_page(out: Path, many: Compressed, scarce: dict, compared: dict) -> Non
 
 def show(out: Path, many: Compressed, results: dict) -> None:
     """Both tables, what follows from them, and the next commands."""
-    show_table("many labels", HEADER, [line.cells() for line in many.lines])
+    show_table("many labels", header(many.lines), [line.cells() for line in many.lines])
     show_table("few labels", SCARCE_HEADER, results["scarce"]["rows"])
     say(READING)
     model = f"{out}/compress/model"

@@ -3,7 +3,7 @@
 own, which it resumes."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from bort_jax.data.corpus import read_texts
 from bort_jax.interop import Checkpoint, read, save
 from bort_jax.interop.verify import verify
+from bort_jax.model import output_names
+from bort_jax.model.heads import HEADS
 from bort_jax.report.terminal import say
 from bort_jax.stages.agora import run as agora
 from bort_jax.stages.compress import page, table
@@ -30,7 +32,11 @@ from bort_jax.stages.compress.fetch import parent_folder
 from bort_jax.stages.compress.inside import budget_within, shape_of, write_chosen, write_inherited
 from bort_jax.stages.compress.plan import Work, show_plan
 from bort_jax.stages.compress.texts import example_texts, write_texts
-from bort_jax.stages.extract.parent.calibration import drawn_texts
+from bort_jax.stages.extract.parent.calibration import (
+    drawn_texts,
+    encoded,
+    encoded_examples,
+)
 from bort_jax.stages.extract.parent.result import RESULT
 from bort_jax.stages.extract.parent.run import opened, run_inside
 from bort_jax.stages.extract.parent.vocabulary import with_vocabulary
@@ -42,7 +48,7 @@ from bort_jax.storage.checks import explain_damage
 from bort_jax.storage.files import read_json, write_json
 from bort_jax.storage.hub import pin_revisions
 from bort_jax.storage.run_folder import claim, claim_inputs
-from bort_jax.tasks import Task
+from bort_jax.tasks import Examples, Task
 from bort_jax.tasks.labels import check_splits
 
 SCORES, SECONDS = "scores.json", "seconds.json"
@@ -83,7 +89,7 @@ def run(config: Config) -> dict[str, Any]:
 
 def compressed(config: Config) -> Compressed:
     """Every stage that is not finished yet; then the table, and a page."""
-    task, config = trainable(config), pin_revisions(config)
+    task, config = trainable(config, heads=HEADS), pin_revisions(config)
     # What is wrong with any split is said before hours of work.
     check_splits(
         task, {name: config.read(name) for name in ("train", "validation", split_of(config))}
@@ -128,17 +134,20 @@ def extracted(config: Config, task: Task, out: Path, texts: Path) -> Folders:
     """The parent as a classifier, and the best shape inside it."""
     with time_stage("the parent", out):
         given = raw_parent(config, out, texts)
-        check_before_training(config, given, texts)
+        examples = own_rows(config, task)
+        check_before_training(config, given, texts, examples)
         raw = with_fewer_tokens(config, given, texts, out)
         parent = tuned_parent(config, task, raw, out)
     with time_stage("extract inside it", out):
         run = out / "extract"
         if not (run / RESULT).is_file():  # written last
-            run_inside(extract_config(config, parent, texts, run))
+            run_inside(extract_config(config, parent, texts, run), examples=examples)
         budget = budget_within(run, share=config.share, ceilings=ceilings(config))
         student = write_chosen(run, budget, out / "chosen")
     with time_stage("the same shape with the raw parent's weights", out):
-        inherited = inherited_shape(config, raw, parent, student, texts)
+        inherited = inherited_shape(
+            config, raw, parent, student, lambda found: measured_on(config, found, texts, examples)
+        )
     return Folders(raw, parent, student, inherited)
 
 
@@ -150,11 +159,31 @@ def raw_parent(config: Config, out: Path, texts: Path) -> Path:
     return out / "scratch" / "model"
 
 
-def check_before_training(config: Config, parent: Path, texts: Path) -> None:
+def own_rows(config: Config, task: Task) -> Examples | None:
+    """The examples that the parent is measured on, where they are more than a text each."""
+    if len(task.columns) == 1 and task.head != "choice":
+        return None
+    return read_unlabelled(config.unlabelled, task) if config.unlabelled else config.read("train")
+
+
+def measured_on(
+    config: Config, parent: Checkpoint, texts: Path, examples: Examples | None
+) -> dict[str, Any]:
+    """Rows for a parent's Gram matrices."""
+    rows = config.search.calibration_rows
+    if examples is not None:
+        return encoded_examples(parent, examples, rows=rows, seq_len=config.seq_len, seed=0)
+    drawn_rows = drawn_texts(str(texts), column="text", rows=rows, seed=0)
+    return encoded(parent, drawn_rows, seq_len=config.seq_len, seed=0)
+
+
+def check_before_training(
+    config: Config, parent: Path, texts: Path, examples: Examples | None
+) -> None:
     """Raises ValueError for what the extraction would refuse, minutes later: the parent, its Gram
     matrices, too few texts."""
-    opened(str(parent), seq_len=config.seq_len)
-    drawn_texts(str(texts), column="text", rows=config.search.calibration_rows, seed=config.seed)
+    found, _ = opened(str(parent), seq_len=config.seq_len)
+    measured_on(config, found, texts, examples)
 
 
 def with_fewer_tokens(config: Config, raw: Path, texts: Path, out: Path) -> Path:
@@ -180,35 +209,33 @@ def tuned_parent(config: Config, task: Task, raw: Path, out: Path) -> Path:
     if not found.labels:
         finetune.run(tune_config(config, config.tune, raw, out / "parent"))
         return out / "parent" / "model"
-    if set(found.labels) != set(task.labels) or found.head != "classifier":
+    wanted = output_names(task.head, task.labels)
+    if set(found.labels) != set(wanted) or found.problem != task.head:
         raise ValueError(
             f"the parent's labels are {', '.join(found.labels)}, the task's "
-            f"{', '.join(task.labels)}: give --labels in the parent's words, or an encoder"
+            f"{', '.join(wanted)}: give --labels in the parent's words, or an encoder"
         )
     return raw
 
 
-def inherited_shape(config: Config, raw: Path, parent: Path, student: Path, texts: Path) -> Path:
-    """The student's shape with the weights of the parent as it came; of a parent that came as a
-    classifier these are the student's own."""
+def inherited_shape(
+    config: Config, raw: Path, parent: Path, student: Path, rows_fn: Callable
+) -> Path:
+    """The student's shape with the weights of the parent as it came, refitted to rows for it; of a
+    parent that came as a classifier these are the student's own."""
     folder = Path(config.out) / "inherited" / "model"
     if raw == parent:
         return student
     if not folder.is_dir():
-        write_inherited(
-            read(raw),
-            shape_of(student),
-            texts,
-            folder,
-            rows=config.search.calibration_rows,
-            seq_len=config.seq_len,
-        )
+        found = read(raw)
+        write_inherited(found, shape_of(student), rows_fn(found), folder)
     return folder
 
 
 def wants_agora(config: Config) -> bool:
-    """Labels are scarce, and there is a pool."""
-    return bool(config.unlabelled) and len(config.read("train").texts) < config.scarce
+    """Labels are classes and scarce, and there is a pool."""
+    few = bool(config.unlabelled) and len(config.read("train").texts) < config.scarce
+    return few and config.record().head == "classification"
 
 
 def scored(config: Config, task: Task, out: Path, folders: Folders) -> list[table.Line]:
@@ -226,7 +253,7 @@ def scored(config: Config, task: Task, out: Path, folders: Folders) -> list[tabl
         if wants_agora(config):
             models[table.AGORA] = read(out / "agora" / "model")
         lines = table.lines_of(models, task, examples, seq_len=config.seq_len)
-        lines += baseline_line(config.read("train"), examples)
+        lines += baseline_line(config.read("train"), examples, task)
         write_json(file, {"split": split, "lines": [line._asdict() for line in lines]})
     with explain_damage(file):
         return [table.Line(**line) for line in read_json(file)["lines"]]

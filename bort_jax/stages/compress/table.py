@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool
 
 from bort_jax.cost.layerwise import layer_cost
 from bort_jax.interop import Checkpoint
@@ -18,10 +17,11 @@ from bort_jax.report.terminal import millions
 from bort_jax.stages.predict.outputs import outputs_fn
 from bort_jax.tasks import Examples, Task, decide
 
-HEADER = ("", "right on test, %", "parameters", "encoder macs", "latency, ms", "weights, MB")
+RIGHT, EXPLAINED = "right on test, %", "variance explained on test, %"
+COSTS = ("parameters", "encoder macs", "latency, ms", "weights, MB")
 PARENT, COUNTS, PLAIN, REFITTED, STUDENT, AGORA = (
     "parent",
-    "TF-IDF + logistic regression",
+    "TF-IDF + linear model",
     "plain fine-tuning of its shape",
     "extracted, nothing trained",
     "student",
@@ -35,18 +35,21 @@ class Line(NamedTuple):
     """A model on the test rows.
 
     Attributes:
-      correct: which rows it has right, 0 or 1 each.
+      correct: of each row whether it is right, 0 or 1; of a score 1 − the squared error over the
+        variance of the labels, so that the mean is the share of variance explained.
       macs: multiply-adds of its layers for a row; ms: of one row on this device. None of both
         where they are not counted.
       size: bytes of its weights.
+      measure: what the mean of `correct` is.
     """
 
     name: str
-    correct: Sequence[int]
+    correct: Sequence[float]
     params: int
     macs: int | None
     ms: float | None
     size: int
+    measure: str = RIGHT
 
     @property
     def accuracy(self) -> Gain:
@@ -54,7 +57,7 @@ class Line(NamedTuple):
         return gain(100 * np.array(self.correct), np.zeros(len(self.correct)))
 
     def cells(self) -> tuple:
-        """For `HEADER`."""
+        """For `header`."""
         shown = lambda value, text: "–" if value is None else text(value)
         return (
             self.name,
@@ -71,12 +74,29 @@ class Line(NamedTuple):
         return fields | {"accuracy": self.accuracy.mean, "margin": self.accuracy.margin}
 
 
-def correct_rows(
+def header(lines: Sequence[Line]) -> tuple[str, ...]:
+    """Of a table of these lines."""
+    return ("", lines[0].measure, *COSTS)
+
+
+def row_scores(predicted: Sequence, labels: np.ndarray, task: Task) -> list[float]:
+    """`Line.correct` of answers to rows with these labels."""
+    if task.head != "regression":
+        return np.equal(predicted, labels).astype(int).tolist()
+    error = np.square(np.subtract(predicted, labels)) / (labels.var() or 1.0)
+    return (1 - error).tolist()
+
+
+def measure_of(task: Task) -> str:
+    return EXPLAINED if task.head == "regression" else RIGHT
+
+
+def model_scores(
     checkpoint: Checkpoint, task: Task, examples: Examples, *, seq_len: int
-) -> Bool[np.ndarray, " n"]:
-    """Which examples a classifier has right."""
+) -> list[float]:
+    """`Line.correct` of a model with a head."""
     outputs = outputs_fn(checkpoint, task, seq_len=seq_len)(examples)
-    return np.asarray(decide(outputs, task, examples=examples)) == examples.labels
+    return row_scores(decide(outputs, task, examples=examples), examples.labels, task)
 
 
 def encoder_macs(checkpoint: Checkpoint, *, seq_len: int) -> int:
@@ -110,14 +130,15 @@ def _seconds(run) -> float:
 def lines_of(
     models: dict[str, Checkpoint], task: Task, examples: Examples, *, seq_len: int
 ) -> list[Line]:
-    """A line for each classifier."""
+    """A line for each model."""
     times = latencies(list(models.values()), seq_len=seq_len)
     found = []
     for (name, checkpoint), ms in zip(models.items(), times, strict=True):
-        right = correct_rows(checkpoint, task, examples, seq_len=seq_len)
+        scores = model_scores(checkpoint, task, examples, seq_len=seq_len)
         params = count_params(checkpoint.model)
         macs = encoder_macs(checkpoint, seq_len=seq_len)
-        found.append(Line(name, right.astype(int).tolist(), params, macs, ms, FLOAT * params))
+        size, measure = FLOAT * params, measure_of(task)
+        found.append(Line(name, scores, params, macs, ms, size, measure))
     return found
 
 

@@ -11,6 +11,7 @@ from bort_jax.ose.search import SEARCHES
 from bort_jax.stages.extract.measure import check_measure
 
 ERRORS = ("trained", "elastic", "fitted")
+MEASURED = ("interval", "bounded")  # inside a parent they measure what they ask for jointly
 LEAST_ROWS = 128  # texts, for Gram matrices and an error that mean something
 INFERENCES = ("macs", "operations", "latency_ms")
 LIMITS = {
@@ -39,6 +40,7 @@ READ_PARENT = {
         "inference",
         "vocab",
         "stock",
+        "epsilon",
     ),
     *LIMITS,
 }
@@ -64,7 +66,7 @@ class Config:
       search: over uniform networks: interval (the published scheme, where nothing is given),
         bounded (assumes less, trains what may be best) or exhaustive. Or layerwise, which it is
         inside a parent: every layer has its own heads and intermediate size, or is skipped;
-        errors of layers are taken to add up.
+        errors of layers are taken to add up, as exhaustive takes them to inside a parent.
       epsilon: ε in (0, 1): the winner's W is at least (1 − ε) of the best, see report.html.
       errors: trained (each candidate by itself), elastic (one masked network serves all) or fitted
         (a polynomial through a sample that is trained, which predicts the rest).
@@ -199,11 +201,10 @@ def check_read(config: Config) -> None:
 
 def check_parent(config: Config) -> None:
     """Raises ValueError for a search that is not one inside a parent, and for too few rows."""
-    if config.search_kind not in ("layerwise", "exhaustive"):
-        raise ValueError(
-            "inside a parent the search is layerwise, or exhaustive over equal layers; got "
-            f"{config.search}: leave --search out"
-        )
+    if config.search_kind not in MEASURED and config.epsilon != Config.epsilon:
+        raise ValueError("inside a parent --epsilon is read by --search interval and bounded")
+    if not 0 < config.epsilon < 1:
+        raise ValueError(f"epsilon must lie in (0, 1); got {config.epsilon}")
     if config.stock and given_sizes(config, "heads"):
         raise ValueError("--stock keeps every head of a layer: leave --heads out")
     if config.inference == "operations":

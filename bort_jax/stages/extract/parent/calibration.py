@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 
 from bort_jax.data.choice import choose_tokens
 from bort_jax.data.corpus import read_texts
@@ -15,6 +16,7 @@ from bort_jax.data.shards import Shard
 from bort_jax.data.tokenizer import Tokenizer, plain_ids
 from bort_jax.interop import Checkpoint
 from bort_jax.report.terminal import say
+from bort_jax.tasks import Examples
 
 READ = 100_000  # texts from the beginning of a source that the rows are drawn from
 UNKNOWN = 0.5  # share of unknown tokens from which it is said
@@ -32,13 +34,38 @@ def drawn_texts(source: str, *, column: str, rows: int, seed: int) -> list[str]:
       ValueError: there are fewer than `rows`.
     """
     texts = some_texts(source, column)
-    if len(texts) < rows:
+    return [texts[k] for k in drawn(len(texts), rows=rows, seed=seed, source=source)]
+
+
+def drawn(count: int, *, rows: int, seed: int, source: str) -> Int[np.ndarray, " n"]:
+    """Some of `count`, without repeats.
+
+    Raises:
+      ValueError: there are fewer than `rows`.
+    """
+    if count < rows:
         raise ValueError(
-            f"{source} holds {len(texts)} texts, and {rows} calibration rows are needed: give more "
+            f"{source} holds {count} texts, and {rows} calibration rows are needed: give more "
             "text, or fewer --calibration-rows"
         )
-    picked = np.random.default_rng(seed).permutation(len(texts))[:rows]
-    return [texts[k] for k in picked]
+    return np.random.default_rng(seed).permutation(count)[:rows]
+
+
+def encoded_examples(
+    parent: Checkpoint, examples: Examples, *, rows: int, seq_len: int, seed: int
+) -> dict:
+    """Rows as `encoded`, drawn from a task's examples and read as the task reads them: pairs, and
+    of a parent that chooses all choices of a question, `[n, c, s]`.
+
+    Raises:
+      ValueError: there are fewer examples than `rows`.
+    """
+    picked = drawn(len(examples.texts), rows=rows, seed=seed, source="the task")
+    tokenizer = parent.required_tokenizer
+    ids = examples.take(picked).encode(tokenizer, seq_len=seq_len).x
+    if parent.head != "choice":
+        ids = ids.reshape(-1, seq_len)
+    return {"ids": ids, "mask": ids != tokenizer.special.pad}
 
 
 def encoded(parent: Checkpoint, texts: Sequence[str], *, seq_len: int, seed: int) -> dict:

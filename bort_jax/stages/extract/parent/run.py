@@ -11,9 +11,14 @@ from bort_jax.interop import Checkpoint, checkpoint_folder, read, save
 from bort_jax.model.bert import BertConfig
 from bort_jax.model.inherit import gram_bytes, inherit, refine
 from bort_jax.report.terminal import say
-from bort_jax.stages.extract.config import Config, budget_of, given_sizes
+from bort_jax.stages.extract.config import MEASURED, Config, budget_of, given_sizes
 from bort_jax.stages.extract.parent.answer import answer_inside
-from bort_jax.stages.extract.parent.calibration import drawn_texts, encoded, some_texts
+from bort_jax.stages.extract.parent.calibration import (
+    drawn_texts,
+    encoded,
+    encoded_examples,
+    some_texts,
+)
 from bort_jax.stages.extract.parent.choices import LayerLatency, Sizes
 from bort_jax.stages.extract.parent.grams import save_grams
 from bort_jax.stages.extract.parent.latency import layer_latency
@@ -28,11 +33,13 @@ from bort_jax.stages.extract.parent.search import (
     parent_itself,
 )
 from bort_jax.stages.extract.parent.show import Answer, show
+from bort_jax.stages.extract.parent.uniform import uniform_answer
 from bort_jax.stages.extract.parent.vocabulary import with_vocabulary
 from bort_jax.stages.extract.parent.weights import write_result, write_student
 from bort_jax.storage.hub import pin_revisions
 from bort_jax.storage.memory import available_memory
 from bort_jax.storage.run_folder import claim
+from bort_jax.tasks import Examples
 
 __all__ = [  # what other stages call
     "MODEL",
@@ -47,10 +54,22 @@ __all__ = [  # what other stages call
 BATCH = 64  # rows at a time, or a few more where the devices do not divide it
 
 
-def run_inside(config: Config) -> Found:
-    """One pass of the parent, the errors of its parts, the program, the answer's weights."""
+def run_inside(config: Config, *, examples: Examples | None = None) -> Found:
+    """One pass of the parent, the errors of its parts, the program, the answer's weights.
+
+    Args:
+      examples: of a task, to measure on instead of single texts.
+
+    Raises:
+      ValueError: as `opened`, or the parent chooses among texts and there are no examples.
+    """
     start, config = time.monotonic(), pin_revisions(config)
     parent, arch = opened(str(config.parent), seq_len=config.seq_len)
+    if parent.head == "choice" and examples is None:
+        raise ValueError(
+            f"{config.parent} chooses among texts, which unlabelled text has not: compress it on "
+            "its task"
+        )
     sizes = Sizes.of(
         arch,
         depths=given_sizes(config, "depth"),
@@ -59,21 +78,17 @@ def run_inside(config: Config) -> Found:
     )
     budget = budget_of(config)
     out = claim(str(config.out), config)
-    texts = drawn_texts(
-        str(config.data), column=config.column, rows=config.calibration_rows, seed=config.seed
-    )
     source = str(checkpoint_folder(str(config.parent)))
     if config.vocab is not None:
         parent = with_vocabulary(parent, some_texts(str(config.data), config.column), config.vocab)
         source = str(out / "parent")
         save(parent, source)
-    rows = encoded(parent, texts, seq_len=config.seq_len, seed=config.seed)
-    size = batch_size(len(texts))
+    rows, size = calibration(config, parent, examples), batch_size(config.calibration_rows)
     inheritance = inherit(parent, rows, seed=config.seed, batch_size=size, map_fn=parallel_map)
     costs = costs_of(parent, arch, seq_len=config.seq_len)
     say(f"parent: {arch}, e {inheritance.base:.4g}, {_seconds(start)}")
     latency = timed(config, parent, arch, sizes)
-    equal = config.stock or config.search_kind == "exhaustive"
+    equal = config.stock or config.search_kind != "layerwise"
     choices = measured_choices(
         inheritance, sizes, costs, latency=latency, inference=config.inference, equal=equal
     )
@@ -81,6 +96,14 @@ def run_inside(config: Config) -> Found:
     check_budget(choices, budget)
     if parent_fits(choices, budget):
         found, known = [parent_itself(choices)], {}
+    elif config.search_kind in MEASURED:
+        found, known = uniform_answer(
+            choices,
+            budget,
+            inheritance.errors_of,
+            search=config.search_kind,
+            epsilon=config.epsilon,
+        )
     else:
         found, known = answer(choices, budget, inheritance.error)
     shown = Answer(choices, found[0], found[1:], front(choices, known, found), known)
@@ -92,6 +115,16 @@ def run_inside(config: Config) -> Found:
     say(f"e of the weights that were written: {error:.4g}")
     say(f"all of it in {_seconds(start)}")
     return found[0]
+
+
+def calibration(config: Config, parent: Checkpoint, examples: Examples | None) -> dict:
+    """The rows that the parent is measured on."""
+    how = dict(seq_len=config.seq_len, seed=config.seed)
+    if examples is not None:
+        return encoded_examples(parent, examples, rows=config.calibration_rows, **how)
+    rows, column = config.calibration_rows, config.column
+    texts = drawn_texts(str(config.data), column=column, rows=rows, seed=config.seed)
+    return encoded(parent, texts, **how)
 
 
 def timed(config: Config, parent: Checkpoint, arch: Arch, sizes: Sizes) -> LayerLatency | None:
@@ -110,12 +143,10 @@ def opened(source: str, *, seq_len: int) -> tuple[Checkpoint, Arch]:
     """The parent and its architecture, if it can be one.
 
     Raises:
-      ValueError: it answers choices, its layers differ, it has no tokenizer, its rows are shorter
-        than `seq_len`, or its Gram matrices do not fit into memory.
+      ValueError: its layers differ, it has no tokenizer, its rows are shorter than `seq_len`, or
+        its Gram matrices do not fit into memory.
     """
     parent = read(source)
-    if parent.head == "choice":
-        raise ValueError(f"{source} chooses among texts, which unlabelled text has not")
     arch = parent.config.arch
     if not isinstance(arch, Arch):
         raise ValueError(f"{source}: layers of {arch} differ; a parent's must not")

@@ -131,7 +131,7 @@ def _best(
         values = np.where(_met(budget, columns), value(columns), -np.inf)
         at = np.unravel_index(int(values.argmax()), values.shape)
         if np.isfinite(values[at]) and (best is None or values[at] > best[0]):
-            best = float(values[at]), _found(choices, number, networks, at, known)
+            best = float(values[at]), network_at(choices, number, networks, at, known)
     return best and best[1]
 
 
@@ -145,7 +145,8 @@ def _saving(choices: Choices, columns: Mapping[str, np.ndarray]) -> np.ndarray:
     return (1 - columns["params"] / whole["params"]) * (1 - columns[i] / whole[i])
 
 
-def _found(choices: Choices, number: int, networks: Networks, at, known: Known) -> Found:
+def network_at(choices: Choices, number: int, networks: Networks, at, known: Known) -> Found:
+    """The pair of rows `at` in the tables of a depth, as a network."""
     arch = choices.arch(number, networks.heads.picks[at[0]], networks.units.picks[at[1]])
     columns = {name: values[at].item() for name, values in networks.columns.items()}
     surrogate, seen = columns.pop("error"), known.get(str(arch))

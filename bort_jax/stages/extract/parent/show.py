@@ -7,7 +7,13 @@ from typing import NamedTuple
 
 from bort_jax.report.terminal import say, show_box, show_table
 from bort_jax.stages.extract.parent.choices import Choices
-from bort_jax.stages.extract.parent.search import Found, Known, parent_itself
+from bort_jax.stages.extract.parent.search import (
+    LEAST_ERROR,
+    W_OF_DEPTH,
+    Found,
+    Known,
+    parent_itself,
+)
 
 HEADER = ("network", "p", "macs", "ms", "e, surrogate", "e", "W")
 READING = (
@@ -48,7 +54,8 @@ def certificate(answer: Answer) -> list[str]:
     best, base = answer.best, answer.choices.bases[0]
     if best.saving == 0:
         return ["the parent is within the budget: it is the answer"]
-    lines = [f"{best.wanted}: proved, on the sum over its layers"]
+    proved = best.wanted in (W_OF_DEPTH, LEAST_ERROR)
+    lines = [f"{best.wanted}: proved, on the sum over its layers" if proved else best.wanted]
     ratios = [one.ratio for one in answer.known.values()]
     if ratios:
         lines.append(

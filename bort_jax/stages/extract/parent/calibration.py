@@ -65,7 +65,8 @@ def encoded_examples(
     ids = examples.take(picked).encode(tokenizer, seq_len=seq_len).x
     if parent.head != "choice":
         ids = ids.reshape(-1, seq_len)
-    return {"ids": ids, "mask": ids != tokenizer.special.pad}
+    found = {"ids": ids, "mask": ids != tokenizer.special.pad}
+    return masked(found, tokenizer, seed=seed) if parent.head == "masked_lm" else found
 
 
 def encoded(parent: Checkpoint, texts: Sequence[str], *, seq_len: int, seed: int) -> dict:

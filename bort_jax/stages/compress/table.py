@@ -79,7 +79,7 @@ def header(lines: Sequence[Line]) -> tuple[str, ...]:
     return ("", lines[0].measure, *COSTS)
 
 
-def row_scores(predicted: Sequence, labels: np.ndarray, task: Task) -> list[float]:
+def row_scores(predicted: Sequence | np.ndarray, labels: np.ndarray, task: Task) -> list[float]:
     """`Line.correct` of answers to rows with these labels."""
     if task.head != "regression":
         return np.equal(predicted, labels).astype(int).tolist()

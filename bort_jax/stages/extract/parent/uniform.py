@@ -36,15 +36,13 @@ class UniformNetworks(NamedTuple):
 
     def costs(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The columns of `Choices.networks` but e, of some of Ξ."""
-        places, tables = self.places, [self.choices.networks(k) for k in range(self.count)]
+        places, tables = (
+            self.places,
+            [self.choices.networks(k) for k in range(len(self.choices.kept))],
+        )
         at = [places[D, A, I] for D, A, I in rows.tolist()]
         names = [name for name in tables[0].columns if name != "error"]
         return {n: np.array([tables[k].columns[n][m, j] for k, m, j in at]) for n in names}
-
-    @property
-    def count(self) -> int:
-        """How many depths there are."""
-        return len(self.choices.kept)
 
     def network(self, uniform: Uniform) -> LayerwiseArch:
         number, a, i = self.places[uniform]

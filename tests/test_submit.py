@@ -16,7 +16,7 @@ from task_rows import rows_of_task, unlabelled, write_data, write_rows
 from bort_jax.cli import main
 from bort_jax.interop import save
 from bort_jax.model import Classifier, random_params
-from bort_jax.stages.predict.submissions import tasks_to_predict
+from bort_jax.stages.predict.submissions import tasks_of_zip, tasks_to_predict
 from bort_jax.tasks import TASKS, Task, find_task, read_task, suite_tasks
 from bort_jax.tasks.checker import (
     LARGEST_FILE,
@@ -330,6 +330,12 @@ def test_zips_that_are_none_too_large_or_double_are_refused(suite_zip, tmp_path)
     content[60:70] = b"\0" * 10  # in the first file's compressed bytes
     cut.write_bytes(content)
     assert "not a zip that can be read" in first_problem(cut)
+    content = bytearray(file.read_bytes())
+    content[content.index(b"PK\1\2") + 6] = 255  # the version that is needed to read it
+    cut.write_bytes(content)
+    assert "not a zip that can be read" in first_problem(cut)
+    with pytest.raises(ValueError, match="cut.zip: not a zip that can be read: zip file version"):
+        tasks_of_zip(cut, partial=False)
     with pytest.warns(UserWarning), zipfile.ZipFile(tmp_path / "double.zip", "w") as archive:
         archive.writestr("CB.jsonl", "")
         archive.writestr("CB.jsonl", "")

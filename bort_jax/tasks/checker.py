@@ -4,6 +4,8 @@
 Nothing is unpacked to disk, sizes are bounded before anything is read, and content is only parsed.
 """
 
+import struct
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,10 @@ from bort_jax.tasks.task import Examples, Task
 LARGEST_FILE = 64 * 2**20  # QQP's official file has 4 MB, RACE-H's 10
 LARGEST_ZIP = 256 * 2**20
 MOST_FILES = 64
+UNREADABLE = (  # what zipfile raises of a damaged file
+    BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, UnicodeDecodeError,
+    struct.error, zlib.error,
+)  # fmt: skip
 SHOWN = 5  # problems of a file that are told one by one
 
 
@@ -62,7 +68,7 @@ def check_zip(
                 if name in present:
                     content = archive.read(name)
                     problems += check_content(content, task, examples=examples.get(name))
-    except (BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except UNREADABLE as error:
         return [Problem(str(file), 0, f"not a zip that can be read: {error}")]
     return problems + [Problem(name, 0, "is missing") for name in wanted if name not in present]
 

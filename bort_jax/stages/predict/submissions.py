@@ -4,13 +4,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 from bort_jax.interop import read
 from bort_jax.report.terminal import say
 from bort_jax.stages.predict.outputs import check_length, outputs_fn
 from bort_jax.tasks import Examples, Task, decide, find_file, find_task, read_task, suite_tasks
-from bort_jax.tasks.checker import check_file, check_zip, raise_problems
+from bort_jax.tasks.checker import UNREADABLE, check_file, check_zip, raise_problems
 from bort_jax.tasks.submission import submission_lines, write_zip
 from bort_jax.tasks.suites import SUITES, TASKS
 
@@ -133,7 +133,7 @@ def tasks_of_zip(file: Path, *, partial: bool) -> list[Task]:
     try:
         with ZipFile(file) as archive:
             names = set(archive.namelist())
-    except BadZipFile as error:
+    except UNREADABLE as error:
         raise ValueError(f"{file}: not a zip that can be read: {error}") from error
     shared = lambda suite: len(names & {task.form.file for task in suite_tasks(suite)})
     suite = max(SUITES, key=shared)

@@ -278,6 +278,10 @@ def test_a_tokenizer_whose_ids_have_gaps_is_refused(tmp_path, tokenizer_folder):
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokens))
     with pytest.raises(ValueError, match="320 tokens and the id 999"):
         Tokenizer.load(tmp_path).check_ids()
+    vocabulary[max(vocabulary, key=vocabulary.__getitem__)] = 2**24
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokens))
+    with pytest.raises(ValueError, match="tokenizer.json: a token has the id 16,777,216"):
+        Tokenizer.load(tmp_path)
 
 
 def peak_of_a_build(source, folder, tokenizer) -> int:

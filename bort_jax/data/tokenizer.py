@@ -27,6 +27,7 @@ SETTINGS = "tokenizer_config.json"
 BESIDE = ("special_tokens_map.json", "added_tokens.json")  # in older folders
 # What stock classes call a tokenizer that has no limit.
 NO_LIMIT = 10**30
+LARGEST_ID = 1 << 24  # many times the largest vocabulary
 PROBE = "A probe: naïve [SEP] 日本 </s> é\u0301 🙂"
 
 
@@ -295,6 +296,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer | None:
     for file in there:
         check_pointer(file)
         _check_mark(file)
+        _check_largest(file)
     settings = _read_settings(folder, SETTINGS)
     written = None if names & {*BESIDE} else _load_own(folder / "tokenizer.json", settings)
     return written or _load_stock(folder, settings, _stock_class(folder, settings))
@@ -305,6 +307,23 @@ def _check_mark(file: Path) -> None:
     with file.open("rb") as opened:
         if file.suffix == ".txt" and opened.read(3) == b"\xef\xbb\xbf":
             raise ValueError(f"{file} begins with a byte order mark: save it as UTF-8 without one")
+
+
+def _check_largest(file: Path) -> None:
+    """Raises ValueError for an id that no vocabulary reaches: tokenizers goes through all ids below
+    the largest, and takes memory for each."""
+    if file.name not in ("tokenizer.json", "vocab.json"):
+        return
+    try:
+        found = read_json(file)
+    except ValueError:  # what is wrong is said where it is read
+        return
+    model = found if file.name == "vocab.json" else found.get("model")
+    vocabulary = model.get("vocab", model) if isinstance(model, dict) else {}
+    ids = vocabulary.values() if isinstance(vocabulary, dict) else ()
+    largest = max((id for id in ids if isinstance(id, int)), default=0)
+    if largest >= LARGEST_ID:
+        raise ValueError(f"{file}: a token has the id {largest:,}, and ids count up from 0")
 
 
 def _read_settings(folder: Path, name: str) -> dict[str, Any]:

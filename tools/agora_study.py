@@ -45,10 +45,11 @@ from bort_jax.interop import read
 from bort_jax.report.paired import gain
 from bort_jax.report.terminal import say, show_table
 from bort_jax.stages.agora.pool.store import Encoder
-from bort_jax.stages.compress.baseline import tfidf_right
+from bort_jax.stages.compress.baseline import tfidf_answers
 from bort_jax.stages.finetune.tuner import FineTuner
 from bort_jax.storage.files import read_json, whole_file, write_json
 from bort_jax.storage.run_folder import claim
+from bort_jax.tasks import Examples
 
 TASKS = ("reviews/rotten_tomatoes", "reviews/imdb")
 ARMS = (
@@ -231,10 +232,10 @@ def run_draw(task: Task, regime: str, seed: int, settings: Settings) -> dict[str
 
 def tfidf_accuracy(table: Table, draw: Draw, *, words: int) -> float:
     """Of the first words of the texts, no more of which the networks read."""
-    texts, labels = table.texts[0], table.labels
-    first = lambda row: " ".join(texts[int(row)].split()[:words])
-    of = lambda rows: ([first(row) for row in rows], labels[rows])
-    return float(tfidf_right(*of(draw.scarce), *of(draw.test))[0].mean())
+    first = lambda row: " ".join(table.texts[0][int(row)].split()[:words])
+    of = lambda rows: Examples.of(([first(row) for row in rows],), table.labels[rows])
+    answers, _ = tfidf_answers(of(draw.scarce), of(draw.test), scores=False)
+    return float((answers == table.labels[draw.test]).mean())
 
 
 def report(out: Path, settings: Settings) -> None:

@@ -4,7 +4,9 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import reduce
 from itertools import product
+from operator import getitem
 
 import jax
 import numpy as np
@@ -383,6 +385,15 @@ def test_stock_networks_load_in_stock_classes(parent, text_file, tmp_path, capsy
     assert "search interval: W is at least" in " ".join(capsys.readouterr().out.split())
     assert isinstance(read(out / "model").config.arch, Arch)
     assert (out / "model" / "config.json").is_file()
+
+
+@pytest.mark.parametrize("place", [("costs", "params"), ("bases", 0), ("of_heads", 0, 0)])
+def test_choices_that_are_no_numbers_are_refused(place):
+    found = json.loads(json.dumps(drawn_choices(0).as_json()))
+    *outer, last = place
+    reduce(getitem, outer, found)[last] = float("nan")
+    with pytest.raises(ValueError):
+        Choices.from_json(found)
 
 
 def test_choices_come_back_from_json():

@@ -225,12 +225,17 @@ class Choices:
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> "Choices":
         """Raises KeyError, TypeError or ValueError where it is none."""
-        costs = Costs(**found["costs"] | {"arch": Arch(*found["costs"]["arch"])})
+        given = dict(found["costs"])
+        arch = Arch(*map(int, given.pop("arch"))).validate()
+        costs = Costs(arch, **{name: int(count) for name, count in given.items()})
         sizes = {name: tuple(map(int, found[name])) for name in ("heads", "units")}
         errors = {name: np.array(found[f"of_{name}"], dtype=float) for name in sizes}
         for name, values in errors.items():
-            if values.shape != (costs.arch.depth, len(sizes[name])):
-                raise ValueError(f"errors of {name} have another shape than layers and sizes")
+            if values.shape != (arch.depth, len(sizes[name])) or np.isnan(values).any():
+                raise ValueError(f"errors of {name} are not one number a layer and size")
+        bases = tuple(map(float, found["bases"]))
+        if not np.isfinite(bases).all():
+            raise ValueError(f"the least e of a depth is not finite: {bases}")
         kept = tuple(tuple(map(int, one)) for one in found["kept"])
         taken = found["latency"]
         if taken:
@@ -242,7 +247,7 @@ class Choices:
             of_heads=errors["heads"],
             of_units=errors["units"],
             kept=kept,
-            bases=tuple(map(float, found["bases"])),
+            bases=bases,
             latency=taken,
             inference=str(found["inference"]),
             equal=bool(found["equal"]),

@@ -231,6 +231,11 @@ def test_run_retrieves_from_a_pool_within_a_budget(argv, data, tmp_path, capsys)
     unfinished(tmp_path / "run", tmp_path / "resumed", rounds=1)
     assert run(capsys, *mine, "--out", tmp_path / "resumed")[0] == 0
     assert results(tmp_path / "resumed") == again
+    drawn = json.loads((tmp_path / "resumed/curve.json").read_text())
+    drawn["curve"]["Agora"][0].pop("calls")
+    (tmp_path / "resumed/curve.json").write_text(json.dumps(drawn))
+    (tmp_path / "resumed/results.json").unlink()
+    assert "curve.json is damaged" in refused(capsys, *mine, "--out", tmp_path / "resumed")
 
 
 LABELLER = """

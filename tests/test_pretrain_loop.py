@@ -255,6 +255,10 @@ def test_scores_are_recorded_as_the_run_goes_and_the_last_are_the_runs(
     said = capsys.readouterr().err
     assert "pretrain D1-A2-H16-I24: step 3/6, loss " in said
     assert "step 6/6" in said and "held-out loss" in said and "\r" not in said
+    assert pretrain(wanted) == scores  # finished: read again
+    (tmp_path / "run/scores.json").write_text(json.dumps(scores.as_dict() | {"loss": {}}))
+    with pytest.raises(ValueError, match="scores.json is damaged"):
+        pretrain(wanted)
 
 
 # Rates

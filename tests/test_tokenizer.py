@@ -165,3 +165,12 @@ def test_load_tokenizer_refuses_to_cut_at_another_end(tmp_path):
     folder = write_vocabulary(tmp_path, {"tokenizer_config.json": {"truncation_side": "left"}})
     with pytest.raises(ValueError, match="truncation_side 'left': here texts are cut"):
         load_tokenizer(folder)
+
+
+def test_save_names_a_folder_that_stands_where_it_writes(tmp_path):
+    made = Tokenizer.train(["naïve words"], vocab_size=270)
+    made.save(tmp_path / "whole")
+    assert load_tokenizer(tmp_path / "whole").sha256 == made.sha256
+    (tmp_path / "none" / "tokenizer.json").mkdir(parents=True)
+    with pytest.raises(OSError, match="none/tokenizer.json"):
+        made.save(tmp_path / "none")

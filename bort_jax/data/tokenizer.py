@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from bort_jax.data.corpus import batches, cut_text
-from bort_jax.storage.files import check_pointer, read_json, write_json
+from bort_jax.storage.files import check_pointer, read_json, write_json, write_text
 from bort_jax.storage.hub import TOKENIZER, tokenizer_folder
 from bort_jax.storage.native import native_errors
 
@@ -134,7 +134,7 @@ class Tokenizer:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.backend.save(str(folder / "tokenizer.json"))
+        write_text(folder / "tokenizer.json", self.backend.to_str(pretty=True))
         limits = [limit for limit in (self.max_length, positions) if limit]
         write_json(folder / SETTINGS, self._settings(min(limits, default=None)))
 

@@ -37,7 +37,7 @@ from bort_jax.stages.agora import page
 from bort_jax.stages.agora.augment import unit_states_of
 from bort_jax.stages.agora.checks import Plain, checks_of, plain_of, pool_checks
 from bort_jax.stages.agora.config import Config
-from bort_jax.stages.agora.curve import agora_curve, random_curve
+from bort_jax.stages.agora.curve import CurvePoint, agora_curve, random_curve
 from bort_jax.stages.agora.labelled import write_contradictions, write_labelled
 from bort_jax.stages.agora.labellers import Socrates, is_paid, socrates_of
 from bort_jax.stages.agora.material import Material, Splits, cast_of, read_material
@@ -247,10 +247,14 @@ def curves_of(
             beside = lines["Agora"]
             random = random_curve(state, x, score_fn, calls=calls, beside=beside)
             lines["the pool at random"] = random
-        named = lambda points: [point._asdict() for point in points]
         return {"curve": {name: named(points) for name, points in lines.items()}}
 
-    return score_once(ready.out / "curve.json", draw)
+    named = lambda points: [point._asdict() for point in points]
+    file = ready.out / "curve.json"
+    lines = score_once(file, draw)
+    with explain_damage(file):  # a run that was cut off reads what it drew before
+        read = lambda points: named(CurvePoint(**point) for point in points)
+        return {"curve": {name: read(points) for name, points in lines["curve"].items()}}
 
 
 def record(store: Store, state: AgoraState, material: Material, trust: Trust) -> dict:

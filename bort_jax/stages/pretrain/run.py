@@ -57,7 +57,9 @@ def pretrain(
     if (out / SCORES).is_file():  # written last: there is nothing left to do
         leader_first(lambda: claim_inputs(out, inputs_of(config, config.corpus())))
         with explain_damage(out / SCORES):
-            return MlmScores(**read_json(out / SCORES, remedy="delete it, and the run ends again"))
+            found = read_json(out / SCORES, remedy="delete it, and the run ends again")
+            number = lambda value: None if value is None else float(value)
+            return MlmScores(**{name: number(value) for name, value in found.items()})
     with end_together(out) as dog, explain_full_disk(out):
         setup = setup_of(config)
         leader_first(lambda: claim_inputs(out, inputs_of(config, setup.corpus)))

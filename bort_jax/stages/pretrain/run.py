@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from bort_jax.data.prepared import Corpus, holds_corpus
 from bort_jax.engine import schedule
@@ -58,8 +59,8 @@ def pretrain(
         leader_first(lambda: claim_inputs(out, inputs_of(config, config.corpus())))
         with explain_damage(out / SCORES):
             found = read_json(out / SCORES, remedy="delete it, and the run ends again")
-            number = lambda value: None if value is None else float(value)
-            return MlmScores(**{name: number(value) for name, value in found.items()})
+            given: dict[str, Any] = {key: x if x is None else float(x) for key, x in found.items()}
+            return MlmScores(**given)
     with end_together(out) as dog, explain_full_disk(out):
         setup = setup_of(config)
         leader_first(lambda: claim_inputs(out, inputs_of(config, setup.corpus)))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from bort_jax.arch import Arch
 from bort_jax.data.prepared import prepare_corpus
 from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.data.tokenizer_files import require_tokenizer
 from bort_jax.engine.loop import read_metrics
 from bort_jax.interop import Checkpoint, save
 from bort_jax.interop.description import fingerprint
@@ -444,7 +445,7 @@ def test_teachers_that_do_not_fit_are_refused_with_the_reason(corpus, tmp_path):
     with pytest.raises(ValueError, match="no masked-LM head.*--hidden-weight 1"):
         stream_of(corpus, config, headless(corpus.tokenizer, hidden=16))
     Tokenizer.train(["other words"], vocab_size=270).save(tmp_path / "other")
-    other = Tokenizer.load(tmp_path / "other")
+    other = require_tokenizer(tmp_path / "other")
     for settings in (config, configured(corpus, tmp_path, **HIDDEN)):
         with pytest.raises(ValueError, match="another token to each.*the teacher's tokenizer"):
             stream_of(corpus, settings, small_model(other, seed=0))

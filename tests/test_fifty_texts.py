@@ -8,7 +8,7 @@ import pytest
 from command_line import run
 from test_tokenizer import small, write_vocabulary
 
-from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.data.tokenizer_files import require_tokenizer
 from bort_jax.interop import save
 
 PARTS = [
@@ -37,7 +37,7 @@ def test_fifty_texts_have_equal_labels_and_scores_everywhere(tmp_path, capsys):
         {"special_tokens_map.json": {"additional_special_tokens": ["[unused1]", "[unused2]"]}},
     )
     assert len(TEXTS) == 50
-    save(small(Tokenizer.load(vocabulary)), tmp_path / "model")
+    save(small(require_tokenizer(vocabulary)), tmp_path / "model")
     rows = tmp_path / "a.jsonl"
     rows.write_text("\n".join(json.dumps({"text": text}) for text in TEXTS))
     argv = ["predict", "--model", tmp_path / "model", "--data", rows, "--out", tmp_path / "out"]

@@ -9,7 +9,7 @@ import pytest
 from helpers import checkpoint, trees_equal
 from safetensors.numpy import load_file, save_file
 
-from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.data.tokenizer_files import require_tokenizer
 from bort_jax.interop import load, load_params, read, save
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 437985387\n"
@@ -96,7 +96,7 @@ def test_load_cuts_rows_that_no_token_has(tmp_path):
 
 def test_load_names_both_ids_of_padding(tmp_path):
     written(tmp_path, "roberta")
-    tokenizer = Tokenizer.load(words(tmp_path / "words", n=31))
+    tokenizer = require_tokenizer(words(tmp_path / "words", n=31))
     tokenizer.save(tmp_path)
     with pytest.raises(ValueError, match=r"pad_token_id is 1, .*\[PAD\] has the id 0"):
         load(tmp_path)

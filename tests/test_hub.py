@@ -14,7 +14,7 @@ from helpers import options_of, pretrain_config, trees_equal
 from hub_stand_in import Hub, hub, serve  # noqa: F401  a fixture
 
 from bort_jax import load
-from bort_jax.data.tokenizer import require_tokenizer
+from bort_jax.data.tokenizer_files import require_tokenizer
 from bort_jax.interop import read, save
 from bort_jax.stages.compress.fetch import parent_folder
 from bort_jax.storage.hub import hub_name, pin_revisions

@@ -21,6 +21,7 @@ from bort_jax.data.reader import lines, read_file
 from bort_jax.data.reader.row import LONGEST
 from bort_jax.data.scan import scan, split_file
 from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.data.tokenizer_files import require_tokenizer
 from bort_jax.stages.finetune.config import Config as FinetuneConfig
 from bort_jax.stages.finetune.splits import inputs_of
 from bort_jax.storage.run_folder import RunMismatch, claim, claim_inputs
@@ -255,7 +256,7 @@ def test_a_long_text_is_tokenized_in_pieces_and_one_alone_is_refused(tmp_path, m
         )
         assert parts.total("documents") == 3
         found.append((tmp_path / f"of {name}" / "train" / "00000.bin").read_bytes()[64:])
-    tokenizer = Tokenizer.load(tmp_path / "tokenizer")
+    tokenizer = require_tokenizer(tmp_path / "tokenizer")
     first, third = tokenizer.encode_documents([clean_text(long), clean_text(f"third {long}")])
     eos = tokenizer.special.eos
 

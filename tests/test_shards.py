@@ -25,7 +25,8 @@ from bort_jax.data.order import key_of, keys_of, permute
 from bort_jax.data.packing import bucket_lengths, document_spans
 from bort_jax.data.prepared import check_corpus, open_corpus, prepare_corpus
 from bort_jax.data.shards import CORPUS
-from bort_jax.data.tokenizer import Tokenizer, load_tokenizer
+from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.data.tokenizer_files import load_tokenizer, require_tokenizer
 from bort_jax.stages.pretrain.run import PretrainConfig, pretrain
 from bort_jax.storage.parts import read_parts
 
@@ -277,11 +278,11 @@ def test_a_tokenizer_whose_ids_have_gaps_is_refused(tmp_path, tokenizer_folder):
     vocabulary[max(vocabulary, key=vocabulary.__getitem__)] = 999
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokens))
     with pytest.raises(ValueError, match="320 tokens and the id 999"):
-        Tokenizer.load(tmp_path).check_ids()
+        require_tokenizer(tmp_path).check_ids()
     vocabulary[max(vocabulary, key=vocabulary.__getitem__)] = 2**24
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokens))
     with pytest.raises(ValueError, match="tokenizer.json: a token has the id 16,777,216"):
-        Tokenizer.load(tmp_path)
+        require_tokenizer(tmp_path)
 
 
 def peak_of_a_build(source, folder, tokenizer) -> int:
@@ -516,7 +517,7 @@ def test_whole_words_are_never_split(generator, mean, seq_len):
 
 def test_whole_words_keep_the_share(built, tokenizer_folder):
     stream = stream_of(built, "words", batch_size=256)
-    starts = Tokenizer.load(tokenizer_folder).word_starts()
+    starts = require_tokenizer(tokenizer_folder).word_starts()
     share = 1 / starts[stream.shard.tokens].mean()
     assert share > 1.3  # tokens a word: there is something to keep together
     weights = np.concatenate([stream.batch(index)["weights"] for index in range(8)])
@@ -526,7 +527,7 @@ def test_whole_words_keep_the_share(built, tokenizer_folder):
 def test_whole_words_of_a_corpus_end_where_the_text_says(built):
     """Judged on the text itself: what is hidden, decoded, is made of whole words."""
     stream = stream_of(built, "words")
-    decode = Tokenizer.load(built / "tokenizer").backend.decode
+    decode = require_tokenizer(built / "tokenizer").backend.decode
     eos = stream.shard.special.eos
     for index in range(10):
         batch = stream.batch(index)

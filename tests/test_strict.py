@@ -29,7 +29,7 @@ from safetensors.numpy import load_file, save_file
 
 from bort_jax.arch import LayerwiseArch
 from bort_jax.cli import main
-from bort_jax.data.tokenizer import Tokenizer, load_tokenizer
+from bort_jax.data.tokenizer_files import load_tokenizer, require_tokenizer
 from bort_jax.interop import Checkpoint, load, load_params, read
 from bort_jax.interop import save as save_hf
 from bort_jax.interop.gluonnlp import GLUONNLP
@@ -451,10 +451,10 @@ def test_a_damaged_tokenizer_is_refused(tmp_path, tiny):
     content, generator = (tmp_path / "tokenizer.json").read_bytes(), random.Random(0)
     for _ in range(60):
         (tmp_path / "tokenizer.json").write_bytes(mutated(content, generator, within=len(content)))
-        message_of(Tokenizer.load, tmp_path)
+        message_of(require_tokenizer, tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match="is no tokenizer that can be read"):
-        Tokenizer.load(tmp_path)
+        require_tokenizer(tmp_path)
 
 
 def minilm() -> Path:

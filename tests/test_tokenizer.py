@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from helpers import SMALL
 
-from bort_jax.data.tokenizer import Tokenizer, load_tokenizer, plain_ids
+from bort_jax.data.tokenizer import Tokenizer, plain_ids
+from bort_jax.data.tokenizer_files import load_tokenizer, require_tokenizer
 from bort_jax.interop import Checkpoint, load, save
 from bort_jax.interop.verify import compare_texts
 from bort_jax.model import BertConfig, forward, random_params
@@ -106,7 +107,7 @@ def test_load_tokenizer_survives_a_panic_of_the_library(tmp_path, capfd):
 
 
 def test_frame_tells_a_separator_in_a_text_from_the_rows_own(tmp_path):
-    tokenizer = Tokenizer.load(write_vocabulary(tmp_path, {}))
+    tokenizer = require_tokenizer(write_vocabulary(tmp_path, {}))
     examples = Examples.of([["good [SEP] bad [PAD]"], ["film"]], np.zeros(1, np.int32))
     x = examples.encode(tokenizer, seq_len=12).x
     assert plain_ids(x)[0].tolist() == [4, 7, 5, 9, 0, 5, 8, 5, 0, 0, 0, 0]
@@ -118,7 +119,8 @@ def test_a_text_with_special_tokens_is_answered_as_by_stock(tmp_path):
     torch = pytest.importorskip("torch")
     from transformers import AutoTokenizer, BertForSequenceClassification
 
-    before = small(Tokenizer.load(write_vocabulary(tmp_path / "a", BESIDE["special_tokens_map"])))
+    vocabulary = write_vocabulary(tmp_path / "a", BESIDE["special_tokens_map"])
+    before = small(require_tokenizer(vocabulary))
     save(before, tmp_path / "b")
     stock = BertForSequenceClassification.from_pretrained(tmp_path / "b").eval()
     words, own = AutoTokenizer.from_pretrained(tmp_path / "b"), load(tmp_path / "b")
@@ -136,7 +138,7 @@ def test_a_text_with_special_tokens_is_answered_as_by_stock(tmp_path):
 
 
 def test_convert_compares_the_ids_of_texts(tmp_path):
-    before = small(Tokenizer.load(write_vocabulary(tmp_path / "a", {})))
+    before = small(require_tokenizer(write_vocabulary(tmp_path / "a", {})))
     save(before, tmp_path / "b")
     assert "token ids" in compare_texts(before, tmp_path / "b")
     settings = json.loads((tmp_path / "b" / "tokenizer_config.json").read_text())
@@ -149,7 +151,7 @@ def test_convert_compares_the_ids_of_texts(tmp_path):
 
 
 def test_export_writes_the_models_positions(tmp_path):
-    tokenizer = Tokenizer.load(write_vocabulary(tmp_path / "a", {}))
+    tokenizer = require_tokenizer(write_vocabulary(tmp_path / "a", {}))
     save(small(tokenizer), tmp_path / "b")
     settings = json.loads((tmp_path / "b" / "tokenizer_config.json").read_text())
     assert settings["model_max_length"] == 12

@@ -15,7 +15,7 @@ import numpy as np
 
 from bort_jax.arch import Arch
 from bort_jax.data.corpus import read_rows
-from bort_jax.data.tokenizer import load_tokenizer
+from bort_jax.data.tokenizer_files import load_tokenizer
 from bort_jax.engine.parallel import parallel_map, replicate
 from bort_jax.model import BertConfig, Classifier, forward, random_params
 from bort_jax.stages.predict.forward import class_logits, in_batches, lengths, widths

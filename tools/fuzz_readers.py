@@ -42,7 +42,7 @@ def rows() -> list[dict]:
 def make_model(folder: Path, *, form: str = "hf") -> None:
     """A small classifier with a WordPiece tokenizer."""
     from bort_jax.arch import Arch
-    from bort_jax.data.tokenizer import load_tokenizer
+    from bort_jax.data.tokenizer_files import load_tokenizer
     from bort_jax.interop import Checkpoint
     from bort_jax.interop.verify import FORMATS
     from bort_jax.model import BertConfig, random_params

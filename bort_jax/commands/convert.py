@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from bort_jax.data.tokenizer import NO_TOKENIZER, require_tokenizer
+from bort_jax.data.tokenizer_files import NO_TOKENIZER, require_tokenizer
 from bort_jax.interop import Checkpoint, hf_class, read
 from bort_jax.interop.formats import checkpoint_folder
 from bort_jax.interop.onnx.folder import MODEL

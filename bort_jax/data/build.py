@@ -20,7 +20,8 @@ from bort_jax.data.corpus import (
     read_texts,
 )
 from bort_jax.data.shards import CORPUS, token_type
-from bort_jax.data.tokenizer import Tokenizer, require_tokenizer
+from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.data.tokenizer_files import require_tokenizer
 from bort_jax.report.terminal import progress_bar
 from bort_jax.storage.parts import OpenPart, Parts, continue_parts
 

@@ -9,7 +9,8 @@ from bort_jax.data.corpus import is_there
 from bort_jax.data.masking import MaskedStream
 from bort_jax.data.packing import Packing
 from bort_jax.data.shards import CORPUS, SPLITS, Shard, open_shard
-from bort_jax.data.tokenizer import Tokenizer, require_tokenizer
+from bort_jax.data.tokenizer import Tokenizer
+from bort_jax.data.tokenizer_files import require_tokenizer
 from bort_jax.storage.files import file_sha256
 from bort_jax.storage.parts import Parts, read_parts
 
@@ -127,7 +128,7 @@ def _read_complete(folder: Path) -> tuple[Parts, Tokenizer]:
             f"the build in {folder} is unfinished, with {len(parts)} parts: the command that began "
             "it continues it"
         )
-    own = Tokenizer.load(folder / TOKENIZER)
+    own = require_tokenizer(folder / TOKENIZER)
     if [own.sha256, own.vocab_size] != [parts.made_from.get(name) for name in TOKENIZED_BY]:
         raise ValueError(
             f"{folder / TOKENIZER} is another tokenizer ({own.sha256[:8]}…) than the shards beside "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from bort_jax.data.tokenizer import load_tokenizer
+from bort_jax.data.tokenizer_files import load_tokenizer
 from bort_jax.interop.checkpoint import Checkpoint
 from bort_jax.storage.files import read_json, write_json
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from bort_jax.arch import Arch
-from bort_jax.data.tokenizer import NO_TOKENIZER
+from bort_jax.data.tokenizer_files import NO_TOKENIZER
 from bort_jax.interop.checkpoint import Checkpoint
 from bort_jax.interop.layout import Layout, from_tensors
 from bort_jax.interop.ndarray_list import read_ndarray_list

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bort_jax.data.tokenizer import NO_TOKENIZER, load_tokenizer
+from bort_jax.data.tokenizer_files import NO_TOKENIZER, load_tokenizer
 from bort_jax.interop.bounds import check_depth
 from bort_jax.interop.checkpoint import Checkpoint
 from bort_jax.interop.description import save_tokenizer

@@ -192,6 +192,11 @@ def test_run_scores_the_test_once(straight, argv, tmp_path, capsys):
     (tmp_path / "scores.json").write_text(json.dumps(scores))
     assert run(capsys, *argv, *TAUS, "--out", tmp_path)[0] == 0
     assert results(tmp_path)["agora"]["test"] == [0.123]
+    (tmp_path / "results.json").unlink()
+    (tmp_path / "scores.json").write_text(json.dumps({"curve": {}}))
+    assert "scores.json is damaged: no 'test_rows'" in refused(
+        capsys, *argv, *TAUS, "--out", tmp_path
+    )
 
 
 def pool_argv(argv, data, folder, *, rows=60):

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Agora's verdict, and how sure it is."""
+"""Agora's verdict, how sure it is, and the kept scores that it is read from."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from bort_jax.stages.agora.curve import CurvePoint
+from bort_jax.stages.agora.outcome import check_scores
 from bort_jax.stages.agora.page import margin, verdict
 
 
@@ -55,3 +57,35 @@ def test_margin_without_a_spread_is_that_of_the_test(scores):
 )
 def test_verdict_says_who_lost_and_whether_by_chance(plain, ours, said):
     assert said in verdict(compared([plain, plain], [ours, ours]))
+
+
+def kept_scores():
+    side = {"theta": {}, "train_rows": 9, "report": [0.5], "test": [0.25]}
+    return {"test_rows": 4, "plain": side, "agora": dict(side)}
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("test_rows", 0),
+        ("test_rows", None),
+        ("agora", {}),
+        ("agora", {**kept_scores()["agora"], "test": []}),
+        ("agora", {**kept_scores()["agora"], "report": [1.5]}),
+        ("agora", {**kept_scores()["agora"], "report": ["0.5"]}),
+        ("agora", {**kept_scores()["agora"], "theta": None}),
+        ("plain", [0.5]),
+    ],
+)
+def test_check_scores_refuses_what_compare_never_returned(key, value):
+    check_scores(kept_scores())
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        check_scores(kept_scores() | {key: value})
+
+
+@pytest.mark.parametrize("damage", [{"calls": "3"}, {"scores": []}, {"scores": [None]}, {"of": 1}])
+def test_curve_point_read_refuses_what_is_none(damage):
+    point = {"calls": 3, "train_rows": 12, "scores": [0.5, 1]}
+    assert CurvePoint.read(point).calls == 3
+    with pytest.raises((TypeError, ValueError)):
+        CurvePoint.read(point | damage)

@@ -2,12 +2,14 @@
 """Accuracy by calls of Socrates: Agora after each round, beside random texts of the same pool."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bort_jax.agora import Agora, AgoraState, Dataset, Generated, Origin
 from bort_jax.agora.loop import label_and_append
+from bort_jax.stages.agora.outcome import check_accuracies
+from bort_jax.storage.checks import require_count
 
 
 class CurvePoint(NamedTuple):
@@ -16,6 +18,15 @@ class CurvePoint(NamedTuple):
     calls: int
     train_rows: int
     scores: list[float]
+
+    @classmethod
+    def read(cls, kept: dict[str, Any]) -> "CurvePoint":
+        """A point of a kept file; raises TypeError or ValueError where it is none."""
+        point = cls(**kept)
+        require_count(point.calls)
+        require_count(point.train_rows)
+        check_accuracies(point.scores)
+        return point
 
 
 ScoreFn = Callable[[Dataset], list[float]]

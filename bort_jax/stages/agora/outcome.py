@@ -11,6 +11,7 @@ from bort_jax.agora import AgoraState, Uncast
 from bort_jax.report.terminal import say
 from bort_jax.stages.agora.material import Material
 from bort_jax.stages.finetune.tuner import FineTuner, Theta
+from bort_jax.storage.checks import expect, require_count
 from bort_jax.tasks import Examples, Points, decide, score
 from bort_jax.tasks.checker import check_zip, raise_problems
 from bort_jax.tasks.submission import submission_lines, write_zip
@@ -55,6 +56,25 @@ def compare(
             steer = [tuner.accuracy(one, Points(*material.steer.points)) for one in params]
             keep_fn(params[int(np.nanargmax(steer))])
     return summary
+
+
+def check_scores(summary: dict) -> None:
+    """Raises KeyError, TypeError or ValueError where a kept file is not what `compare` returned."""
+    rows = require_count(summary["test_rows"])
+    for side in ("plain", "agora"):
+        found = summary[side]
+        require_count(found["train_rows"])
+        expect(isinstance(found["theta"], dict), f"no θ of {side}")
+        check_accuracies(found["report"])
+        if rows:
+            check_accuracies(found["test"])
+        expect(rows > 0 or not found["test"], "scores of a test without rows")
+
+
+def check_accuracies(scores: list) -> None:
+    """Raises ValueError where there are none, or one is no fraction."""
+    fractions = [type(score) in (int, float) and 0 <= score <= 1 for score in scores]
+    expect(bool(scores) and all(fractions), f"{scores!r} are no accuracies")
 
 
 class Held(NamedTuple):

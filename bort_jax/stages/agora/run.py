@@ -47,7 +47,7 @@ from bort_jax.stages.agora.models import (
     load_models,
     unflatten_params,
 )
-from bort_jax.stages.agora.outcome import compare, write_submission
+from bort_jax.stages.agora.outcome import check_scores, compare, write_submission
 from bort_jax.stages.agora.pool.retrieval import open_pool, random_texts
 from bort_jax.stages.agora.record import card_facts, example_points, round_line
 from bort_jax.stages.finetune.splits import inputs_of
@@ -222,7 +222,11 @@ def scores_of(config: Config, ready: Ready, state: AgoraState, plain: Plain, sto
             keep_fn=store.write_final,
         )
 
-    return score_once(ready.out / "scores.json", compared)
+    file = ready.out / "scores.json"
+    summary = score_once(file, compared)
+    with explain_damage(file):  # a run that was cut off reads what it scored before
+        check_scores(summary)
+    return summary
 
 
 def curves_of(
@@ -253,7 +257,7 @@ def curves_of(
     file = ready.out / "curve.json"
     lines = score_once(file, draw)
     with explain_damage(file):  # a run that was cut off reads what it drew before
-        read = lambda points: named(CurvePoint(**point) for point in points)
+        read = lambda points: named(CurvePoint.read(point) for point in points)
         return {"curve": {name: read(points) for name, points in lines["curve"].items()}}
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two CPU devices, caches of the tests' own and an offline hub, before anything imports jax."""
 
+import gc
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -38,6 +39,10 @@ install_import_hook("bort_jax", "array_types.check_arrays")
 
 settings.register_profile("quick", deadline=None, max_examples=20)
 settings.register_profile("thorough", deadline=None, max_examples=100)
+
+
+# Tracing makes many objects and few cycles: looking for cycles took a tenth of the time.
+gc.set_threshold(100_000, 20, 50)
 
 
 def pytest_configure(config):

@@ -35,7 +35,14 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
-install_import_hook("bort_jax", "array_types.check_arrays")
+# Only modules that annotate arrays: to wrap every function takes seconds, and calls are slower.
+PACKAGE = Path(__file__).parent.parent / "bort_jax"
+ANNOTATED = [
+    ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts)
+    for file in PACKAGE.rglob("*.py")
+    if "jaxtyping" in file.read_text()
+]
+install_import_hook(ANNOTATED, "array_types.check_arrays")
 
 settings.register_profile("quick", deadline=None, max_examples=20)
 settings.register_profile("thorough", deadline=None, max_examples=100)
@@ -80,11 +87,11 @@ def tiny(corpus):
     """A masked-LM checkpoint with random weights and the corpus's tokenizer."""
     from bort_jax.arch import Arch
     from bort_jax.interop import Checkpoint
-    from bort_jax.model import BertConfig, init_params
+    from bort_jax.model import BertConfig, random_params
 
     config = BertConfig(Arch(2, 2, 16, 24), corpus.tokenizer.vocab_size, positions=32)
     empty = Checkpoint(config, None, tokenizer=corpus.tokenizer)
-    return Checkpoint(config, init_params(empty.model, seed=0), tokenizer=corpus.tokenizer)
+    return Checkpoint(config, random_params(empty.model, seed=0), tokenizer=corpus.tokenizer)
 
 
 @pytest.fixture(scope="session")
@@ -93,10 +100,10 @@ def small(tiny):
     from dataclasses import replace
 
     from bort_jax.arch import Arch
-    from bort_jax.model import init_params
+    from bort_jax.model import random_params
 
     one_layer = replace(tiny, config=replace(tiny.config, arch=Arch(1, 2, 16, 24)))
-    return replace(one_layer, params=init_params(one_layer.model, seed=0))
+    return replace(one_layer, params=random_params(one_layer.model, seed=0))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from hypothesis import settings
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.interop import Checkpoint
 from bort_jax.interop.ndarray_list import TYPES
-from bort_jax.model import BertConfig, init_params, random_params
+from bort_jax.model import BertConfig, random_params
 from bort_jax.stages.pretrain.config import PretrainConfig
 
 DATA = Path(os.environ.get("BORT_JAX_DATA", "no such folder")) / "gluon_bort_tiny"
@@ -39,7 +39,7 @@ SENTENCES = [
 ]
 
 
-TINY_RUN = {"batch_size": 8, "accumulation_steps": 2, "learning_rate": 1e-3}
+TINY_RUN = {"batch_size": 8, "accumulation_steps": 2, "learning_rate": 1e-3, "dropout": 0.1}
 
 
 def few(law):
@@ -67,6 +67,7 @@ def pretrain_config(corpus, out, **changes):
         "log_every": 1,
         "eval_rows": 4,
         "learning_rate": 1e-2,
+        "dropout": 0.0,  # half of a step's compilation
     }
     return PretrainConfig(**(defaults | changes))
 
@@ -81,7 +82,7 @@ def options_of(config, *, without=()):
     ]
 
 
-def checkpoint(arch=SMALL, labels=(), seed=0, fresh=init_params):
+def checkpoint(arch=SMALL, labels=(), seed=0, fresh=random_params):
     """Random everywhere, biases and LayerNorms too, so that no tensor can hide a mix-up."""
     config = BertConfig(arch, 31, positions=12)
     empty = Checkpoint(config, None, labels)

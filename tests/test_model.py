@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jaxtyping import TypeCheckError
 
 from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.model import (
@@ -223,3 +224,9 @@ def test_classification_counts_only_weighted_rows(rng):
     sums = classification(logits, labels, np.array([1.0, 1.0, 0.0, 0.0]))
     half = classification(logits[:2], labels[:2], np.ones(2))
     assert all(np.allclose(sums[name], half[name]) for name in sums)
+
+
+def test_arrays_of_other_shapes_than_annotated_are_refused_in_the_tests():
+    """By the hook that conftest installs: two rows of logits, three labels."""
+    with pytest.raises(TypeCheckError):
+        classification(np.zeros((2, 4), np.float32), np.zeros(3, np.int32), np.ones(2, np.float32))

@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from bort_jax.interop import hf_class, save
+from bort_jax.model import init_params
 
 TESTS = Path(__file__).parent.parent / "tests"
 
@@ -20,7 +21,7 @@ def main() -> None:
 
     outputs = {}
     for labels in ((), ("no", "yes", "perhaps")):
-        ours = checkpoint(labels=labels)
+        ours = checkpoint(labels=labels, fresh=init_params)
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             save(ours, folder)
             stock = getattr(transformers, hf_class(ours)).from_pretrained(folder).eval()

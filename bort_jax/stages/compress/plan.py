@@ -8,7 +8,7 @@ import numpy as np
 
 from bort_jax.arch import Arch
 from bort_jax.interop import Checkpoint, read
-from bort_jax.model import Classifier, count_params, init_params
+from bort_jax.model import Classifier, count_params, random_params
 from bort_jax.model.bert import BertConfig
 from bort_jax.model.inherit import gram_bytes
 from bort_jax.report.terminal import say, show_table
@@ -66,7 +66,7 @@ def seconds_of_a_row(parent: Checkpoint, *, seq_len: int) -> float:
     model = Classifier(parent.config, 2)
     ids = np.random.default_rng(0).integers(0, tokenizer.vocab_size, (ROWS, seq_len))
     ids = np.where(ids == tokenizer.special.pad, tokenizer.special.unk, ids).astype(np.int32)
-    run, params = class_logits(model, pad=tokenizer.special.pad), init_params(model, seed=0)
+    run, params = class_logits(model, pad=tokenizer.special.pad), random_params(model, seed=0)
     run(params, ids)
     start = time.monotonic()
     run(params, ids)

@@ -7,7 +7,7 @@ from bort_jax.data.prepared import open_corpus
 from bort_jax.engine.checkpoint import best_verified, newest_verified, read_step
 from bort_jax.engine.step import new_state
 from bort_jax.interop import Checkpoint, read
-from bort_jax.model import MaskedLM, init_params
+from bort_jax.model import MaskedLM, random_params
 from bort_jax.stages.pretrain.config import PretrainConfig
 from bort_jax.stages.pretrain.objectives import with_map
 from bort_jax.stages.pretrain.setup import student_checkpoint
@@ -34,7 +34,7 @@ def load_run(folder: Path, *, best: bool = False) -> Checkpoint:
     config = PretrainConfig(**known, out=str(folder))
     corpus, start = open_corpus(config.corpus_folder), config.start()
     model = MaskedLM(config.model_config(corpus, start))
-    params = init_params(model, seed=0)
+    params = random_params(model, seed=0)
     if config.teacher and config.hidden_weight:
         params = with_map(params, read(config.teacher), seed=config.seed)
     like = new_state(params, config.recipe.hyper, optimizer=config.optimizer)

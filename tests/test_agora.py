@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The six steps, each on a hand-made case; the loop."""
 
-import gc
 import weakref
 
 import numpy as np
@@ -166,7 +165,6 @@ def test_models_are_asked_for_one_by_one_and_let_go():
     seen = []
 
     def score(model, dev):
-        gc.collect()
         seen.append(sum(reference() is not None for reference in alive))
         return dev.x[:, 0] < model.rate
 

@@ -20,8 +20,8 @@ TEXTS = [f"the {word} ending of film {k}" for k, word in enumerate("good old bad
 
 
 @pytest.fixture
-def encoder(tiny):
-    return Encoder(tiny, 24)
+def encoder(small):
+    return Encoder(small, 24)
 
 
 def examples(texts):
@@ -37,14 +37,16 @@ def contents(folder):
     return {file.name: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
-def test_embed_pool_keeps_texts_and_the_mean_states_of_the_encoder(encoder, tiny, tmp_path):
+def test_embed_pool_keeps_texts_and_the_mean_states_of_the_encoder(encoder, small, tmp_path):
     pool = pool_of([*TEXTS, "  ", TEXTS[0].upper()], encoder, tmp_path, part_rows=5)
     said = pool.read(np.array([0, 7, 11, 12]))
     assert [row[0][0][0].text for row in said.texts] == [*np.array(TEXTS)[[0, 7, 11]].tolist(),
                                                         TEXTS[0].upper()]  # fmt: skip
     assert pool.index["row"].tolist() == [*range(12), 13]  # the blank row is left out
-    states = text_states(tiny.config, tiny.params, pad=tiny.tokenizer.special.pad, pooling="mean")
-    expected = states(examples(TEXTS).encode(tiny.tokenizer, seq_len=24).x)
+    states = text_states(
+        small.config, small.params, pad=small.tokenizer.special.pad, pooling="mean"
+    )
+    expected = states(examples(TEXTS).encode(small.tokenizer, seq_len=24).x)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     found = np.concatenate([vectors for _, vectors in pool.blocks()])
     np.testing.assert_allclose(found[:12], expected, atol=1e-3)

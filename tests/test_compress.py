@@ -63,16 +63,16 @@ def rows(text_file, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def config(rows, tiny, tmp_path_factory):
+def config(rows, small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compress")
     return Config(
-        parent=str(save(tiny, folder / "parent")),
+        parent=str(save(small, folder / "parent")),
         data=str(rows),
         unlabelled=str(rows / "pool.jsonl"),
         out=str(folder / "run"),
         seq_len=16,
         share=0.8,
-        vocab=tiny.config.vocab_size - 5,
+        vocab=small.config.vocab_size - 5,
         tune=QUICK,
         distil=QUICK,
         search=SearchStage(heads=(1,), intermediate=(8,), calibration_rows=128),

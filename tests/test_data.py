@@ -132,22 +132,6 @@ def test_masked_batches_are_a_pure_function_of_the_index(corpus):
     assert not np.array_equal(one["ids"], other["ids"])
 
 
-def test_an_epoch_visits_every_row_once_and_masks_anew(corpus):
-    rows = corpus.train.rows(24)
-    originals = []
-    for epoch in range(2):
-        seen = []
-        for index in range(epoch * rows, (epoch + 1) * rows):
-            batch = masked_batch(corpus.train, index, seed=0, batch_size=1, seq_len=24)
-            row = batch["ids"][0].copy()
-            row[batch["positions"][0]] = batch["labels"][0]
-            seen.append(row.tobytes())
-        originals.append(seen)
-    every = corpus.train.read(np.arange(rows) * 22, np.full(rows, 22), seq_len=24)
-    assert sorted(originals[0]) == sorted(originals[1]) == sorted(row.tobytes() for row in every)
-    assert originals[0] != originals[1]
-
-
 def test_masks_are_80_10_10(corpus):
     special = corpus.tokenizer.special
     batches = [masked_batch(corpus.train, i, seed=0, batch_size=64, seq_len=24) for i in range(60)]

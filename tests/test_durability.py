@@ -199,10 +199,10 @@ def test_a_run_whose_text_has_changed_is_refused(corpus, text_file, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text(text_file.read_text())
     wanted = pretrain_config(corpus, tmp_path / "out", data=str(text), vocab_size=300, steps=2)
-    pretrain(wanted)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(wanted, hooks=[StopAt(1)])
     text.write_text(text_file.read_text().replace("cat", "dog"))
     shutil.rmtree(tmp_path / "out" / "data")
-    (tmp_path / "out" / "scores.json").unlink()
     with pytest.raises(RunMismatch, match="corpus: '[0-9a-f]{12}…' there, '[0-9a-f]{12}…' asked"):
         pretrain(wanted)
 
@@ -318,9 +318,8 @@ except Interrupted as stop:
 """
 
 
-@pytest.mark.parametrize(
-    "signum", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
 def test_a_process_ended_by_a_signal_resumes_to_the_straight_run(
     corpus, tiny_run, tmp_path, signum
 ):
@@ -339,7 +338,7 @@ def test_a_process_ended_by_a_signal_resumes_to_the_straight_run(
 
 def test_sigint_in_the_process_saves_the_step(corpus, tmp_path):
     signum = signal.SIGINT
-    wanted = pretrain_config(corpus, tmp_path / "out", steps=400, save_every=1000, dropout=0.0)
+    wanted = pretrain_config(corpus, tmp_path / "out", steps=400, save_every=1000)
 
     def interrupt_soon():
         while len(read_metrics(tmp_path / "out")) < 3:
@@ -542,7 +541,7 @@ def ended(processes, seconds):
 def straight_of_two(corpus, tmp_path_factory):
     """The folder of a run of two processes that nothing disturbed, without dropout."""
     folder = tmp_path_factory.mktemp("two")
-    wanted = pretrain_config(corpus, folder, dropout=0.0)
+    wanted = pretrain_config(corpus, folder)
     for code, said in ended(two_processes(wanted, "none", "none"), 240):
         assert code == 0, said
     return folder
@@ -553,7 +552,7 @@ def test_four_devices_continue_what_two_processes_began(corpus, straight_of_two,
     shutil.copytree(straight_of_two, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "checkpoints" / "6")
     (tmp_path / "scores.json").unlink()
-    pretrain(pretrain_config(corpus, tmp_path, dropout=0.0))
+    pretrain(pretrain_config(corpus, tmp_path))
     two, four = (load(folder / "model").params for folder in (straight_of_two, tmp_path))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), two, four)
 
@@ -571,7 +570,7 @@ def test_one_process_gone_ends_the_other_with_rank_and_reason(
     corpus, straight_of_two, tmp_path, fault, code, reason
 ):
     """Within a minute of the fault; then a restart continues, and ends as if nothing had been."""
-    wanted = pretrain_config(corpus, tmp_path, dropout=0.0)
+    wanted = pretrain_config(corpus, tmp_path)
     processes = two_processes(wanted, "none", fault)
     until(lambda: read_metrics(tmp_path)[4:], seconds=300)
     (zero, said), (one, _) = ended(processes, 60)

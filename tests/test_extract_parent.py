@@ -153,6 +153,7 @@ def test_latency_memory_and_vocabulary_are_kept_to(parent, text_file, tmp_path, 
     """One run under all of them, and its answer again under another ceiling."""
     size = read(parent).config.vocab_size
     more = ("--vocab", size - 20, "--latency", "true", "--depth", "[3]", "--max-memory", 0.9e9)
+    more += ("--heads", "[2,4]", "--intermediate", "[32,64]")
     out = extracted(parent, text_file, tmp_path / "run", *more)
     found = result(out)
     student = read(out / "model")

@@ -95,8 +95,8 @@ def batch_of(labels, rows, weights):
     return {"ids": ids, "labels": np.array(labels), "weights": np.array(weights, np.float32)}
 
 
-def test_regression_is_the_squared_error(tiny):
-    model = Classifier(tiny.config, 1)
+def test_regression_is_the_squared_error(small):
+    model = Classifier(small.config, 1)
     params = random_params(model, seed=0)
     batch = batch_of([1.5, -2.0, np.nan], (3,), [1, 0.5, 0])
     sums = head_loss(model, "regression", pad=1)(params, batch, None)
@@ -106,8 +106,8 @@ def test_regression_is_the_squared_error(tiny):
     assert float(sums["count"]) == 1.5
 
 
-def test_choice_is_the_softmax_over_the_rows_of_a_question(tiny):
-    model = Classifier(tiny.config, 1)
+def test_choice_is_the_softmax_over_the_rows_of_a_question(small):
+    model = Classifier(small.config, 1)
     params = random_params(model, seed=0)
     batch = batch_of([2, 0], (2, 3), [1, 1])
     sums = head_loss(model, "choice", pad=1)(params, batch, None)
@@ -118,8 +118,8 @@ def test_choice_is_the_softmax_over_the_rows_of_a_question(tiny):
 
 
 @pytest.mark.parametrize("head, shape", [("classification", (2,)), ("choice", (2, 3))])
-def test_head_loss_takes_soft_labels(head, shape, tiny):
-    model = Classifier(tiny.config, 3 if head == "classification" else 1)
+def test_head_loss_takes_soft_labels(head, shape, small):
+    model = Classifier(small.config, 3 if head == "classification" else 1)
     params = random_params(model, seed=0)
     batch = batch_of([2, 0], shape, [1, 1])
     loss = lambda **more: head_loss(model, head, pad=1)(params, batch | more, None)["loss"]
@@ -152,10 +152,10 @@ def test_a_regression_and_a_choice_are_learnt(small):
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 @pytest.mark.parametrize("head", ["regression", "choice"])
-def test_heads_with_one_output_read_back_and_load_in_stock_classes(tiny, head, family, tmp_path):
-    params = random_params(Classifier(tiny.config, 1), seed=3)
+def test_heads_with_one_output_read_back_and_load_in_stock_classes(small, head, family, tmp_path):
+    params = random_params(Classifier(small.config, 1), seed=3)
     names = {"regression": ("score",), "choice": ("choice",)}[head]
-    ours = replace(tiny, params=params, labels=names, problem=head, family=family)
+    ours = replace(small, params=params, labels=names, problem=head, family=family)
     back = load(save(ours, tmp_path))
     assert back.problem == head and back.labels == names and back.head == ours.head
     ids = np.random.default_rng(0).integers(5, 250, (4, 12)).astype(np.int32)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers import SENTENCES, checkpoint, layerwise, variants
 
-from bort_jax.arch import LayerwiseArch
+from bort_jax.arch import Arch, LayerwiseArch
 from bort_jax.cli import main
 from bort_jax.interop import Checkpoint, hf_class, load, read
 from bort_jax.interop import save as save_hf
@@ -23,20 +23,22 @@ from bort_jax.model import random_params
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 
+ONE_LAYER = Arch(1, 2, 16, 24)  # what two layers do, `layerwise` shows
+
 
 def with_head(**changes) -> Checkpoint:
-    empty = replace(checkpoint(), **changes)
+    empty = replace(checkpoint(ONE_LAYER), **changes)
     return empty.with_params(random_params(empty.model, seed=0))
 
 
 MODELS = {
-    "masked_lm": checkpoint,
+    "masked_lm": lambda: checkpoint(ONE_LAYER),
     "classifier": lambda: with_head(labels=("no", "yes")),
     "regression": lambda: with_head(labels=("score",), problem="regression"),
     "choice": lambda: with_head(labels=("choice",), problem="choice"),
     "encoder": lambda: variants()[2],
     "layerwise": layerwise,
-    "token types": lambda: with_head(config=replace(checkpoint().config, token_types=2)),
+    "token types": lambda: with_head(config=replace(checkpoint(ONE_LAYER).config, token_types=2)),
 }
 
 
@@ -54,13 +56,13 @@ def test_save_onnx_gives_the_model_at_every_length(tmp_path, name):
 
 
 def test_compare_refuses_another_model(tmp_path):
-    save_onnx(checkpoint(), tmp_path, source=tmp_path)
+    save_onnx(checkpoint(ONE_LAYER), tmp_path, source=tmp_path)
     with pytest.raises(ValueError, match="outputs at length 1 differ by"):
-        compare(checkpoint(seed=1), tmp_path / MODEL)
+        compare(checkpoint(ONE_LAYER, seed=1), tmp_path / MODEL)
 
 
 def test_large_constants_stand_in_a_file_beside(tmp_path):
-    before = checkpoint()
+    before = checkpoint(ONE_LAYER)
     save_onnx(before, tmp_path, source=tmp_path, largest=1000)
     aside = tmp_path / "onnx" / "model.onnx_data"
     assert aside.stat().st_size > (tmp_path / MODEL).stat().st_size
@@ -70,7 +72,7 @@ def test_large_constants_stand_in_a_file_beside(tmp_path):
 
 
 def test_run_rows_takes_a_separator_of_the_texts_own_for_its_token(tmp_path):
-    before = checkpoint()
+    before = checkpoint(ONE_LAYER)
     save_onnx(before, tmp_path, source=tmp_path)
     ids = np.array([[5, 17, 3, 29]])
     theirs = run_rows(before, tmp_path / MODEL)(np.array([[5, ~17, 3, 29]]), ids > 0)
@@ -101,7 +103,7 @@ def test_sentences_are_means_over_tokens(tmp_path):
 
 def test_an_architecture_that_no_stock_class_holds_is_exported(tmp_path):
     arch = LayerwiseArch(16, 5, ((2, 8), (3, 5)))
-    before = with_head(config=replace(checkpoint().config, arch=arch))
+    before = with_head(config=replace(checkpoint(ONE_LAYER).config, arch=arch))
     with pytest.raises(ValueError, match="--to onnx"):
         save_hf(before, tmp_path / "hf")
     save_onnx(before, tmp_path / "onnx", source=tmp_path)
@@ -111,10 +113,10 @@ def test_an_architecture_that_no_stock_class_holds_is_exported(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory, tiny):
+def classifier(tmp_path_factory, small):
     """A folder of a classifier with a tokenizer, and rows that it labels itself."""
     folder = tmp_path_factory.mktemp("classifier")
-    empty = replace(tiny, labels=("no", "yes"))
+    empty = replace(small, labels=("no", "yes"))
     params = random_params(empty.model, seed=0)
     params = jax.tree.map(lambda x: 4 * x if x.ndim > 1 else x, params)
     save_hf(empty.with_params(params), folder / "model")
@@ -220,14 +222,14 @@ def test_stock_pipelines_run_the_folder(tmp_path, classifier):
 
 
 @pytest.mark.slow
-def test_sentence_transformers_run_the_folder(tmp_path, tiny):
+def test_sentence_transformers_run_the_folder(tmp_path, small):
     sentence_transformers = pytest.importorskip("sentence_transformers")
     optimum()
-    encoder = replace(tiny, params={"encoder": tiny.params["encoder"]}, headless=True)
+    encoder = replace(small, params={"encoder": small.params["encoder"]}, headless=True)
     save_onnx(encoder, tmp_path, source=tmp_path)
     model = sentence_transformers.SentenceTransformer(str(tmp_path), backend="onnx", device="cpu")
     found = model.encode(SENTENCES[:1])
-    ids = tiny.required_tokenizer.encode([SENTENCES[:1]], seq_len=32)
+    ids = small.required_tokenizer.encode([SENTENCES[:1]], seq_len=32)
     states = logits(encoder, ids.ids[:, : ids.mask.sum()])
     np.testing.assert_allclose(found, states.mean(axis=1), atol=1e-5)
 

@@ -69,8 +69,8 @@ def test_rows_cut_to_a_width_come_back_whole_and_in_order(sizes, batch_size):
     assert len({rows for rows, _ in seen}) == 1  # one compilation a width
 
 
-def test_the_same_logits_as_padded_to_the_longest(tiny):
-    model = Classifier(tiny.config, 3)
+def test_the_same_logits_as_padded_to_the_longest(small):
+    model = Classifier(small.config, 3)
     params = random_params(model, seed=0)
     sizes = np.random.default_rng(0).integers(1, 33, 150)
     x = np.where(np.arange(32) < sizes[:, None], 7 + np.arange(32), PAD).astype(np.int32)
@@ -270,17 +270,19 @@ def test_rows_of_a_task_are_answered_as_evaluate_does(classifier, tmp_path):
     assert len(answers(classifier, data, tmp_path / "pairs", *pairs)) == len(rows)
 
 
-def test_a_masked_lm_fills_each_mask_with_the_likeliest(tiny, tmp_path, capsys):
-    model = save_orbax(tiny, tmp_path / "model")  # any format will do
+def test_a_masked_lm_fills_each_mask_with_the_likeliest(small, tmp_path, capsys):
+    model = save_orbax(small, tmp_path / "model")  # any format will do
     data = tmp_path / "rows.txt"
     texts = ["the <mask> sat", "<mask> and <mask>", "a film " * 12 + "<mask>"]
     data.write_text("\n".join(texts) + "\n")
     one, two, cut = answers(model, data, tmp_path / "out", "--top-k", "3")
     assert cut == {"idx": 2, "fills": [None]}
     for record, text in ((one, texts[0]), (two, texts[1])):
-        ids = tiny.tokenizer.encode([[text]], seq_len=24).ids
-        at = np.flatnonzero(ids[0] == tiny.tokenizer.special.mask)
-        logits = forward(tiny.model, tiny.params, ids, ids != tiny.tokenizer.special.pad, at[None])
+        ids = small.tokenizer.encode([[text]], seq_len=24).ids
+        at = np.flatnonzero(ids[0] == small.tokenizer.special.mask)
+        logits = forward(
+            small.model, small.params, ids, ids != small.tokenizer.special.pad, at[None]
+        )
         chances = softmax(np.asarray(logits)[0], axis=-1)
         best = np.argsort(-chances, axis=1)[:, :3]
         assert [[guess["id"] for guess in fill] for fill in record["fills"]] == best.tolist()
@@ -296,9 +298,9 @@ def test_a_masked_lm_fills_each_mask_with_the_likeliest(tiny, tmp_path, capsys):
         assert "is a masked LM: it fills one of --columns" in capsys.readouterr().err
 
 
-def test_evaluate_scores_the_text_that_it_is_given(tiny, tmp_path):
+def test_evaluate_scores_the_text_that_it_is_given(small, tmp_path):
     """Another text, or another column of it, in the folder of an earlier call."""
-    model, data = save(tiny, tmp_path / "model"), tmp_path / "rows.jsonl"
+    model, data = save(small, tmp_path / "model"), tmp_path / "rows.jsonl"
     rows = [{"one": f"the cat {k} sat " * 9, "two": "seven ships sailed " * 5} for k in range(60)]
     data.write_text("\n".join(map(json.dumps, rows)))
     other = tmp_path / "other.txt"
@@ -318,16 +320,16 @@ def test_evaluate_scores_the_text_that_it_is_given(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("pool", ["mean", "first"])
-def test_embeddings_are_the_encoders_states(tiny, tmp_path, monkeypatch, pool):
+def test_embeddings_are_the_encoders_states(small, tmp_path, monkeypatch, pool):
     monkeypatch.setattr(answer_file, "WINDOW", 5)
-    model = save(tiny, tmp_path / "model")
+    model = save(small, tmp_path / "model")
     data = written(tmp_path, "jsonl", [*ROWS[:9], {"text": None}])
     command = f"predict --model {model} --data {data} --out {tmp_path}/out --seq-len 24"
     main([*command.split(), "--embed", pool, "--bad-rows", "keep"])
     found = np.load(tmp_path / "out" / "embeddings.npy")
-    ids, mask = tiny.tokenizer.encode([[row["text"] for row in ROWS[:9]]], seq_len=24)
-    encoder = {"encoder": tiny.params["encoder"]}
-    states = np.asarray(forward(Headless(tiny.config), encoder, ids, mask))
+    ids, mask = small.tokenizer.encode([[row["text"] for row in ROWS[:9]]], seq_len=24)
+    encoder = {"encoder": small.params["encoder"]}
+    states = np.asarray(forward(Headless(small.config), encoder, ids, mask))
     mean = (states * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found[:9], mean if pool == "mean" else states[:, 0], atol=1e-5)
     assert found.shape == (10, 16) and np.isnan(found[9]).all()
@@ -346,13 +348,13 @@ print(re.search(r"VmHWM:\\s*([0-9]+) kB", Path("/proc/self/status").read_text())
 @pytest.mark.parametrize(
     ("kind", "dtype"), [("cpu", "float32"), ("cudnn", "bfloat16"), ("tpu", "bfloat16")]
 )
-def test_devices_with_a_fused_attention_predict_in_bfloat16(tiny, monkeypatch, kind, dtype):
+def test_devices_with_a_fused_attention_predict_in_bfloat16(small, monkeypatch, kind, dtype):
     monkeypatch.setattr("bort_jax.stages.predict.forward.device_kind", lambda: kind)
-    found = for_device(tiny)
-    assert found.config == replace(tiny.config, dtype=dtype)
+    found = for_device(small)
+    assert found.config == replace(small.config, dtype=dtype)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(found.params)} == {dtype}
     x = np.array([[2, 7, 9, 11, 3]])
-    states = [text_states(c.config, c.params, pad=PAD, pooling="mean")(x) for c in (found, tiny)]
+    states = [text_states(c.config, c.params, pad=PAD, pooling="mean")(x) for c in (found, small)]
     assert states[0].dtype == np.float32
     np.testing.assert_allclose(*states, atol=1e-6 if dtype == "float32" else 0.05)
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_line import one_device
-from helpers import pretrain_config, trees_equal
+from helpers import few, pretrain_config, trees_equal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,7 +38,6 @@ from bort_jax.model import (
     MaskedLM,
     count_params,
     forward,
-    init_params,
     param_structs,
     random_params,
 )
@@ -70,7 +69,7 @@ def test_micro_batches_are_the_whole_batch_with_unequal_counts(corpus, optimizer
     counts = np.arange(16) % 4  # some micro-batches have nothing to predict
     there = np.arange(batch["weights"].shape[1]) < counts[:, None]
     batch["weights"] = there.astype(np.float32)
-    params = init_params(model, seed=0)
+    params = random_params(model, seed=0)
     found = []
     for parts in (1, 4):
         state = new_state(params, HYPER, optimizer=optimizer)
@@ -148,7 +147,7 @@ def test_a_batch_without_anything_to_predict_is_skipped(corpus):
     model = tiny_model(corpus)
     batch = masked_batch(corpus.train, 0, seed=0, batch_size=4, seq_len=24)
     batch["weights"] = np.zeros_like(batch["weights"])
-    params = init_params(model, seed=0)
+    params = random_params(model, seed=0)
     step = parallel_step(masked_lm_loss(model), optimizer="adamw", clip=1.0)
     state = new_state(params, HYPER, optimizer="adamw")
     state, metrics = step(state, (), batch, jax.random.key(0))
@@ -172,7 +171,8 @@ class Ticks:
 def test_a_run_of_hours_ends_when_they_are_used_up_with_the_rate_at_zero(
     corpus, tmp_path, monkeypatch
 ):
-    wanted = pretrain_config(corpus, tmp_path, hours=100 / 3600, warmup_ratio=0.2, steps=1)
+    settings = {"hours": 100 / 3600, "warmup_ratio": 0.2, "steps": 1, "save_every": 1000}
+    wanted = pretrain_config(corpus, tmp_path, **settings)
     monkeypatch.setattr(schedule, "monotonic", Ticks())
     pretrain(wanted)
     records = read_metrics(tmp_path)
@@ -207,14 +207,15 @@ def test_time_that_was_used_before_a_stop_counts(corpus, tmp_path, monkeypatch):
 # Scores on held-out text
 
 
-def test_scores_beside_a_teacher_are_those_computed_directly(corpus, tiny):
+def test_scores_beside_a_teacher_are_those_computed_directly(corpus, small):
     student = tiny_model(corpus)
-    params = init_params(student, seed=1)
-    score = mlm_scores(student, corpus.heldout, rows=7, seq_len=20, teacher=tiny)(params)
+    params = random_params(student, seed=1)
+    score = mlm_scores(student, corpus.heldout, rows=7, seq_len=20, teacher=small)(params)
     batch = masked_batch(corpus.heldout, 0, seed=0, batch_size=7, seq_len=20)
     inputs = (batch["ids"], batch["mask"], batch["positions"])
-    logits = np.asarray(forward(student, params, *inputs), np.float64)
-    targets = np.asarray(forward(tiny.model, tiny.params, *inputs), np.float64)
+    run = jax.jit(forward, static_argnums=0)
+    logits = np.asarray(run(student, params, *inputs), np.float64)
+    targets = np.asarray(run(small.model, small.params, *inputs), np.float64)
     there = batch["weights"] > 0
     log_softmax = lambda x: x - np.log(np.exp(x).sum(-1, keepdims=True))
     log_q, log_p = log_softmax(logits)[there], log_softmax(targets)[there]
@@ -229,15 +230,15 @@ def test_scores_beside_a_teacher_are_those_computed_directly(corpus, tiny):
     )
 
 
-def test_a_model_agrees_with_itself(corpus, tiny):
-    score = mlm_scores(tiny.model, corpus.heldout, rows=5, seq_len=20, teacher=tiny)(tiny.params)
+def test_a_model_agrees_with_itself(corpus, small):
+    score = mlm_scores(small.model, corpus.heldout, rows=5, seq_len=20, teacher=small)(small.params)
     assert score.agreement == 1 and abs(score.divergence) < 1e-6
 
 
 def test_scores_are_recorded_as_the_run_goes_and_the_last_are_the_runs(
-    corpus, tiny, tmp_path, capsys
+    corpus, small, tmp_path, capsys
 ):
-    save(tiny, tmp_path / "teacher")
+    save(small, tmp_path / "teacher")
     wanted = pretrain_config(
         corpus, tmp_path / "run", teacher=str(tmp_path / "teacher"), eval_every=4, log_every=3
     )
@@ -288,6 +289,7 @@ def operations(product) -> int:
     return 2 * summed * math.prod(product.outvars[0].aval.shape)
 
 
+@few
 @given(
     st.integers(1, 3), st.integers(1, 3), st.integers(1, 5), st.integers(1, 20), st.integers(2, 12)
 )
@@ -404,7 +406,7 @@ def test_in_bfloat16_products_are_half_and_weights_loss_and_sums_are_not(
 ):
     monkeypatch.setattr("bort_jax.model.bert.device_kind", lambda: kind)
     model = tiny_model(corpus, dtype="bfloat16", dropout=0.1)
-    params = init_params(model, seed=0)
+    params = random_params(model, seed=0)
     batch = masked_batch(corpus.train, 0, seed=0, batch_size=2, seq_len=24)
     gradient = gradient_sums(masked_lm_loss(model), parts=1)
     traced = jax.make_jaxpr(gradient)(params, (), batch, jax.random.key(0)).jaxpr
@@ -446,18 +448,18 @@ def test_a_dry_run_of_hours_says_how_many_steps_fit(corpus, tmp_path):
     assert plan.seconds == 1800 and plan.steps == int(1800 / plan.seconds_per_step)
 
 
-def test_dry_run_repeats_the_batches_of_a_short_teacher_cache(corpus, tiny, tmp_path):
+def test_dry_run_repeats_the_batches_of_a_short_teacher_cache(corpus, small, tmp_path):
     stream = corpus.stream(seed=0, batch_size=4, seq_len=24)
-    cache_teacher(corpus, stream, TopKTeacher.of(tiny, top_k=4), tmp_path / "cache", steps=3)
+    cache_teacher(corpus, stream, TopKTeacher.of(small, top_k=4), tmp_path / "cache", steps=3)
     cached = pretrain_config(
         corpus, tmp_path / "run", teacher_cache=str(tmp_path / "cache"), steps=3
     )
     assert dry_run(cached).steps == 3
 
 
-def test_load_run_keeps_the_family_that_the_run_started_from(corpus, tiny, tmp_path):
-    save(replace(tiny, family="roberta"), tmp_path / "start")
-    shape = {"arch": str(tiny.config.arch), "positions": tiny.config.positions}
+def test_load_run_keeps_the_family_that_the_run_started_from(corpus, small, tmp_path):
+    save(replace(small, family="roberta"), tmp_path / "start")
+    shape = {"arch": str(small.config.arch), "positions": small.config.positions}
     start = pretrain_config(
         corpus, tmp_path / "run", init_from=str(tmp_path / "start"), steps=1, **shape
     )

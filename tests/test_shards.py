@@ -301,14 +301,14 @@ def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
     text = "\n".join(" ".join(generator.choice(WORDS, 100)) for _ in range(500))
     Tokenizer.train([text], vocab_size=700).save(tmp_path / "tokenizer")
     peaks = {}
-    for count in (1, 2, 10):  # the first one also loads what is loaded once
+    for count in (1, 2, 6):  # the first one also loads what is loaded once
         (tmp_path / f"{count}").mkdir()
         for number in range(count):
             (tmp_path / f"{count}" / f"{number:02}.txt").write_text(text)
         folders = tmp_path / f"{count}", tmp_path / f"corpus{count}"
         peaks[count] = peak_of_a_build(*folders, tmp_path / "tokenizer")
-    assert 8 * len(text) > 1_500_000  # more of it, and not
-    assert peaks[10] < peaks[2] + 500_000, peaks
+    assert 4 * len(text) > 900_000  # more of it, and not
+    assert peaks[6] < peaks[2] + 300_000, peaks
 
 
 # Order.
@@ -384,10 +384,10 @@ def original(batch, row) -> bytes:
 
 @pytest.mark.parametrize("kind", ["joined", "words", "documents"])
 def test_an_epoch_visits_every_row_exactly_once(built, kind):
-    stream = stream_of(built, kind, seq_len=32, batch_size=1)
+    stream = stream_of(built, kind, seq_len=128, batch_size=1)
     (rows,) = stream.rows
     starts, lengths = rows.spans(np.arange(rows.number))
-    ids = stream.shard.read(starts, lengths, seq_len=32)
+    ids = stream.shard.read(starts, lengths, seq_len=128)
     every = sorted(row[: n + 2].tobytes() for row, n in zip(ids, lengths, strict=True))
     orders = []
     for epoch in (0, 1):
@@ -592,6 +592,7 @@ def test_pretraining_learns_from_every_kind_of_row(built, tmp_path, kind):
         learning_rate=1e-2,
         eval_rows=4,
         log_every=1,
+        dropout=0.0,
         **STREAMS[kind],
     )
     assert np.isfinite(pretrain(config).loss)

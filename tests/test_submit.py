@@ -392,7 +392,7 @@ def test_diagnostics_are_predicted_by_the_models_they_belong_to():
 
 
 @pytest.fixture(scope="module")
-def models(tiny, tmp_path_factory):
+def models(small, tmp_path_factory):
     """Checkpoints with random heads: of two and three classes, and of one output."""
     folder = tmp_path_factory.mktemp("models")
     heads = {
@@ -402,8 +402,8 @@ def models(tiny, tmp_path_factory):
         "one": ("score",),
     }
     for name, labels in heads.items():
-        params = random_params(Classifier(tiny.config, len(labels)), seed=1)
-        save(replace(tiny, params=params, labels=labels), folder / name)
+        params = random_params(Classifier(small.config, len(labels)), seed=1)
+        save(replace(small, params=params, labels=labels), folder / name)
     return folder
 
 
@@ -500,8 +500,8 @@ def test_bad_input_is_one_clear_line(argv, message, capsys):
     assert code == 1 and message in out
 
 
-def test_a_model_that_is_not_the_tasks_is_refused(models, data, tmp_path, tiny, capsys):
-    save(tiny, tmp_path / "masked")
+def test_a_model_that_is_not_the_tasks_is_refused(models, data, tmp_path, small, capsys):
+    save(small, tmp_path / "masked")
     for name, message in (
         (f"{models}/two", "CB (classification) wants a head with entailment, contradiction, neut"),
         (f"{tmp_path}/masked", "a masked_lm checkpoint cannot predict CB: fine-tune it"),

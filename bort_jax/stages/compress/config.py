@@ -68,7 +68,7 @@ class TuneStage:
       learning_rate: peak.
     """
 
-    steps: int = 112
+    steps: int = 100
     batch_size: int = 32
     learning_rate: float = 1e-4
 
@@ -164,7 +164,7 @@ class QuickstartConfig(Pipeline):
     seq_len: int = 40
     vocab: int | None = 16_000
     search: SearchStage = field(default_factory=lambda: FEW_OPTIONS)
-    agora: AgoraStage = field(default_factory=lambda: AgoraStage(steps=70))
+    agora: AgoraStage = field(default_factory=lambda: AgoraStage(steps=60))
     sentences: SentenceCounts = field(default_factory=SentenceCounts)
 
 

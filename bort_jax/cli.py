@@ -50,6 +50,8 @@ HUGE_PAGES = "on CPUs, start again with a malloc that asks Linux for huge pages 
 SPELLINGS = {"--from": "--from_run"}  # `from` is a word of Python's
 LONGEST = 600  # characters of an error's line
 LONGEST_TRACE = 1 << 20
+WRONG_TYPE = re.compile(r"""Parser key "([\w.]+)": Expected an? <class '(\w+)'>. Got value: (.*)""")
+KINDS = {"int": "a whole number", "float": "a number", "tuple": "a list such as [{}]"}
 CONFIGS = [Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs"]
 
 
@@ -229,8 +231,12 @@ def underscore(word: str) -> str:
 
 
 def explain(message: str, known: list[str]) -> str:
-    """A parser's complaint in one line, with the nearest valid names of unknown options."""
+    """A parser's complaint in one line: what was expected, and the nearest name of an unknown."""
     line = shorten(ValueError(message), longest=LONGEST)
+    if wrong := WRONG_TYPE.match(line):
+        key, kind, value = wrong.groups()
+        option = "--" + key.replace("_", "-")
+        return f"{option}: expected {KINDS.get(kind, kind).format(value)}, got {value}"
     unknown = re.search(
         r"(?:unrecognized arguments: --|(?:key|option) [\"'])([\w.]+)", line, re.IGNORECASE
     )

@@ -90,6 +90,8 @@ def test_costs_as_a_table(capsys):
         ("agora --data x --model y --socrates z --warmup-ratios [5]", "warmup_ratios must lie"),
         ("extract --data x --out y --steps 0", "steps must be at least 1"),
         ("convert nowhere out", "no config.json in nowhere"),
+        ("predict --columns text", "--columns: expected a list such as [text], got text"),
+        ("quickstart --agora.steps few", "--agora.steps: expected a whole number, got few"),
     ],
 )
 def test_bad_input_is_one_clear_line(capsys, argv, message):

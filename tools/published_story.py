@@ -81,7 +81,7 @@ def divide(settings: Settings, out: Path) -> dict[str, float]:
     """Writes the rows of the student and of Socrates; the accuracies of the cheap baselines."""
     import pandas as pd
 
-    table = pd.read_parquet(Path(settings.rows) / "train.parquet")
+    table: Any = pd.read_parquet(Path(settings.rows) / "train.parquet")
     table = table.drop_duplicates(subset=list(COLUMNS)).sample(frac=1, random_state=0)
     test, given = table[:TESTED], table[TESTED : TESTED + settings.given]
     splits = {

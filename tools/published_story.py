@@ -152,6 +152,7 @@ def agora_config(settings: Settings, out: Path, socrates: str, steps: int) -> Ag
         socrates=socrates,
         steps=steps,
         learning_rates=(settings.learning_rate,),
+        tau=("neighbour", "mix"),
         seeds=(0, 1),
         final_seeds=settings.seeds,
         drop_leaks=True,

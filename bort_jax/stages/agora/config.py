@@ -9,6 +9,11 @@ from bort_jax.stages.agora.grid import Grid
 from bort_jax.stages.agora.labellers import Asking
 from bort_jax.tasks import TaskOptions
 
+MODELS = {
+    "model": "the student, a pretrained checkpoint",
+    "socrates": "a trained classifier, python:MODULE:FUNCTION, or command:PROGRAM",
+}
+
 
 @dataclass(frozen=True)
 class Config(TaskOptions, Grid, Augmentation, Asking, Joining):
@@ -73,3 +78,14 @@ class Config(TaskOptions, Grid, Augmentation, Asking, Joining):
     curve: bool = True
     dropout: float = 0.1
     dtype: str = "float32"
+
+    def check_models(self) -> None:
+        """Raises ValueError where a model that the run needs is not named."""
+        for name, what in MODELS.items():
+            if not getattr(self, name):
+                raise ValueError(f"--{name} is needed: {what}")
+        if "mlm" in self.weights and not self.masked_lm:
+            raise ValueError(
+                "τ mlm needs --masked-lm CHECKPOINT; without one give --tau [neighbour,mix], or "
+                "--pool FILE of unlabelled rows"
+            )

@@ -144,6 +144,7 @@ def write_results(config: Config, ready: Ready, store: Store, summary: dict) -> 
 
 def read_inputs(config: Config) -> tuple[Models, Material]:
     check_numbers(config)
+    config.check_models()
     masked_lm = config.masked_lm if "mlm" in config.weights else None
     checkpoint = None if is_paid(config.socrates) else config.socrates
     models = load_models(config.model, checkpoint, masked_lm, seq_len=config.seq_len)

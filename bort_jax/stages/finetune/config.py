@@ -119,9 +119,9 @@ def check_settings(config: Config, task: Task) -> None:
 
 
 def starting_point(config: Config, task: Task) -> str:
-    """The checkpoint folder that is trained further."""
-    if config.model and config.init_from:
-        raise ValueError("give one of --model and --init-from")
+    """The checkpoint folder that is trained further; raises ValueError where none is named."""
+    if bool(config.model) == bool(config.init_from):
+        raise ValueError("give one of --model and --init-from: the checkpoint that is fine-tuned")
     if config.init_from and task.suite and not task.init_from:
         raise ValueError(f"{task.name} is not one of the tasks that start from another's model")
     return config.init_from or config.model

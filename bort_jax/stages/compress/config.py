@@ -161,7 +161,7 @@ class QuickstartConfig(Pipeline):
     """
 
     out: str = "runs/quickstart"
-    seq_len: int = 40
+    seq_len: int = 32
     vocab: int | None = 16_000
     search: SearchStage = field(default_factory=lambda: FEW_OPTIONS)
     agora: AgoraStage = field(default_factory=lambda: AgoraStage(steps=60))

@@ -12,6 +12,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from bort_jax.arch import Arch
 from bort_jax.interop import Checkpoint, load, save
 from bort_jax.report.terminal import say
 
@@ -33,7 +34,7 @@ def stacked(checkpoint: Checkpoint) -> Checkpoint:
       ValueError: its layers have sizes of their own.
     """
     arch = checkpoint.config.arch
-    if not hasattr(arch, "depth"):
+    if not isinstance(arch, Arch):
         raise ValueError(f"{arch}: only layers of one size are stacked")
     encoder = dict(checkpoint.params["encoder"])
     encoder |= {f"layer_{arch.depth + n}": encoder[f"layer_{n}"] for n in range(arch.depth)}

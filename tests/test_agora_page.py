@@ -83,6 +83,12 @@ def test_check_scores_refuses_what_compare_never_returned(key, value):
         check_scores(kept_scores() | {key: value})
 
 
+def test_check_scores_takes_a_seed_that_diverged():
+    scores = kept_scores()
+    scores["agora"] |= {"report": [0.5, float("nan")], "test": [float("nan"), 0.5]}
+    check_scores(scores)
+
+
 @pytest.mark.parametrize("damage", [{"calls": "3"}, {"scores": []}, {"scores": [None]}, {"of": 1}])
 def test_curve_point_read_refuses_what_is_none(damage):
     point = {"calls": 3, "train_rows": 12, "scores": [0.5, 1]}

@@ -72,9 +72,9 @@ def check_scores(summary: dict) -> None:
 
 
 def check_accuracies(scores: list) -> None:
-    """Raises ValueError where there are none, or one is no fraction."""
-    fractions = [type(score) in (int, float) and 0 <= score <= 1 for score in scores]
-    expect(bool(scores) and all(fractions), f"{scores!r} are no accuracies")
+    """Raises ValueError where there are none, or one is no fraction, nor NaN of a diverged fit."""
+    known = [type(one) in (int, float) and (0 <= one <= 1 or np.isnan(one)) for one in scores]
+    expect(bool(scores) and all(known), f"{scores!r} are no accuracies")
 
 
 class Held(NamedTuple):

@@ -144,7 +144,6 @@ def test_continue_parts_refuses_other_inputs_naming_each_difference(folder):
         lambda m: "",
         lambda m: "[" * 100_000,
         lambda m: json.dumps([m]),
-        lambda m: json.dumps(m | {"format": 9}),
         lambda m: json.dumps(m | {"complete": 1}),
         lambda m: json.dumps(m | {"made_from": []}),
         lambda m: json.dumps(m | {"parts": 3}),
@@ -158,6 +157,13 @@ def test_read_parts_refuses_a_damaged_manifest(folder, change):
     file = folder / LAYOUT.manifest
     file.write_text(change(json.loads(file.read_text())))
     with pytest.raises(ValueError, match="manifest.json (is damaged|is not JSON|holds no object)"):
+        read_parts(folder, LAYOUT)
+
+
+def test_read_parts_tells_another_format_from_damage(folder):
+    file = folder / LAYOUT.manifest
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 9}))
+    with pytest.raises(ValueError, match="manifest.json has format 9; this version reads 1: build"):
         read_parts(folder, LAYOUT)
 
 

@@ -263,7 +263,11 @@ class OpenPart:
 
 
 def _parse(folder: Path, layout: Layout, value: dict[str, Any]) -> Parts:
-    expect(value["format"] == FORMAT, f"format {value['format']!r}")
+    expect(
+        value["format"] == FORMAT,
+        f"{folder / layout.manifest} has format {value['format']!r}; this version reads {FORMAT}: "
+        "build it anew in another folder",
+    )
     expect(isinstance(value["made_from"], dict), "made_from is no object")
     expect(isinstance(value["complete"], bool), "complete is no truth value")
     parts = tuple(_part(layout, part) for part in value["parts"])

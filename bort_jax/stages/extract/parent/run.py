@@ -2,6 +2,8 @@
 """From a pretrained parent and text to the best network inside it, with its weights."""
 
 import time
+from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -9,7 +11,8 @@ from bort_jax.arch import Arch
 from bort_jax.engine.parallel import parallel_map
 from bort_jax.interop import Checkpoint, checkpoint_folder, read, save
 from bort_jax.model.bert import BertConfig
-from bort_jax.model.inherit import gram_bytes, inherit, refine
+from bort_jax.model.inherit import Inheritance, gram_bytes, inherit, refine
+from bort_jax.ose import Budget
 from bort_jax.report.terminal import say
 from bort_jax.stages.extract.config import MEASURED, Config, budget_of, given_sizes
 from bort_jax.stages.extract.parent.answer import answer_inside
@@ -19,7 +22,7 @@ from bort_jax.stages.extract.parent.calibration import (
     encoded_examples,
     some_texts,
 )
-from bort_jax.stages.extract.parent.choices import LayerLatency, Sizes
+from bort_jax.stages.extract.parent.choices import Choices, LayerLatency, Sizes
 from bort_jax.stages.extract.parent.grams import save_grams
 from bort_jax.stages.extract.parent.latency import layer_latency
 from bort_jax.stages.extract.parent.measured import costs_of, measured_choices
@@ -70,51 +73,73 @@ def run_inside(config: Config, *, examples: Examples | None = None) -> Found:
             f"{config.parent} chooses among texts, which unlabelled text has not: compress it on "
             "its task"
         )
-    sizes = Sizes.of(
+    sizes, budget = sizes_of(config, arch), budget_of(config)
+    out = claim(str(config.out), config)
+    parent, source = cut_vocabulary(config, parent, out)
+    rows, size = calibration(config, parent, examples), batch_size(config.calibration_rows)
+    inheritance = inherit(parent, rows, seed=config.seed, batch_size=size, map_fn=parallel_map)
+    say(f"parent: {arch}, e {inheritance.base:.4g}, {_seconds(start)}")
+    choices = choices_of(config, inheritance, arch, sizes)
+    say(f"{len(sizes.heads)} numbers of heads, {len(sizes.units)} of units, {_seconds(start)}")
+    check_budget(choices, budget)
+    shown = searched(config, choices, budget, inheritance)
+    write_found(shown, inheritance, out, source=source)
+    say(f"all of it in {_seconds(start)}")
+    return shown.best
+
+
+def sizes_of(config: Config, arch: Arch) -> Sizes:
+    """Depths, heads and units to choose from."""
+    return Sizes.of(
         arch,
         depths=given_sizes(config, "depth"),
         heads=(arch.heads,) if config.stock else given_sizes(config, "heads"),
         units=given_sizes(config, "intermediate"),
     )
-    budget = budget_of(config)
-    out = claim(str(config.out), config)
-    source = str(checkpoint_folder(str(config.parent)))
-    if config.vocab is not None:
-        parent = with_vocabulary(parent, some_texts(str(config.data), config.column), config.vocab)
-        source = str(out / "parent")
-        save(parent, source)
-    rows, size = calibration(config, parent, examples), batch_size(config.calibration_rows)
-    inheritance = inherit(parent, rows, seed=config.seed, batch_size=size, map_fn=parallel_map)
-    costs = costs_of(parent, arch, seq_len=config.seq_len)
-    say(f"parent: {arch}, e {inheritance.base:.4g}, {_seconds(start)}")
-    latency = timed(config, parent, arch, sizes)
-    equal = config.stock or config.search_kind != "layerwise"
-    choices = measured_choices(
-        inheritance, sizes, costs, latency=latency, inference=config.inference, equal=equal
+
+
+def cut_vocabulary(config: Config, parent: Checkpoint, out: Path) -> tuple[Checkpoint, str]:
+    """The parent with `config.vocab` tokens, kept in `out`, and where it is; without, as it is."""
+    if config.vocab is None:
+        return parent, str(checkpoint_folder(str(config.parent)))
+    parent = with_vocabulary(parent, some_texts(str(config.data), config.column), config.vocab)
+    save(parent, out / "parent")
+    return parent, str(out / "parent")
+
+
+def choices_of(config: Config, inheritance: Inheritance, arch: Arch, sizes: Sizes) -> Choices:
+    """What each part of the parent costs, and what it adds to e."""
+    parent = inheritance.parent
+    return measured_choices(
+        inheritance,
+        sizes,
+        costs_of(parent, arch, seq_len=config.seq_len),
+        latency=timed(config, parent, arch, sizes),
+        inference=config.inference,
+        equal=config.stock or config.search_kind != "layerwise",
     )
-    say(f"{len(sizes.heads)} numbers of heads, {len(sizes.units)} of units, {_seconds(start)}")
-    check_budget(choices, budget)
+
+
+def searched(config: Config, choices: Choices, budget: Budget, inheritance: Inheritance) -> Answer:
+    """The answer within a budget, by the search that is asked for, and the front beside it."""
     if parent_fits(choices, budget):
         found, known = [parent_itself(choices)], {}
     elif config.search_kind in MEASURED:
-        found, known = uniform_answer(
-            choices,
-            budget,
-            inheritance.errors_of,
-            search=config.search_kind,
-            epsilon=config.epsilon,
-        )
+        how: Any = dict(search=config.search_kind, epsilon=config.epsilon)
+        found, known = uniform_answer(choices, budget, inheritance.errors_of, **how)
     else:
         found, known = answer(choices, budget, inheritance.error)
-    shown = Answer(choices, found[0], found[1:], front(choices, known, found), known)
-    save_grams(inheritance, choices.kept, out)
-    student, error = refine(inheritance, found[0].arch)
+    return Answer(choices, found[0], found[1:], front(choices, known, found), known)
+
+
+def write_found(shown: Answer, inheritance: Inheritance, out: Path, *, source: str) -> None:
+    """Gram matrices for other budgets, the answer with its weights, and the page."""
+    save_grams(inheritance, shown.choices.kept, out)
+    student, error = refine(inheritance, shown.best.arch)
     write_student(student, out / MODEL)
     write_result(shown, out, parent=source, student_error=error)
     show(shown, out, run=out)
     say(f"e of the weights that were written: {error:.4g}")
-    say(f"all of it in {_seconds(start)}")
-    return found[0]
 
 
 def calibration(config: Config, parent: Checkpoint, examples: Examples | None) -> dict:

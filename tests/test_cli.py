@@ -253,6 +253,16 @@ def test_a_budget_that_nothing_meets_names_the_nearest(extracted, capsys):
     assert "the nearest is D1-A1-H8-I8" in line and "binding: params ≤ 100 (it is" in line
 
 
+def test_a_ceiling_on_latency_says_how_to_time_it(extracted, tmp_path, capsys):
+    import pyarrow.parquet as pq
+
+    shutil.copytree(extracted, tmp_path / "untimed")
+    file = tmp_path / "untimed" / "extraction.parquet"
+    pq.write_table(pq.read_table(file).drop_columns("cost.latency_ms"), file)
+    line = refused(capsys, "extract", "--from", str(file.parent), "--max-latency-ms", "5")
+    assert "extract with --latency to limit them" in line
+
+
 def test_a_finished_search_is_not_searched_again(extracted, capsys):
     files = {file: file.read_text() for file in extracted.glob("errors*.jsonl")}
     assert (

@@ -14,7 +14,10 @@ from bort_jax.stages.extract.tables import HEADER, READING, SHOWN, certificate_l
 
 def answer_again(run_folder: str, budget: Budget, *, out: str | None) -> Extraction:
     """Another budget for a finished run; `out` keeps the answer, if it is given."""
-    extraction = resolve(load_table(run_folder, Arch), budget=budget)
+    table = load_table(run_folder, Arch)
+    if "latency_ms" in budget.ceilings and "latency_ms" not in table.candidates.columns:
+        raise ValueError("this run has timed no latencies: extract with --latency to limit them")
+    extraction = resolve(table, budget=budget)
     if out:
         Path(out).mkdir(parents=True, exist_ok=True)
         save_table(extraction, Path(out))

@@ -20,6 +20,7 @@ from bort_jax.interop.onnx.quantise import quantise
 from bort_jax.interop.onnx.session import compare, open_session, run_rows
 from bort_jax.interop.verify import logits
 from bort_jax.model import random_params
+from bort_jax.stages.bench.run import shapes_within
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 
@@ -184,6 +185,18 @@ def test_bench_refuses_shapes_that_are_none(capsys):
     with pytest.raises(SystemExit):
         main(["bench", "bort", "--shapes", "[a]"])
     assert "wants BATCHxLENGTH such as 1x128, got 'a'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (512, [(1, 128), (1, 512), (16, 128)]),
+        (128, [(1, 128), (16, 128)]),
+        (24, [(1, 24), (16, 24)]),
+    ],
+)
+def test_shapes_within_what_a_model_reads(limit, expected):
+    assert shapes_within(limit) == expected
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ class Config:
     Attributes:
       models: checkpoints or architectures; all are compared with the first.
       out: folder for `bench.json` and `bench.png`.
-      shapes: batch x length.
+      shapes: batch x length; none: 1x128, 1x512 and 16x128, no longer than the models read.
       repeats: turns.
       compiled: also torch.compile, which takes minutes.
       data: a file to score every form on: labelled rows for a classifier, else any text.
@@ -28,7 +28,7 @@ class Config:
 
     models: tuple[str, ...]
     out: str = "runs/bench"
-    shapes: tuple[str, ...] = ("1x128", "1x512", "16x128")
+    shapes: tuple[str, ...] = ()
     repeats: int = 9
     compiled: bool = False
     data: str = ""

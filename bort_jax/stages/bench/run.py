@@ -18,17 +18,19 @@ from bort_jax.stages.bench.programs import our_program
 from bort_jax.stages.bench.race import race
 from bort_jax.storage.files import write_json
 
+SHAPES = ((1, 128), (1, 512), (16, 128))  # batch and length, where none are named
 VOCABULARY = 50265  # of architectures with random weights
 
 
 def run(config: Config) -> list[dict[str, Any]]:
     if config.repeats < 1:
         raise ValueError(f"--repeats must be at least 1; got {config.repeats}")
-    shapes = [shape_of(text) for text in config.shapes]
+    named = [shape_of(text) for text in config.shapes]
     models = {name: checkpoint_of(name) for name in config.models}
-    for name, checkpoint in models.items():
-        if max(length for _, length in shapes) > checkpoint.config.positions:
-            limit = checkpoint.config.positions
+    limits = {name: checkpoint.config.positions for name, checkpoint in models.items()}
+    shapes = named or shapes_within(min(limits.values()))
+    for name, limit in limits.items():
+        if max(length for _, length in shapes) > limit:
             raise ValueError(f"{name} has {limit} positions; --shapes asks for more")
     records, file = [], scored_file(config)
     for name, checkpoint in models.items():
@@ -50,6 +52,11 @@ def run(config: Config) -> list[dict[str, Any]]:
     show_ratios(records, config.models, shapes)
     say(f"all of it: {out}/bench.json, {out}/bench.png")
     return records
+
+
+def shapes_within(limit: int) -> list[tuple[int, int]]:
+    """The usual shapes, cut at what every model reads."""
+    return list(dict.fromkeys((batch, min(length, limit)) for batch, length in SHAPES))
 
 
 def shape_of(text: str) -> tuple[int, int]:

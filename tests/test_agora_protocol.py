@@ -157,6 +157,18 @@ def test_pool_distance_refuses_a_pool_of_another_kind_and_only_that(seed):
     assert "wrong pool" in pool_distance(dev, kind(80, 1)).problem
 
 
+def test_pool_distance_does_not_refuse_what_few_rows_show_by_chance():
+    def rows(seed):
+        rng = np.random.default_rng(seed)
+        x = np.eye(24)[rng.integers(2, size=10)] + np.exp(
+            rng.normal(-2.5, 1.5, (10, 1))
+        ) * rng.normal(size=(10, 24))
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    refused = [bool(pool_distance(rows(k), rows(k + 1000)).problem) for k in range(40)]
+    assert sum(refused) <= 3  # without an interval 7 or more
+
+
 # Balance
 
 counts = st.lists(st.integers(0, 6), min_size=2, max_size=3)

@@ -13,6 +13,7 @@ HEADROOM = 0.03  # that Socrates must be ahead of plain fine-tuning on dev
 SURE = 0.7  # a class is named with confidence from here on
 LARGE = 1.5  # times the budget: a pool that is hardly larger is labelled as a whole
 FAR = 1.25  # times the distance between dev rows: a pool that is farther is of another kind
+COMPARED, DRAWS = 300, 200  # rows of each side, random divisions of both
 
 
 class Finding(NamedTuple):
@@ -68,17 +69,29 @@ def pool_size(pool: int, calls: int) -> Finding:
 def pool_distance(dev: Float[np.ndarray, "n h"], pool: Float[np.ndarray, "m h"]) -> Finding:
     """How far dev's rows are from the pool, beside how far they are from each other.
 
+    Few rows are far from others by chance: what is refused is farther than that, too.
+
     Args:
       dev: vectors of length 1.
       pool: as many of the pool, drawn at random: more of them would be nearer.
     """
-    alike = dev @ dev.T
-    np.fill_diagonal(alike, -1)
-    own, theirs = (np.median(1 - found.max(axis=1)) for found in (alike, dev @ pool.T))
-    ratio = float(theirs / max(own, 1e-6))
+    rng = np.random.default_rng(0)
+    dev, pool = (rows[rng.permutation(len(rows))[:COMPARED]] for rows in (dev, pool))
+    both = np.concatenate([dev, pool])
+    apart = 1 - both @ both.T
+    np.fill_diagonal(apart, np.inf)
+    orders = [np.arange(len(both)), *(rng.permutation(len(both)) for _ in range(DRAWS))]
+    ratio, *mixed = (_times_as_far(apart, *np.split(order, [len(dev)])) for order in orders)
+    chance = float(np.quantile(mixed, 0.975))
     problem = (
-        f"the pool is {ratio:.2f} times as far from validation as its rows are from each other: it "
-        "is the wrong pool; give texts of the task's own kind"
+        f"the pool is {ratio:.2f} times as far from validation as its rows are from each other (by "
+        f"chance up to {chance:.2f}): it is the wrong pool; give texts of the task's own kind"
     )
-    number = f"{ratio:.2f} times the distance between rows of validation"
-    return Finding("distance of the pool", number, problem if ratio > FAR else "")
+    number = f"{ratio:.2f} times that between rows of validation (by chance up to {chance:.2f})"
+    return Finding("distance of the pool", number, problem if ratio > max(FAR, chance) else "")
+
+
+def _times_as_far(apart: Float[np.ndarray, "n n"], dev, pool) -> float:
+    """Median distance of dev's rows to the nearest of the pool, over that to the nearest own."""
+    own, theirs = (np.median(apart[np.ix_(dev, rows)].min(axis=1)) for rows in (dev, pool))
+    return float(theirs / max(own, 1e-6))

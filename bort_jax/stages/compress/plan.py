@@ -11,8 +11,9 @@ from bort_jax.interop import Checkpoint, read
 from bort_jax.model import Classifier, count_params, random_params
 from bort_jax.model.bert import BertConfig
 from bort_jax.model.inherit import gram_bytes
+from bort_jax.ose import Budget
 from bort_jax.report.terminal import say, show_table
-from bort_jax.stages.compress.config import Pipeline, TuneStage
+from bort_jax.stages.compress.config import Pipeline, TuneStage, ceilings
 from bort_jax.stages.compress.fetch import folder_here
 from bort_jax.stages.compress.table import encoder_macs
 from bort_jax.stages.predict.forward import class_logits
@@ -104,9 +105,17 @@ def show_plan(pipeline: Pipeline, work: Work) -> dict:
         params=count_params(parent.model),
         seq_len=pipeline.seq_len,
     )
+    limit = limit_of_student(pipeline, parent)
     say(
-        f"about {sum(minutes.values()):.1f} minutes and {needed / 2**30:.1f} GiB; the student: at "
-        f"most {pipeline.share:.0%} of {encoder_macs(parent, seq_len=pipeline.seq_len):,} "
-        "multiply-adds"
+        f"about {sum(minutes.values()):.1f} minutes and {needed / 2**30:.1f} GiB; the student: "
+        f"{limit}"
     )
     return {"minutes": minutes, "bytes": needed}
+
+
+def limit_of_student(pipeline: Pipeline, parent: Checkpoint) -> str:
+    """The ceilings that were given; without any, its share of the parent's multiply-adds."""
+    if given := ceilings(pipeline):
+        return str(Budget(given))
+    whole = encoder_macs(parent, seq_len=pipeline.seq_len)
+    return f"at most {pipeline.share:.0%} of {whole:,} multiply-adds"

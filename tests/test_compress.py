@@ -191,9 +191,11 @@ def test_row_scores_average_to_the_share_of_variance_explained():
     assert row_scores([0, 1], np.array([0, 0]), classes) == [1, 0]
 
 
-def test_a_dry_run_writes_nothing(config, tmp_path):
-    planned = run(replace(config, out=str(tmp_path / "none"), scarce=1000, dry_run=True))
+def test_a_dry_run_writes_nothing_and_says_the_ceiling(config, tmp_path, capsys):
+    asked = replace(config, out=str(tmp_path / "none"), scarce=1000, max_params=1e6)
+    planned = run(replace(asked, dry_run=True))
     assert not (tmp_path / "none").exists()
+    assert "the student: params ≤ 1e+06" in " ".join(" ".join(capsys.readouterr()).split())
     assert planned["bytes"] > 0 and {"extract inside it", "few labels"} <= planned["minutes"].keys()
 
 

@@ -262,7 +262,7 @@ def test_finetune_with_a_teacher_and_a_text(folders, tmp_path, capsys):
         (
             ["--teacher={folder}/teacher", "--labels", "[poor,good]"],
             "the teacher does not fit: the task (classification) wants a head with poor, good; "
-            "this one has bad, good",
+            "this one has bad, good: give these as --labels",
         ),
         (["--teacher={folder}/student"], "must be fine-tuned on the task; it is a masked_lm"),
     ],

@@ -65,10 +65,13 @@ def align_outputs(
     numbered = names in (_numbers(width), tuple(f"LABEL_{k}" for k in range(width)))
     if task.head == "classification" and numbered and width == len(task.labels):
         return outputs
-    wanted = ", ".join(task.labels) if task.head == "classification" else "one output"
+    classes = task.head == "classification"
+    wanted = ", ".join(task.labels) if classes else "one output"
+    own = classes and not task.name and width == len(task.labels)  # whose classes can be named
+    hint = ": give these as --labels" if own else ""
     raise ValueError(
         f"{task.name or 'the task'} ({task.head}) wants a head with {wanted}; "
-        f"this one has {', '.join(names)}"
+        f"this one has {', '.join(names)}{hint}"
     )
 
 

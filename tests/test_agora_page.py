@@ -41,6 +41,13 @@ def test_margin_by_hand():
     assert margin(compared(plain, ours, rows)) == pytest.approx(np.hypot(seeds, test), rel=1e-4)
 
 
+def test_margin_of_one_side_without_a_spread_is_no_warning():
+    plain, ours = [0.1 + 0.2, 0.3, 0.1 + 0.2], [0.5, 0.6, 0.7]  # alike but for rounding
+    spread = stats.t.ppf(0.975, 2) * 0.1 / 3**0.5
+    test = 1.96 * np.sqrt((0.3 * 0.7 + 0.6 * 0.4) / 400)
+    assert margin(compared(plain, ours, 400)) == pytest.approx(np.hypot(spread, test), rel=1e-4)
+
+
 @pytest.mark.parametrize("scores", [[0.5], [0.5, 0.5, 0.5]])
 def test_margin_without_a_spread_is_that_of_the_test(scores):
     expected = 1.96 * (2 * 0.25 / 100) ** 0.5

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 from scipy.stats import norm, ttest_ind
@@ -103,7 +104,11 @@ def seeds_margin(plain: np.ndarray, ours: np.ndarray) -> float:
     """Half of Welch's 95 % interval; 0 with one seed, or where no seed differs from another."""
     if len(plain) < 2 or not (plain.std() or ours.std()):
         return 0.0
-    low, high = ttest_ind(ours, plain, equal_var=False).confidence_interval(0.95)
+    with (
+        catch_warnings()
+    ):  # of a side whose seeds are all alike: its variance is 0, as it should be
+        simplefilter("ignore", RuntimeWarning)
+        low, high = ttest_ind(ours, plain, equal_var=False).confidence_interval(0.95)
     return float(high - low) / 2
 
 

@@ -250,7 +250,7 @@ def test_a_finished_run_answers_under_another_budget(extracted, tmp_path, capsys
 
 def test_a_budget_that_nothing_meets_names_the_nearest(extracted, capsys):
     line = refused(capsys, "extract", "--from", str(extracted), "--max-params", "100")
-    assert "the nearest is D1-A1-H8-I8" in line and "binding: params ≤ 100 (it is" in line
+    assert "the nearest is D1-A1-H8-I8" in line and "binding: params ≤ 100 (missed by" in line
 
 
 def test_a_ceiling_on_latency_says_how_to_time_it(extracted, tmp_path, capsys):

@@ -56,7 +56,7 @@ class Budget:
                 raise ValueError(f"the limit on {name} is not a number")
 
     def excess(self, columns: Columns) -> Mapping[str, Float[np.ndarray, " n"]]:
-        """By limit, how many times each architecture misses it; at most 1: it is met.
+        """By limit, by what factor each architecture misses it; at most 1: it is met.
 
         NaN, a cost that is not known, meets every limit here.
         """
@@ -86,7 +86,7 @@ class Budget:
         worst = np.nan_to_num(np.max(list(excess.values()), axis=0), nan=np.inf)
         k = int(worst.argmin())
         binding = [
-            f"{limit} (missed {values[k]:.3g} times)"
+            f"{limit} (missed by a factor of {values[k]:.3g})"
             for limit, values in excess.items()
             if values[k] > 1
         ]

@@ -104,9 +104,7 @@ def seeds_margin(plain: np.ndarray, ours: np.ndarray) -> float:
     """Half of Welch's 95 % interval; 0 with one seed, or where no seed differs from another."""
     if len(plain) < 2 or not (plain.std() or ours.std()):
         return 0.0
-    with (
-        catch_warnings()
-    ):  # of a side whose seeds are all alike: its variance is 0, as it should be
+    with catch_warnings():  # of a side whose seeds are all alike
         simplefilter("ignore", RuntimeWarning)
         low, high = ttest_ind(ours, plain, equal_var=False).confidence_interval(0.95)
     return float(high - low) / 2

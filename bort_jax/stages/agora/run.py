@@ -197,7 +197,7 @@ def judge(findings: Sequence[Finding], *, sets: int, ignore: bool) -> None:
     Raises:
       ValueError: one says that Agora will not help, and checks are not ignored.
     """
-    say(f"the first round fine-tunes with each of the {sets} sets of Θ")
+    say(f"sets of Θ in the first round: {sets}")
     if sets < FEW_SETS:
         say(f"WARNING: Θ has {sets} of at least {FEW_SETS} sets: rounds have little to choose from")
     for finding in findings:

@@ -90,10 +90,14 @@ def test_check_scores_refuses_what_compare_never_returned(key, value):
         check_scores(kept_scores() | {key: value})
 
 
-def test_check_scores_takes_a_seed_that_diverged():
+@pytest.mark.parametrize("split", ["report", "test"])
+def test_check_scores_takes_the_nan_of_a_diverged_seed_and_no_infinity(split):
     scores = kept_scores()
-    scores["agora"] |= {"report": [0.5, float("nan")], "test": [float("nan"), 0.5]}
-    check_scores(scores)
+    scores["agora"][split] = [0.5, float("nan")]
+    assert check_scores(scores) is None
+    scores["agora"][split] = [0.5, float("inf")]
+    with pytest.raises(ValueError, match="inf.* are no accuracies"):
+        check_scores(scores)
 
 
 @pytest.mark.parametrize("damage", [{"calls": "3"}, {"scores": []}, {"scores": [None]}, {"of": 1}])

@@ -82,8 +82,8 @@ def run_inside(config: Config, *, examples: Examples | None = None) -> Found:
     choices = choices_of(config, inheritance, arch, sizes)
     say(f"{len(sizes.heads)} numbers of heads, {len(sizes.units)} of units, {_seconds(start)}")
     check_budget(choices, budget)
-    shown = searched(config, choices, budget, inheritance)
-    write_found(shown, inheritance, out, source=source)
+    shown = find_answer(config, choices, budget, inheritance)
+    write_answer(shown, inheritance, out, source=source)
     say(f"all of it in {_seconds(start)}")
     return shown.best
 
@@ -120,7 +120,9 @@ def choices_of(config: Config, inheritance: Inheritance, arch: Arch, sizes: Size
     )
 
 
-def searched(config: Config, choices: Choices, budget: Budget, inheritance: Inheritance) -> Answer:
+def find_answer(
+    config: Config, choices: Choices, budget: Budget, inheritance: Inheritance
+) -> Answer:
     """The answer within a budget, by the search that is asked for, and the front beside it."""
     if parent_fits(choices, budget):
         found, known = [parent_itself(choices)], {}
@@ -132,7 +134,7 @@ def searched(config: Config, choices: Choices, budget: Budget, inheritance: Inhe
     return Answer(choices, found[0], found[1:], front(choices, known, found), known)
 
 
-def write_found(shown: Answer, inheritance: Inheritance, out: Path, *, source: str) -> None:
+def write_answer(shown: Answer, inheritance: Inheritance, out: Path, *, source: str) -> None:
     """Gram matrices for other budgets, the answer with its weights, and the page."""
     save_grams(inheritance, shown.choices.kept, out)
     student, error = refine(inheritance, shown.best.arch)
